@@ -1,0 +1,427 @@
+"""Configs: strict, frozen data, owned by the class that each builds.
+
+Every config derives from `Config`. Unknown keys, wrong types, non-finite numbers and broken cross-field rules are
+all found in one pass, and each is told in one line with the nearest name. Rules that span fields are yielded by
+`rules`, with the key that they blame, so that a YAML error points at a line.
+
+The bases below are what a plugin's config class derives from, one for each kind of component. They import no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
+
+from zoo_core.errors import ConfigError, Problem, ZooError, did_you_mean, one_of
+from zoo_core.plugin import Kind
+
+if TYPE_CHECKING:
+    from zoo_core.registry import Registry
+
+__all__ = [
+    "ComponentConfig",
+    "Config",
+    "LossConfig",
+    "ModelConfig",
+    "PreprocessConfig",
+    "Ratio",
+    "Section",
+    "Size",
+    "TextTowerConfig",
+    "TokenizerConfig",
+    "VisionTowerConfig",
+    "dotted",
+]
+
+_EXPLAINED = "zoo"
+"""Error type of problems that already carry their final message."""
+
+
+class Config(BaseModel):
+    """Base of every config: strict types, no unknown keys, no NaN, immutable.
+
+    Raises:
+        ConfigError: on construction, with every problem found.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, /, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise ConfigError(problems(error, type(self).__name__)) from None
+
+        # Tells pydantic that nested validation need not go through this constructor, which would lose locations.
+        __init__.__pydantic_base_init__ = True
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], *, registry: Registry | None = None, owner: str | None = None) -> Self:
+        """Validate a mapping.
+
+        Args:
+            data: keys and plain values.
+            registry: where component names are looked up; the installed plugins where None.
+            owner: the distribution that wrote the data; its own parts win where names clash.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        try:
+            return cls.model_validate(data, context={"registry": registry, "owner": owner})
+        except ValidationError as error:
+            raise ConfigError(problems(error, cls.__name__)) from None
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield `(dotted key, what is wrong with it)` for each broken rule that spans several fields."""
+        yield from ()
+
+    def data(self) -> dict[str, Any]:
+        """Return plain data that `parse` turns back into an equal config; unset optional values are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            config = handler(data)
+        except ValidationError as error:
+            details = [_explained(cls, one) for one in error.errors(include_url=False)]
+        else:
+            details = [
+                InitErrorDetails(
+                    type=PydanticCustomError(_EXPLAINED, "{message}", {"message": message}),
+                    loc=tuple(key.split(".")),
+                    input=data,
+                )
+                for key, message in config.rules()
+            ]
+            if not details:
+                return config
+        raise ValidationError.from_exception_data(cls.__name__, details)
+
+
+class ComponentConfig(Config):
+    """Base of the configs that build a component; `selector` names the key that picks which."""
+
+    kind: ClassVar[Kind]
+    selector: ClassVar[str] = "type"
+
+    @property
+    def component(self) -> str:
+        """Name of the component that this config builds, qualified or not."""
+        return cast("str", getattr(self, self.selector))
+
+
+def dotted(loc: tuple[int | str, ...]) -> str:
+    """Return `("layers", 2)` as `layers[2]`."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def problems(error: ValidationError, source: str = "") -> list[Problem]:
+    """Return what pydantic found as problems, with dotted keys."""
+    return [Problem(one["msg"], dotted(one["loc"]), source) for one in error.errors(include_url=False)]
+
+
+def _explained(cls: type[BaseModel], error: ErrorDetails) -> InitErrorDetails:
+    """Rewrite one of pydantic's errors as a sentence that says what was found and what is allowed."""
+    message = error["msg"] if error["type"] == _EXPLAINED else _sentence(cls, error)
+    return InitErrorDetails(
+        type=PydanticCustomError(_EXPLAINED, "{message}", {"message": message}), loc=error["loc"], input=error["input"]
+    )
+
+
+def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
+    found = _shown(error["input"])
+    context: dict[str, Any] = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(str(error['loc'][-1]), cls.model_fields)}"
+        case "missing":
+            return "required key is missing"
+        case "int_type" | "int_from_float" | "int_parsing":
+            return f"expected a whole number, found {found}"
+        case "float_type" | "float_parsing":
+            return f"expected a number, found {found}"
+        case "bool_type" | "bool_parsing":
+            return f"expected true or false, found {found}"
+        case "string_type":
+            return f"expected a string, found {found}"
+        case "finite_number":
+            return f"expected a finite number, found {found}"
+        case "greater_than":
+            return f"must be greater than {context['gt']:g}, found {found}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:g}, found {found}"
+        case "less_than":
+            return f"must be less than {context['lt']:g}, found {found}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}, found {found}"
+        case "literal_error":
+            choices = [part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
+            near = did_you_mean(str(error["input"]), choices)
+            listed = "" if near.startswith("; allowed") else f"; {one_of(choices)}"
+            return f"{found} is not known{near}{listed}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"expected a section of keys, found {found}"
+        case _:
+            return f"{error['msg']}, found {found}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_pair(value: object) -> object:
+    """Turn `224` and `[224, 336]` into a (height, width) pair."""
+    if isinstance(value, bool):
+        raise _wrong(f"expected a size such as 224 or [224, 336], found {value!r}")
+    pair = [value, value] if isinstance(value, int) else list(cast("Any", value)) if isinstance(value, list | tuple) else []
+    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in pair):
+        raise _wrong(f"expected a size such as 224 or [224, 336], found {_shown(value)}")
+    if not all(1 <= side <= MAX_IMAGE_SIDE for side in pair):
+        raise _wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {_shown(value)}")
+    return tuple(pair)
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError(_EXPLAINED, "{message}", {"message": message})
+
+
+MAX_IMAGE_SIDE = 16_384
+
+Size = Annotated[
+    tuple[int, int],
+    BeforeValidator(_as_pair),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_IMAGE_SIDE},
+                {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
+            ]
+        }
+    ),
+]
+"""Height and width in pixels: one number, or a pair."""
+
+Ratio = Annotated[float, Field(gt=0, le=64)]
+
+
+class VisionTowerConfig(ComponentConfig):
+    """Base of vision tower configs. A subclass gives `tower` its component's name as default."""
+
+    kind: ClassVar[Kind] = "vision-tower"
+    selector: ClassVar[str] = "tower"
+
+    tower: str
+    """Name of the vision tower component."""
+    image_size: Size
+    """Height and width in pixels of the images that the tower takes."""
+
+    def parameter_count(self, embed_dim: int) -> int | None:
+        """Return the exact number of parameters, without building anything; None where it cannot be told."""
+        return None
+
+
+class TextTowerConfig(ComponentConfig):
+    """Base of text tower configs. A subclass gives `tower` its component's name as default."""
+
+    kind: ClassVar[Kind] = "text-tower"
+    selector: ClassVar[str] = "tower"
+
+    tower: str
+    """Name of the text tower component."""
+    context_length: Annotated[int, Field(ge=2, le=1_048_576)]
+    """Number of token positions, special tokens included."""
+    vocab_size: Annotated[int, Field(ge=2, le=100_000_000)]
+    """Number of rows of the token embedding."""
+
+    def parameter_count(self, embed_dim: int) -> int | None:
+        """Return the exact number of parameters, without building anything; None where it cannot be told."""
+        return None
+
+
+class TokenizerConfig(ComponentConfig):
+    """Base of tokenizer configs. A subclass gives `type` its component's name as default."""
+
+    kind: ClassVar[Kind] = "tokenizer"
+
+    type: str
+    """Name of the tokenizer component."""
+
+    def token_count(self) -> int | None:
+        """Return how many ids the tokenizer can emit (the largest id plus one); None where it cannot be told."""
+        return None
+
+
+class PreprocessConfig(ComponentConfig):
+    """Base of preprocessor configs. A subclass gives `type` its component's name as default."""
+
+    kind: ClassVar[Kind] = "preprocessor"
+
+    type: str
+    """Name of the preprocessor component."""
+
+
+class LossConfig(ComponentConfig):
+    """Base of loss configs. A subclass gives `type` its component's name as default."""
+
+    kind: ClassVar[Kind] = "loss"
+
+    type: str
+    """Name of the loss component."""
+
+
+class Section:
+    """Annotation of a config field whose `selector` key picks the component that validates the rest.
+
+    `vision: Annotated[VisionTowerConfig, Section(VisionTowerConfig)]` accepts a mapping with a `tower` key, or a
+    config object, and holds an instance of that component's own config class.
+
+    Args:
+        base: config base of the kind.
+        default: component to take where the mapping names none.
+    """
+
+    def __init__(self, base: type[ComponentConfig], default: str | None = None) -> None:
+        self.base = base
+        self.default = default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate through the component's own class."""
+        return core_schema.with_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda config: config.model_dump(mode="json", exclude_none=True), when_used="json"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Name the section; `zoo_core.schema` writes one alternative for each installed component."""
+        return {"type": "object", "title": self.base.kind, "x-zoo-kind": self.base.kind}
+
+    def _validate(self, value: object, info: ValidationInfo) -> ComponentConfig:
+        from zoo_core.registry import default_registry
+
+        context: Mapping[str, Any] = info.context or {}
+        registry: Registry = context.get("registry") or default_registry()
+        owner: str | None = context.get("owner")
+        selector = self.base.selector
+        given = value.component if isinstance(value, self.base) else None
+        if given is None and not isinstance(value, Mapping):
+            raise _wrong(f"expected a section with the key '{selector}', found {_shown(value)}")
+        data: dict[str, Any] = {} if given is not None else dict(cast("Mapping[str, Any]", value))
+        name = given if given is not None else data.get(selector, self.default)
+        if not isinstance(name, str):
+            names = sorted({one.spec.name for one in registry.components(self.base.kind)})
+            raise _located(
+                selector,
+                f"names no {self.base.kind}; {one_of(names)}" if name is None else f"expected a name, found {_shown(name)}",
+                value,
+            )
+        try:
+            component = registry.get(self.base.kind, name, owner=owner)
+            config_class = component.config_class()
+        except ZooError as error:
+            raise _located(selector, str(error), value) from None
+        if given is not None:
+            if not isinstance(value, config_class):
+                raise _located(
+                    selector, f"'{name}' takes a {config_class.__name__}, found a {type(value).__name__}", value
+                )
+            return cast("ComponentConfig", value)
+        if not issubclass(config_class, self.base):
+            raise _located(selector, f"config class of {component} is no {self.base.__name__}", value)
+        return config_class.model_validate({**data, selector: name}, context=info.context)
+
+
+def _located(key: str, message: str, value: object) -> ValidationError:
+    return ValidationError.from_exception_data(
+        "section", [InitErrorDetails(type=_wrong(message), loc=(key,), input=value)]
+    )
+
+
+class ModelConfig(ComponentConfig):
+    """Base of model configs: two towers, the tokenizer and preprocessing that belong to them, and the logit scale.
+
+    This is a whole architecture; a subclass adds what its model needs beyond two towers.
+    """
+
+    kind: ClassVar[Kind] = "model"
+    selector: ClassVar[str] = "model"
+
+    model: str
+    """Name of the model component."""
+    description: str | None = None
+    """One line for people."""
+    embed_dim: Annotated[int, Field(ge=1, le=65_536)]
+    """Width of the joint embedding space."""
+    vision: Annotated[VisionTowerConfig, Section(VisionTowerConfig)]
+    """The vision tower."""
+    text: Annotated[TextTowerConfig, Section(TextTowerConfig)]
+    """The text tower."""
+    tokenizer: Annotated[TokenizerConfig, Section(TokenizerConfig)]
+    """The tokenizer that the text tower was or will be trained with."""
+    preprocess: Annotated[PreprocessConfig, Section(PreprocessConfig)]
+    """How images become tensors."""
+    max_parameters: Annotated[int, Field(ge=1)] = 10_000_000_000
+    """Larger models are refused before anything is allocated; raise it to build one on purpose."""
+
+    def parameter_count(self) -> int | None:
+        """Return the exact number of parameters, without building anything; None where a tower cannot tell."""
+        towers = [self.vision.parameter_count(self.embed_dim), self.text.parameter_count(self.embed_dim)]
+        if any(count is None for count in towers):
+            return None
+        return sum(count for count in towers if count is not None) + self.own_parameter_count()
+
+    def own_parameter_count(self) -> int:
+        """Return the number of parameters outside the towers."""
+        return 0
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold tokenizer, text tower and size guard together."""
+        yield from super().rules()
+        ids = self.tokenizer.token_count()
+        if ids is not None and ids > self.text.vocab_size:
+            yield (
+                "text.vocab_size",
+                f"{self.text.vocab_size} rows are too few for tokenizer '{self.tokenizer.type}', "
+                f"whose ids reach {ids - 1}; set it to at least {ids}",
+            )
+        count = self.parameter_count()
+        if count is not None and count > self.max_parameters:
+            yield (
+                "max_parameters",
+                f"the model would have {count:,} parameters, more than max_parameters = {self.max_parameters:,}; "
+                "raise max_parameters to build it all the same",
+            )

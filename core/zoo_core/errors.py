@@ -1,0 +1,127 @@
+"""Every error that zoo raises on purpose.
+
+Each is one line that names what is wrong, where, what was found, what is allowed and the fix. Each also derives
+from the builtin that a caller would catch today, accepts a single string, and survives pickling (a data-loader
+worker re-raises an error as `type(error)(message)`).
+
+    ZooError
+    ├── ConfigError (ValueError)             one or more located problems of an architecture or a config
+    ├── UnknownNameError (LookupError)       no such model, component, file tag or public name
+    │   └── AmbiguousNameError               two distributions claim it; both are named
+    ├── PluginError (ImportError)            a plugin or a component cannot be used
+    ├── CapabilityError (NotImplementedError) a tower was asked for something that it does not claim
+    ├── InputError (ValueError)              a tensor, a string or an argument that a model cannot take
+    │   └── ImageFileError (also OSError)    an image file that cannot be read as an image
+    ├── CheckpointError (RuntimeError)       weights that are damaged or do not fit the architecture
+    ├── MissingDependencyError (ImportError) an optional package is needed; the pip command is named
+    └── SaveError (OSError)                  a folder or file could not be written; nothing was left half-written
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "AmbiguousNameError",
+    "CapabilityError",
+    "CheckpointError",
+    "ConfigError",
+    "ImageFileError",
+    "InputError",
+    "MissingDependencyError",
+    "PluginError",
+    "Problem",
+    "SaveError",
+    "UnknownNameError",
+    "ZooError",
+    "did_you_mean",
+    "one_of",
+]
+
+
+class ZooError(Exception):
+    """Root of every error that zoo raises on purpose; `str(error)` is the whole message."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a config: where it stands and what it is.
+
+    `source` is a file, an override or an argument; `line` and `column` count from 1 and are 0 where there is no file.
+    """
+
+    message: str
+    key: str = ""
+    source: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        place = self.source
+        if self.line:
+            place += f":{self.line}:{self.column}"
+        return ": ".join(part for part in (place, self.key, self.message) if part)
+
+
+class ConfigError(ZooError, ValueError):
+    """A config that cannot be used; `problems` lists everything that is wrong with it, in file order."""
+
+    def __init__(self, problems: str | Problem | Sequence[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class UnknownNameError(ZooError, LookupError):
+    """A name that nothing known bears; the message offers the nearest ones."""
+
+
+class AmbiguousNameError(UnknownNameError):
+    """A name that two distributions claim; the message names both and how to address either."""
+
+
+class PluginError(ZooError, ImportError):
+    """A plugin or one of its components cannot be used; the message names its distribution and the reason."""
+
+
+class CapabilityError(ZooError, NotImplementedError):
+    """A tower or model was asked for something that its component does not claim."""
+
+
+class InputError(ZooError, ValueError):
+    """A tensor, string or argument that the model cannot take."""
+
+
+class ImageFileError(InputError, OSError):
+    """A file that cannot be read as an image; the message names the file."""
+
+
+class CheckpointError(ZooError, RuntimeError):
+    """Weights that are damaged, or that do not fit the architecture they were asked for."""
+
+
+class MissingDependencyError(ZooError, ImportError):
+    """An optional package is needed; the message names the command that installs it."""
+
+
+class SaveError(ZooError, OSError):
+    """A folder or file could not be written; whatever stood there before still does."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return `", did you mean 'x'?"` for the nearest of `known`, or the whole list where nothing is near."""
+    choices = sorted(set(known))
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=cutoff)
+    if near:
+        return f", did you mean '{near[0]}'?"
+    return f"; {one_of(choices)}" if choices else ""
+
+
+def one_of(choices: Iterable[str], *, limit: int = 24) -> str:
+    """Return `"allowed: a, b, c"`, cut after `limit` names."""
+    names = sorted(choices)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"allowed: {', '.join(names[:limit])}{more}"

@@ -1,0 +1,152 @@
+"""All that a plugin module imports: the component spec, the hook marker and the hooks themselves.
+
+A plugin is a module named by an entry point of the group `zoo.plugins`. It sets `ZOO_API_VERSION` and implements
+any of the hooks below. It is *declared* without being built: the module must not import torch, timm or
+transformers, and its specs name configs and factories as strings that are imported on first use.
+
+    ZOO_API_VERSION = 1
+
+    @hookimpl
+    def zoo_components():
+        yield ComponentSpec(
+            kind="vision-tower", name="mean-pool",
+            config="acme.config:MeanPoolConfig", factory="acme.tower:MeanPool", summary="...")
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import pluggy
+
+__all__ = [
+    "API_VERSION",
+    "CAPABILITIES",
+    "ENTRY_POINT_GROUP",
+    "KINDS",
+    "Capability",
+    "ComponentSpec",
+    "Kind",
+    "hookimpl",
+]
+
+API_VERSION = 1
+"""Version of the hooks and specs of this file. A plugin built for another is refused with both versions."""
+
+ENTRY_POINT_GROUP = "zoo.plugins"
+
+Kind = Literal["vision-tower", "text-tower", "model", "tokenizer", "loss", "preprocessor"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Capability = Literal[
+    "tokens",  # gives every token beside the pooled feature
+    "intermediates",  # gives the output of any of its blocks
+    "locking",  # has layer groups, so that a part of it can stay trainable
+    "gradient-checkpointing",  # can trade compute for activation memory
+    "variable-image-size",  # takes other image sizes than the one it was built for
+    "variable-text-length",  # takes fewer tokens than its context length
+]
+CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+hookimpl = pluggy.HookimplMarker("zoo")
+_hookspec = pluggy.HookspecMarker("zoo")
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """What a plugin declares of one part: data only, nothing is imported until the part is used.
+
+    Args:
+        kind: what the part is; decides which config base and interface it has to satisfy.
+        name: kebab-case name, unique within its kind (`"vit"`).
+        config: `"module:Class"` of its config, a subclass of the kind's base in `zoo_core.config`. Light: no torch.
+        factory: `"module:callable"` that builds it from the config; see `zoo_core.interfaces` for each kind.
+        summary: one line for `zoo plugins`.
+        requires: requirement names of packages beyond zoo's own, checked before the part is built.
+        capabilities: what a tower claims beyond its required methods.
+
+    Raises:
+        ValueError: a field is malformed; the message names the field and what is allowed.
+    """
+
+    kind: Kind
+    name: str
+    config: str
+    factory: str
+    summary: str = ""
+    requires: tuple[str, ...] = ()
+    capabilities: frozenset[Capability] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"component {self.name!r}: unknown kind {self.kind!r}; allowed: {', '.join(KINDS)}")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.kind} {self.name!r}: a name is kebab-case, such as 'my-tower'")
+        for field in ("config", "factory"):
+            if not _TARGET.fullmatch(getattr(self, field)):
+                raise ValueError(
+                    f"{self.kind} '{self.name}': {field} must read 'module:name', found {getattr(self, field)!r}"
+                )
+        object.__setattr__(self, "requires", tuple(self.requires))
+        object.__setattr__(self, "capabilities", frozenset(self.capabilities))
+        unknown = sorted(self.capabilities - set(CAPABILITIES))
+        if unknown:
+            raise ValueError(
+                f"{self.kind} '{self.name}': unknown capabilities {unknown}; allowed: {', '.join(CAPABILITIES)}"
+            )
+
+
+class ZooHooks:
+    """The hooks of API version 1. Every one is optional and is called once, when plugins are discovered."""
+
+    @_hookspec
+    def zoo_components(self) -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
+        """Return the component specs of this plugin."""
+        raise AssertionError("a hook specification is never called")
+
+    @_hookspec
+    def zoo_architectures(self) -> str:
+        """Return `"package:folder"`: a folder of architecture YAML files inside an importable package.
+
+        A file `aliases.yaml` beside them may map architecture names to further names.
+        """
+        raise AssertionError("a hook specification is never called")
+
+    @_hookspec
+    def zoo_pretrained(self) -> str:
+        """Return `"package:folder"`: a folder of pretrained entries, one YAML file an architecture."""
+        raise AssertionError("a hook specification is never called")
+
+    @_hookspec
+    def zoo_exports(self) -> Mapping[str, str]:
+        """Return `{public name: "module:attribute"}`: classes that users reach as `zoo.<public name>`."""
+        raise AssertionError("a hook specification is never called")
+
+
+def hook_names() -> tuple[str, ...]:
+    """Return the names of the hooks that a plugin may implement."""
+    return tuple(name for name in vars(ZooHooks) if name.startswith("zoo_"))
+
+
+def call_hooks(module: Any, label: str) -> dict[str, Any]:
+    """Call every hook that `module` implements, isolated from all other plugins.
+
+    Returns:
+        hook name -> the value that the implementation returned.
+
+    Raises:
+        pluggy.PluginValidationError: a hook is misspelt or has a wrong signature.
+        Exception: whatever the implementation raised.
+    """
+    manager = pluggy.PluginManager("zoo")
+    manager.add_hookspecs(ZooHooks)
+    manager.register(module, name=label)
+    manager.check_pending()
+    answers: dict[str, list[Any]] = {name: getattr(manager.hook, name)() for name in hook_names()}
+    return {name: values[0] for name, values in answers.items() if values}

@@ -1,0 +1,324 @@
+"""The registry: every part that installed plugins declare, found without importing one of them whole.
+
+Each plugin is loaded on its own. One that fails to import, declares nonsense or was built for another API is
+quarantined: `Registry.quarantined` says why, whoever asks for its parts is told, and nothing else is harmed.
+Discovery imports only the plugins' light modules; configs and factories are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.resources
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources.abc import Traversable
+from typing import Any, cast
+
+from zoo_core.errors import AmbiguousNameError, MissingDependencyError, PluginError, UnknownNameError, did_you_mean
+from zoo_core.plugin import API_VERSION, ENTRY_POINT_GROUP, ComponentSpec, Kind, call_hooks
+
+__all__ = ["Component", "Plugin", "Registry", "default_registry", "squash"]
+
+
+def squash(name: str) -> str:
+    """Return `name` without case and separators: `ViT-B/16` and `vit-b16` are one name."""
+    return re.sub(r"[-_/. ]", "", name).lower()
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point of the group `zoo.plugins`, loaded or quarantined (then `error` says why)."""
+
+    name: str
+    target: str
+    distribution: str
+    version: str
+    error: str | None = None
+    components: tuple[ComponentSpec, ...] = ()
+    architectures: str | None = None
+    pretrained: str | None = None
+    exports: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def label(self) -> str:
+        """`name (distribution version)`."""
+        return f"{self.name} ({self.distribution} {self.version})"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A spec together with the plugin that declared it."""
+
+    spec: ComponentSpec
+    plugin: Plugin
+
+    @property
+    def qualified_name(self) -> str:
+        """`distribution/name`, which addresses this part even where another plugin claims its name."""
+        return f"{self.plugin.distribution}/{self.spec.name}"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The required packages that are not installed."""
+        return tuple(name for name in self.spec.requires if not _is_installed(name))
+
+    def config_class(self) -> type[Any]:
+        """Import and return the config class.
+
+        Raises:
+            PluginError: it cannot be imported, or is no `zoo_core.config.Config`.
+        """
+        from zoo_core.config import Config
+
+        found = self._import("config")
+        if not (isinstance(found, type) and issubclass(found, Config)):
+            raise PluginError(
+                f"{self}: {self.spec.config} is not a subclass of zoo_core.config.Config, found {found!r}"
+            )
+        return found
+
+    def build(self, config: Any, **context: Any) -> Any:
+        """Import the factory and call it with `config` and what its kind passes along.
+
+        Raises:
+            MissingDependencyError: a required package is not installed.
+            PluginError: the factory cannot be imported.
+        """
+        if self.missing:
+            names = " ".join(self.missing)
+            raise MissingDependencyError(f"{self} needs {names}, which is not installed; run: pip install {names}")
+        return self._import("factory")(config, **context)
+
+    def _import(self, what: str) -> Any:
+        target: str = getattr(self.spec, what)
+        try:
+            return _resolve(target)
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{self}: its {what} {target} cannot be imported: {_reason(error)}") from error
+
+    def __str__(self) -> str:
+        return f"{self.spec.kind} '{self.spec.name}' of {self.plugin.distribution} {self.plugin.version}"
+
+
+class Registry:
+    """Everything that a set of plugins declares.
+
+    Args:
+        plugins: loaded plugins, in the order in which they are listed; see `discover`.
+    """
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self.plugins: tuple[Plugin, ...] = tuple(plugins)
+        self._components: dict[tuple[Kind, str], list[Component]] = {}
+        for plugin in self.plugins:
+            for spec in plugin.components:
+                self._components.setdefault((spec.kind, spec.name), []).append(Component(spec, plugin))
+
+    @classmethod
+    def discover(cls) -> Registry:
+        """Load every entry point of the group `zoo.plugins`, in an order that does not depend on the file system.
+
+        `ZOO_DISABLE_PLUGINS` (comma-separated entry point names, distributions or `distribution/name`) leaves
+        plugins out.
+        """
+        disabled = set(filter(None, os.environ.get("ZOO_DISABLE_PLUGINS", "").split(",")))
+        found = sorted(
+            importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: (_origin(entry), entry.name)
+        )
+        plugins: list[Plugin] = []
+        for entry in found:
+            distribution, version = _origin(entry)
+            if disabled & {entry.name, distribution, f"{distribution}/{entry.name}"}:
+                continue
+            plugins.append(_load(entry.name, entry.value, distribution, version))
+        return cls(plugins)
+
+    @property
+    def quarantined(self) -> tuple[Plugin, ...]:
+        """The plugins that cannot be used; `error` of each says why."""
+        return tuple(plugin for plugin in self.plugins if plugin.error is not None)
+
+    @property
+    def clashes(self) -> tuple[tuple[Component, ...], ...]:
+        """Components that claim one (kind, name)."""
+        return tuple(tuple(owners) for owners in self._components.values() if len(owners) > 1)
+
+    def components(self, kind: Kind | None = None) -> Iterator[Component]:
+        """Yield every component, or those of one kind, clashing ones included."""
+        for (found_kind, _), owners in sorted(self._components.items(), key=lambda item: item[0]):
+            if kind in (None, found_kind):
+                yield from owners
+
+    def get(self, kind: Kind, name: str, *, owner: str | None = None) -> Component:
+        """Return the component that `name` (or `distribution/name`) stands for.
+
+        Args:
+            kind: the kind to look in.
+            name: its name, qualified or not.
+            owner: the distribution whose file uses the name; its own part wins over a stranger's of equal name.
+
+        Raises:
+            UnknownNameError: nobody declares it; the nearest name and the quarantined plugins are named.
+            AmbiguousNameError: several distributions declare it.
+        """
+        distribution, _, bare = name.rpartition("/")
+        owners = self._components.get((kind, bare), [])
+        if distribution:
+            owners = [one for one in owners if one.plugin.distribution == distribution]
+        elif len(owners) > 1 and owner is not None:
+            owners = [one for one in owners if one.plugin.distribution == owner] or owners
+        if len(owners) == 1:
+            return owners[0]
+        if owners:
+            choices = " or ".join(f"'{one.qualified_name}'" for one in owners)
+            raise AmbiguousNameError(
+                f"{kind} '{name}' is claimed by {' and by '.join(one.plugin.label for one in owners)}; "
+                f"write {choices}, or leave one out with ZOO_DISABLE_PLUGINS"
+            )
+        raise UnknownNameError(
+            f"unknown {kind} '{name}'{did_you_mean(name, [one.spec.name for one in self.components(kind)])}"
+            + self.quarantine_note()
+        )
+
+    def export(self, name: str) -> Any:
+        """Import and return the public class `name`.
+
+        Raises:
+            UnknownNameError: no plugin exports it.
+            AmbiguousNameError: several do.
+            PluginError: it cannot be imported.
+        """
+        owners = [plugin for plugin in self.plugins if name in plugin.exports]
+        if not owners:
+            known = [exported for plugin in self.plugins for exported in plugin.exports]
+            raise UnknownNameError(f"no plugin exports '{name}'{did_you_mean(name, known)}" + self.quarantine_note())
+        if len(owners) > 1:
+            raise AmbiguousNameError(
+                f"'{name}' is exported by {' and by '.join(plugin.label for plugin in owners)}; "
+                "leave one out with ZOO_DISABLE_PLUGINS"
+            )
+        target = owners[0].exports[name]
+        try:
+            return _resolve(target)
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"'{name}' of {owners[0].label}: {target} cannot be imported: {_reason(error)}"
+            ) from error
+
+    def exported_names(self) -> tuple[str, ...]:
+        """Return every public name that plugins export."""
+        return tuple(sorted({name for plugin in self.plugins for name in plugin.exports}))
+
+    def quarantine_note(self) -> str:
+        """Return a half-sentence that names the quarantined plugins, or nothing."""
+        if not self.quarantined:
+            return ""
+        return "; quarantined plugins: " + ", ".join(plugin.label for plugin in self.quarantined)
+
+
+@cache
+def default_registry() -> Registry:
+    """Return the registry of the installed plugins, discovered once a process."""
+    return Registry.discover()
+
+
+def folder(target: str) -> Traversable:
+    """Return the folder that `"package:folder"` stands for."""
+    package, _, path = target.partition(":")
+    return importlib.resources.files(package).joinpath(path) if path else importlib.resources.files(package)
+
+
+def _origin(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    distribution = entry.dist
+    return (distribution.name, distribution.version) if distribution is not None else ("unknown", "0")
+
+
+def _load(name: str, target: str, distribution: str, version: str) -> Plugin:
+    """Import one plugin module and collect its declarations; a failure becomes the plugin's `error`."""
+    try:
+        module = _resolve(target)
+        _check_api_version(module)
+        answers = call_hooks(module, name)
+        return Plugin(
+            name=name,
+            target=target,
+            distribution=distribution,
+            version=version,
+            components=_specs(answers.get("zoo_components", ())),
+            architectures=_folder_name("zoo_architectures", answers),
+            pretrained=_folder_name("zoo_pretrained", answers),
+            exports=_exports(answers.get("zoo_exports", {})),
+        )
+    except (Exception, SystemExit) as error:
+        return Plugin(name=name, target=target, distribution=distribution, version=version, error=_reason(error))
+
+
+def _check_api_version(module: Any) -> None:
+    version = getattr(module, "ZOO_API_VERSION", None)
+    if version != API_VERSION:
+        built_for = "no API version" if version is None else f"API version {version}"
+        raise PluginError(
+            f"it declares {built_for}, this zoo speaks API version {API_VERSION}; "
+            f"set ZOO_API_VERSION = {API_VERSION} once the plugin follows it, or install a matching release"
+        )
+
+
+def _specs(answer: object) -> tuple[ComponentSpec, ...]:
+    if not isinstance(answer, Iterable):
+        raise TypeError(f"zoo_components must return component specs, found {type(answer).__name__}")
+    specs = tuple(cast("Iterable[object]", answer))
+    seen: set[tuple[Kind, str]] = set()
+    for spec in specs:
+        if not isinstance(spec, ComponentSpec):
+            raise TypeError(f"zoo_components must return component specs, found {type(spec).__name__}")
+        if (spec.kind, spec.name) in seen:
+            raise ValueError(f"zoo_components declares {spec.kind} '{spec.name}' twice")
+        seen.add((spec.kind, spec.name))
+    return cast("tuple[ComponentSpec, ...]", specs)
+
+
+def _folder_name(hook: str, answers: Mapping[str, object]) -> str | None:
+    answer = answers.get(hook)
+    if answer is None:
+        return None
+    if not isinstance(answer, str):
+        raise TypeError(f"{hook} must return 'package:folder', found {type(answer).__name__}")
+    if not folder(answer).is_dir():
+        raise FileNotFoundError(f"{hook} names {answer!r}, which is no folder")
+    return answer
+
+
+def _exports(answer: object) -> Mapping[str, str]:
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"zoo_exports must return a mapping, found {type(answer).__name__}")
+    exports = cast("Mapping[object, object]", answer)
+    for name, target in exports.items():
+        if not (isinstance(name, str) and isinstance(target, str) and ":" in target):
+            raise TypeError(f"zoo_exports maps names to 'module:attribute', found {name!r}: {target!r}")
+    return dict(cast("Mapping[str, str]", exports))
+
+
+def _resolve(target: str) -> Any:
+    module, _, attributes = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in filter(None, attributes.split(".")):
+        found = getattr(found, attribute)
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    """Return `Type: message` in one line; our own messages stand alone."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_installed(requirement: str) -> bool:
+    try:
+        importlib.metadata.version(requirement)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

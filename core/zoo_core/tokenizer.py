@@ -1,0 +1,91 @@
+"""What a tokenizer is: captions in, one padded tensor of token ids out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from zoo_core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Tokenizer"]
+
+
+class Tokenizer(ABC):
+    """Turns captions into token ids. A subclass gives the three ids, `encode` and `decode`; the rest is derived.
+
+    Built by a factory `(config, *, context_length: int) -> Tokenizer`.
+
+    Attributes:
+        context_length: number of ids in each row, special tokens included.
+        vocab_size: largest id plus one.
+        sot_id, eot_id: ids that open and close a caption.
+        pad_id: id that fills the rest of a row.
+    """
+
+    context_length: int
+    vocab_size: int
+    sot_id: int
+    eot_id: int
+    pad_id: int
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text` alone: no special tokens, no truncation."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the cleaned text that `ids` stand for; special tokens and padding are left out."""
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.Tensor:
+        """Tokenize one caption or several.
+
+        Args:
+            texts: a string, or strings. A single string gives one row.
+            context_length: length of each row; the tokenizer's own where None.
+
+        Returns:
+            int64 ids `[N, context_length]`: `sot`, the caption, `eot`, then padding. Longer captions are cut and
+            end in `eot`.
+
+        Raises:
+            InputError: an entry is no string (its index and type are named), or the length is below 3.
+        """
+        import torch
+
+        length = self.context_length if context_length is None else context_length
+        if length < 3:
+            raise InputError(f"context_length must be at least 3 (start, one token, end), found {length}")
+        captions = checked_texts(texts)
+        rows = torch.full((len(captions), length), self.pad_id, dtype=torch.int64)
+        self.fill(captions, rows.numpy())
+        return rows
+
+    def fill(self, texts: Sequence[str], rows: Any) -> None:
+        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding."""
+        room = rows.shape[1] - 2
+        for row, text in zip(rows, texts, strict=True):
+            ids = self.encode(text)[:room]
+            row[0] = self.sot_id
+            row[1 : len(ids) + 1] = ids
+            row[len(ids) + 1] = self.eot_id
+
+
+def checked_texts(texts: object) -> Sequence[str]:
+    """Return `texts` as a sequence of strings.
+
+    Raises:
+        InputError: it is no string or sequence of strings; the offending entry's index and type are named.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes) or not isinstance(texts, Sequence):
+        raise InputError(f"expected a string or a sequence of strings, found {type(texts).__name__}")
+    entries = cast("Sequence[object]", texts)
+    for index, text in enumerate(entries):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{index}]: expected a string, found {type(text).__name__} ({text!r:.40})")
+    return cast("Sequence[str]", entries)

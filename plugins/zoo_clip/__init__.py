@@ -1,0 +1,1 @@
+"""CLIP and CustomTextCLIP: two towers and a logit scale."""

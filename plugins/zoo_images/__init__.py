@@ -1,0 +1,1 @@
+"""Image preprocessing: from a picture to the tensor that a tower takes."""
