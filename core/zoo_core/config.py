@@ -20,6 +20,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ComponentConfig",
     "Config",
+    "EmbedDim",
     "LossConfig",
     "ModelConfig",
     "PreprocessConfig",
@@ -80,19 +82,18 @@ class Config(BaseModel):
         __init__.__pydantic_base_init__ = True
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], *, registry: Registry | None = None, owner: str | None = None) -> Self:
+    def parse(cls, data: Mapping[str, Any], *, registry: Registry | None = None) -> Self:
         """Validate a mapping.
 
         Args:
             data: keys and plain values.
             registry: where component names are looked up; the installed plugins where None.
-            owner: the distribution that wrote the data; its own parts win where names clash.
 
         Raises:
             ConfigError: with every problem found.
         """
         try:
-            return cls.model_validate(data, context={"registry": registry, "owner": owner})
+            return cls.model_validate(data, context={"registry": registry})
         except ValidationError as error:
             raise ConfigError(problems(error, cls.__name__)) from None
 
@@ -235,6 +236,10 @@ Size = Annotated[
 """Height and width in pixels: one number, or a pair."""
 
 Ratio = Annotated[float, Field(gt=0, le=64)]
+"""A width as a multiple of another."""
+
+EmbedDim = Annotated[int, Field(ge=1, le=65_536)]
+"""Width of a joint embedding space."""
 
 
 class VisionTowerConfig(ComponentConfig):
@@ -330,12 +335,28 @@ class Section:
         """Name the section; `zoo_core.schema` writes one alternative for each installed component."""
         return {"type": "object", "title": self.base.kind, "x-zoo-kind": self.base.kind}
 
+    def parse(self, value: object, source: str, registry: Registry | None = None) -> ComponentConfig:
+        """Validate one section on its own.
+
+        Args:
+            value: a mapping, or a config that is valid already.
+            source: what to call the section in an error.
+            registry: where component names are looked up; the installed plugins where None.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[Any, self])
+        try:
+            return adapter.validate_python(value, context={"registry": registry})
+        except ValidationError as error:
+            raise ConfigError(problems(error, source)) from None
+
     def _validate(self, value: object, info: ValidationInfo) -> ComponentConfig:
         from zoo_core.registry import default_registry
 
         context: Mapping[str, Any] = info.context or {}
         registry: Registry = context.get("registry") or default_registry()
-        owner: str | None = context.get("owner")
         selector = self.base.selector
         given = value.component if isinstance(value, self.base) else None
         if given is None and not isinstance(value, Mapping):
@@ -350,7 +371,7 @@ class Section:
                 value,
             )
         try:
-            component = registry.get(self.base.kind, name, owner=owner)
+            component = registry.get(self.base.kind, name)
             config_class = component.config_class()
         except ZooError as error:
             raise _located(selector, str(error), value) from None
@@ -384,7 +405,7 @@ class ModelConfig(ComponentConfig):
     """Name of the model component."""
     description: str | None = None
     """One line for people."""
-    embed_dim: Annotated[int, Field(ge=1, le=65_536)]
+    embed_dim: EmbedDim
     """Width of the joint embedding space."""
     vision: Annotated[VisionTowerConfig, Section(VisionTowerConfig)]
     """The vision tower."""

@@ -153,13 +153,8 @@ class Registry:
             if kind in (None, found_kind):
                 yield from owners
 
-    def get(self, kind: Kind, name: str, *, owner: str | None = None) -> Component:
+    def get(self, kind: Kind, name: str) -> Component:
         """Return the component that `name` (or `distribution/name`) stands for.
-
-        Args:
-            kind: the kind to look in.
-            name: its name, qualified or not.
-            owner: the distribution whose file uses the name; its own part wins over a stranger's of equal name.
 
         Raises:
             UnknownNameError: nobody declares it; the nearest name and the quarantined plugins are named.
@@ -169,8 +164,6 @@ class Registry:
         owners = self._components.get((kind, bare), [])
         if distribution:
             owners = [one for one in owners if one.plugin.distribution == distribution]
-        elif len(owners) > 1 and owner is not None:
-            owners = [one for one in owners if one.plugin.distribution == owner] or owners
         if len(owners) == 1:
             return owners[0]
         if owners:
@@ -183,6 +176,12 @@ class Registry:
             f"unknown {kind} '{name}'{did_you_mean(name, [one.spec.name for one in self.components(kind)])}"
             + self.quarantine_note()
         )
+
+    def qualified(self, kind: Kind, name: str, owner: str) -> str:
+        """Return `name` as the distribution `owner` means it: its own part, where a stranger claims the name too."""
+        owners = self._components.get((kind, name), [])
+        own = [one.qualified_name for one in owners if one.plugin.distribution == owner]
+        return own[0] if own and len(owners) > 1 else name
 
     def export(self, name: str) -> Any:
         """Import and return the public class `name`.

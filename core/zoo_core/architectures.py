@@ -1,0 +1,323 @@
+"""From an architecture's name, file or mapping to its validated config.
+
+    YAML -> `extends` -> overrides -> `${key}` -> the config class of the model
+
+An architecture says only what is its own: `extends` names another one, or a file beside it, whose keys it takes
+over. A section that names another component starts empty. Every problem knows the file and line that it came from.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from zoo_core.config import ModelConfig, dotted
+from zoo_core.errors import AmbiguousNameError, ConfigError, Problem, UnknownNameError, ZooError, did_you_mean, one_of
+from zoo_core.plugin import Kind
+from zoo_core.registry import Plugin, Registry, folder, squash
+from zoo_core.yaml_files import Document, KeyPath, Mark, read_document
+
+__all__ = ["Architectures", "Entry"]
+
+ALIASES = "aliases"
+MAX_EXTENDS = 16
+
+_SELECTORS: tuple[tuple[KeyPath, Kind], ...] = (
+    (("model",), "model"),
+    (("vision", "tower"), "vision-tower"),
+    (("text", "tower"), "text-tower"),
+    (("tokenizer", "type"), "tokenizer"),
+    (("preprocess", "type"), "preprocessor"),
+)
+_INTERPOLATION = re.compile(r"\$\{[^${}:]+\}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An architecture that a plugin offers."""
+
+    name: str
+    path: Path
+    plugin: Plugin
+    aliases: tuple[str, ...] = ()
+
+
+class Architectures:
+    """The architectures that the plugins of a registry offer, and the reading of any other."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every architecture on offer, sorted by name; nothing but the alias files is read."""
+        return tuple(sorted(self._discover(), key=lambda entry: (entry.name, entry.plugin.distribution)))
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return the names that match a shell pattern, themselves or by an alias; case does not matter."""
+        lowered = pattern.lower()
+        return [
+            entry.name
+            for entry in self.entries
+            if any(fnmatch.fnmatchcase(name.lower(), lowered) for name in (entry.name, *entry.aliases))
+        ]
+
+    def find(self, name: str) -> Entry:
+        """Return the architecture that a name, alias or `distribution/name` stands for, in any spelling.
+
+        Raises:
+            UnknownNameError: there is none; the nearest name is offered.
+            AmbiguousNameError: several plugins offer it.
+        """
+        found = self._index.get(squash(name), [])
+        if len(found) > 1:
+            choices = " or ".join(f"'{entry.plugin.distribution}/{entry.name}'" for entry in found)
+            owners = " and by ".join(entry.plugin.label for entry in found)
+            raise AmbiguousNameError(f"architecture '{name}' is offered by {owners}; write {choices}")
+        if not found:
+            known = [other for entry in self.entries for other in (entry.name, *entry.aliases)]
+            hint = did_you_mean(name, known) if known else "; no plugin offers any"
+            raise UnknownNameError(f"unknown architecture '{name}'{hint}{self.registry.quarantine_note()}")
+        return found[0]
+
+    def load(
+        self, source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = ()
+    ) -> ModelConfig:
+        """Return the validated config of an architecture.
+
+        Args:
+            source: a name, a path that ends in `.yaml` or `.yml`, a mapping, or a config.
+            overrides: `"key.path=value"`, applied last; values are read as YAML.
+
+        Raises:
+            ConfigError: with every problem found, each with its file and line.
+            UnknownNameError: no such architecture.
+        """
+        if isinstance(source, ModelConfig) and not overrides:
+            return source
+        document = self._overridden(self.document(source), overrides)
+        return self._validated(document)
+
+    def document(self, source: str | Path | Mapping[str, Any] | ModelConfig) -> Document:
+        """Return an architecture with `extends` resolved, but not yet its `${key}` values."""
+        if isinstance(source, ModelConfig):
+            return Document(source.data(), {(): Mark(f"{type(source).__name__}")})
+        if isinstance(source, Mapping):
+            return self._extended(Document(_plain(source), {(): Mark("mapping")}), Path(), ())
+        if is_path(source):
+            return self._read(Path(source), ())
+        entry = self.find(str(source))
+        return self._read(entry.path, (), entry.plugin.distribution)
+
+    @cached_property
+    def _index(self) -> dict[str, list[Entry]]:
+        index: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            for key in {squash(name) for name in (entry.name, *entry.aliases)}:
+                index.setdefault(key, []).append(entry)
+                index.setdefault(squash(entry.plugin.distribution) + key, []).append(entry)
+        return index
+
+    def _discover(self) -> Iterator[Entry]:
+        for plugin in self.registry.plugins:
+            if plugin.architectures is None:
+                continue
+            root = Path(str(folder(plugin.architectures)))
+            aliases = _aliases(root / f"{ALIASES}.yaml")
+            for path in root.glob("*.yaml"):
+                if path.stem != ALIASES:
+                    yield Entry(path.stem, path, plugin, aliases.get(path.stem, ()))
+
+    def _read(self, path: Path, below: tuple[Path, ...], owner: str | None = None) -> Document:
+        document = read_document(path)
+        if owner is not None:
+            _qualify(document.data, self.registry, owner)
+        return self._extended(document, path, (*below, path.resolve()))
+
+    def _extended(self, document: Document, path: Path, below: tuple[Path, ...]) -> Document:
+        """Lay a document over the one that it extends."""
+        if "extends" not in document.data:
+            return document
+        mark = document.mark(("extends",))
+        base = document.data.pop("extends")
+        if not isinstance(base, str):
+            raise ConfigError(mark.problem(f"expected the name of an architecture or a file, found {base!r}", "extends"))
+        try:
+            target, owner = self._base(base, path)
+        except ZooError as error:
+            raise ConfigError(mark.problem(str(error), "extends")) from None
+        if target.resolve() in below or len(below) >= MAX_EXTENDS:
+            chain = " -> ".join(one.name for one in (*below, target))
+            reason = "goes round in a circle" if target.resolve() in below else "is too long"
+            raise ConfigError(mark.problem(f"the chain {chain} {reason}", "extends"))
+        return _merged(self._read(target, below, owner), document)
+
+    def _base(self, name: str, path: Path) -> tuple[Path, str | None]:
+        if is_path(name):
+            return path.parent / name, None
+        entry = self.find(name)
+        return entry.path, entry.plugin.distribution
+
+    def _overridden(self, document: Document, overrides: Sequence[str]) -> Document:
+        if isinstance(overrides, str):
+            raise ConfigError(f"overrides is a sequence of 'key=value' strings; write overrides=[{overrides!r}]")
+        for override in overrides:
+            document = _merged(document, _parse_override(override))
+        return document
+
+    def _validated(self, document: Document) -> ModelConfig:
+        found = list(_resolve(document))
+        if found:
+            raise ConfigError(found)
+        config_class = self._model_class(document)
+        try:
+            return config_class.model_validate(document.data, context={"registry": self.registry})
+        except ValidationError as error:
+            raise ConfigError(_placed(error, document)) from None
+
+    def _model_class(self, document: Document) -> type[ModelConfig]:
+        name = document.data.get("model")
+        known = sorted({one.spec.name for one in self.registry.components("model")})
+        if not isinstance(name, str):
+            found = "required key is missing" if name is None else f"expected the name of a model, found {name!r}"
+            raise ConfigError(document.mark(("model",)).problem(f"{found}; {one_of(known)}", "model"))
+        try:
+            found_class = self.registry.get("model", name).config_class()
+        except ZooError as error:
+            raise ConfigError(document.mark(("model",)).problem(str(error), "model")) from None
+        return cast("type[ModelConfig]", found_class)
+
+
+def is_path(source: str | Path) -> bool:
+    """Tell a file from a name: a file ends in `.yaml` or `.yml`."""
+    return isinstance(source, Path) or source.lower().endswith((".yaml", ".yml"))
+
+
+def _aliases(path: Path) -> dict[str, tuple[str, ...]]:
+    if not path.is_file():
+        return {}
+    return {name: (alias,) if isinstance(alias, str) else tuple(alias) for name, alias in read_document(path).data.items()}
+
+
+def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a mapping, so that nothing that is done to it reaches the caller."""
+    return {key: _plain(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else copy.copy(value) for key, value in source.items()}
+
+
+def _qualify(data: dict[str, Any], registry: Registry, owner: str) -> None:
+    """Let a distribution's own file mean its own parts, where a stranger claims one of their names."""
+    for (*sections, selector), kind in _SELECTORS:
+        section: Any = data
+        for key in sections:
+            section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(section.get(selector), str):
+            section[selector] = registry.qualified(kind, section[selector], owner)
+
+
+def _merged(base: Document, over: Document) -> Document:
+    """Lay `over` on `base`: sections are merged key by key, anything else is replaced."""
+    marks = dict(base.marks)
+    data = _merge(base.data, over.data, (), marks)
+    return Document(data, marks | over.marks)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any], path: KeyPath, marks: dict[KeyPath, Mark]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        below = base.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and not _names_another(below, value):
+            result[key] = _merge(cast("Any", below), cast("Any", value), (*path, key), marks)
+        else:
+            for stale in [one for one in marks if one[: len(path) + 1] == (*path, key)]:
+                del marks[stale]
+            result[key] = value
+    return result
+
+
+def _names_another(base: dict[str, Any], over: dict[str, Any]) -> bool:
+    """Tell whether a section picks another component than the one below it did."""
+    return any(
+        key in over and key in base and str(over[key]).rpartition("/")[2] != str(base[key]).rpartition("/")[2]
+        for key in ("tower", "type")
+    )
+
+
+def _parse_override(override: str) -> Document:
+    """Turn `"vision.layers=2"` into a document of one value."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    mark = Mark(f"override '{override}'")
+    key, equals, _ = override.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise ConfigError(mark.problem("expected key.path=value, such as vision.layers=2"))
+    try:
+        data = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(mark.problem(f"cannot be read: {str(error).splitlines()[0]}")) from None
+    return Document(cast("dict[str, Any]", data), {tuple(key.split(".")): mark})
+
+
+def _resolve(document: Document) -> Iterator[Problem]:
+    """Replace every `${key}` by the value that it names, in place; yield those that name none."""
+    pending = list(_references(document.data, ()))
+    if not pending:
+        return
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    tree = OmegaConf.create(document.data)
+    values: list[tuple[KeyPath, Any]] = []
+    for path, text in pending:
+        place = document.mark(path)
+        if text == "???":
+            yield place.problem("a value is missing ('???')", dotted(path))
+            continue
+        if not _INTERPOLATION.fullmatch(text):
+            yield place.problem(f"only a whole value '${{key}}' may refer to another, found {text!r}", dotted(path))
+            continue
+        try:
+            value = OmegaConf.select(tree, dotted(path), throw_on_resolution_failure=True, throw_on_missing=True)
+        except (OmegaConfBaseException, RecursionError) as error:
+            reason = "refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+            yield place.problem(f"{text}: {reason}", dotted(path))
+            continue
+        if OmegaConf.is_config(value):
+            yield place.problem(f"{text} names a section; only single values can be referred to", dotted(path))
+            continue
+        values.append((path, value))
+    document.references.update(pending)
+    for (*sections, last), value in values:
+        node: Any = document.data
+        for key in sections:
+            node = node[key]
+        node[last] = value
+
+
+def _references(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(node, dict):
+        for key, value in cast("dict[str, Any]", node).items():
+            yield from _references(value, (*path, key))
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(cast("Sequence[Any]", node)):
+            yield from _references(value, (*path, index))
+    elif isinstance(node, str) and ("${" in node or node == "???"):
+        yield path, node
+
+
+def _placed(error: ValidationError, document: Document) -> list[Problem]:
+    """Return what pydantic found, each with the place of its key, in file order."""
+    found: list[Problem] = []
+    for one in error.errors():
+        path = one["loc"]
+        origin = f" (from {document.references[path]})" if path in document.references else ""
+        found.append(document.mark(path).problem(one["msg"] + origin, dotted(path)))
+    return sorted(found, key=lambda problem: (problem.source, problem.line, problem.column))

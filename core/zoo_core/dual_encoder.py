@@ -1,0 +1,385 @@
+"""The dual encoder, written once: two towers, a logit scale, and everything that users do with them.
+
+CLIP, CustomTextCLIP and models of plugins derive from `DualEncoder` and differ only where they differ. Inputs are
+checked at the door: a wrong shape, dtype or token id is an `InputError` that says what was found and allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo_core.errors import InputError
+from zoo_core.interfaces import Preprocessor, TextTower, VisionTower
+from zoo_core.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from zoo_core.config import ModelConfig
+
+__all__ = ["DualEncoder", "cast_matrices"]
+
+LOGIT_SCALE = math.log(1 / 0.07)
+"""Initial logarithm of the logit scale (Radford et al. 2021)."""
+
+_TOKEN_DTYPES = (torch.int64, torch.int32)
+
+
+class DualEncoder(nn.Module):
+    """An image tower and a text tower that share an embedding space.
+
+    Args:
+        visual: image tower; None for a model that was built without one.
+        text: text tower; None for a model that was built without one.
+        init_logit_scale: initial logarithm of the factor between cosines and logits.
+        init_logit_bias: initial offset of the logits; no such parameter where None.
+        nonscalar_logit_scale: give scale and bias the shape `[1]` instead of `[]`, as FSDP needs.
+        output_dict: `forward` returns a dict instead of a tuple.
+
+    Attributes:
+        config: the resolved architecture, where one was used to build the model.
+        tokenizer, preprocess: what strings and pictures go through; None for a model built by hand.
+    """
+
+    config: ModelConfig | None = None
+    tokenizer: Tokenizer | None = None
+    preprocess: Preprocessor | None = None
+    logit_scale: nn.Parameter
+    logit_bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        visual: VisionTower | None,
+        text: TextTower | None,
+        *,
+        init_logit_scale: float = LOGIT_SCALE,
+        init_logit_bias: float | None = None,
+        nonscalar_logit_scale: bool = False,
+        output_dict: bool = False,
+    ) -> None:
+        super().__init__()
+        self.output_dict = output_dict
+        self.visual = visual
+        self.text = text
+        shape = (1,) if nonscalar_logit_scale else ()
+        self.logit_scale = nn.Parameter(torch.full(shape, float(init_logit_scale)))
+        bias = None if init_logit_bias is None else nn.Parameter(torch.full(shape, float(init_logit_bias)))
+        self.register_parameter("logit_bias", bias)
+
+    @property
+    def context_length(self) -> int:
+        """Number of token positions of the text tower."""
+        return self._text_tower().context_length
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token embeddings of the text tower."""
+        return self._text_tower().vocab_size
+
+    def encode_image(self, image: Any, normalize: bool = False) -> Tensor:
+        """Return image features.
+
+        Args:
+            image: a float tensor `[B, C, H, W]` that is already preprocessed, or a PIL image, a path, or a list of
+                such; those go through the model's own preprocessing.
+            normalize: scale each feature to unit length.
+
+        Returns:
+            features `[B, embed_dim]`, in the dtype of the tower.
+
+        Raises:
+            InputError: the tensor does not fit the tower, or the model has no image tower or preprocessing.
+            ImageFileError: a file is no readable image.
+        """
+        tower = self._image_tower()
+        features = tower(self._image_tensor(image, tower))
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, text: Any, normalize: bool = False) -> Tensor:
+        """Return text features.
+
+        Args:
+            text: int64 or int32 token ids `[B, L]`, or a string, or a sequence of strings; those go through the
+                model's own tokenizer.
+            normalize: scale each feature to unit length.
+
+        Returns:
+            features `[B, embed_dim]`, in the dtype of the tower.
+
+        Raises:
+            InputError: the ids do not fit the tower, or the model has no text tower or tokenizer.
+        """
+        tower = self._text_tower()
+        features = tower(self._token_ids(text, tower))
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def get_logits(self, image: Any, text: Any) -> tuple[Tensor, Tensor]:
+        """Return `(image_logits [B, T], text_logits [T, B])`: scaled cosines, plus the bias if there is one."""
+        return self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
+
+    def forward(self, image: Any = None, text: Any = None) -> dict[str, Any] | tuple[Any, ...]:
+        """Return unit-norm features and the exponentiated logit scale.
+
+        Args:
+            image: as in `encode_image`; features are None where this is None.
+            text: as in `encode_text`; features are None where this is None.
+
+        Returns:
+            a dict with `image_features`, `text_features`, `logit_scale` and, if the model has one, `logit_bias`
+            where `output_dict` is set; else a tuple of these three or four.
+        """
+        output: dict[str, Any] = {
+            "image_features": None if image is None else self.encode_image(image, normalize=True),
+            "text_features": None if text is None else self.encode_text(text, normalize=True),
+            "logit_scale": self.logit_scale.exp(),
+        }
+        if self.logit_bias is not None:
+            output["logit_bias"] = self.logit_bias
+        return output if self.output_dict else tuple(output.values())
+
+    def forward_intermediates(
+        self,
+        image: Any = None,
+        text: Any = None,
+        image_indices: int | Sequence[int] | None = None,
+        text_indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize: bool = True,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        image_output_fmt: str = "NCHW",
+        image_output_extra_tokens: bool = False,
+        text_output_fmt: str = "NLC",
+        text_output_extra_tokens: bool = False,
+        output_logits: bool = False,
+        output_logit_scale_bias: bool = False,
+    ) -> dict[str, Any]:
+        """Return the outputs of the towers' blocks beside the features.
+
+        Args:
+            image: as in `encode_image`, or None.
+            text: as in `encode_text`, or None.
+            image_indices: blocks of the image tower: None for all, n for the last n, or block numbers.
+            text_indices: the same for the text tower.
+            stop_early: leave out blocks after the last wanted one, where `intermediates_only` allows it.
+            normalize: scale final features to unit length.
+            normalize_intermediates: apply each tower's final norm to its intermediates.
+            intermediates_only: leave out features and logits.
+            image_output_fmt: `"NCHW"` or `"NLC"`.
+            image_output_extra_tokens: also return the tokens that are no patches.
+            text_output_fmt: `"NLC"`.
+            text_output_extra_tokens: also return the tokens that the text tower appends.
+            output_logits: also return `image_logits` and `text_logits`; needs image and text. The logits are of
+                the features as returned: cosines where `normalize` is set.
+            output_logit_scale_bias: also return `logit_scale` (exponentiated) and, if there is one, `logit_bias`.
+
+        Returns:
+            the entries that the towers' own `forward_intermediates` name, and those above.
+
+        Raises:
+            CapabilityError: a tower gives no intermediates.
+            InputError: an index, a format or an input does not fit.
+        """
+        output_logits = output_logits and not intermediates_only
+        if output_logits and (image is None or text is None):
+            raise InputError("output_logits needs both image and text")
+        output: dict[str, Any] = {}
+        if image is not None:
+            tower = self._image_tower()
+            output |= tower.forward_intermediates(
+                self._image_tensor(image, tower),
+                indices=image_indices,
+                stop_early=stop_early,
+                normalize_intermediates=normalize_intermediates,
+                intermediates_only=intermediates_only,
+                output_fmt=image_output_fmt,
+                output_extra_tokens=image_output_extra_tokens,
+            )
+        if text is not None:
+            tower = self._text_tower()
+            output |= tower.forward_intermediates(
+                self._token_ids(text, tower),
+                indices=text_indices,
+                stop_early=stop_early,
+                normalize_intermediates=normalize_intermediates,
+                intermediates_only=intermediates_only,
+                output_fmt=text_output_fmt,
+                output_extra_tokens=text_output_extra_tokens,
+            )
+        if normalize:
+            for key in ("image_features", "text_features"):
+                if key in output:
+                    output[key] = F.normalize(output[key], dim=-1)
+        if output_logits:
+            output["image_logits"], output["text_logits"] = self._logits(
+                output["image_features"], output["text_features"]
+            )
+        if output_logit_scale_bias:
+            output["logit_scale"] = self.logit_scale.exp()
+            if self.logit_bias is not None:
+                output["logit_bias"] = self.logit_bias
+        return output
+
+    def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
+        """Freeze the image tower but for its last groups (LiT, Zhai et al. 2022).
+
+        Args:
+            unlocked_groups: how many layer groups, counted from the output, stay trainable.
+            freeze_bn_stats: keep the running statistics of locked batch norms.
+        """
+        self._image_tower().lock(unlocked_groups, freeze_bn_stats=freeze_bn_stats)
+
+    def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True) -> None:
+        """Freeze the text tower but for its last groups.
+
+        Args:
+            unlocked_layers: how many layer groups, counted from the output, stay trainable.
+            freeze_layer_norm: False leaves the norms trainable everywhere.
+        """
+        self._text_tower().lock(unlocked_layers, freeze_norms=freeze_layer_norm)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations of both towers in the backward pass instead of keeping them.
+
+        Raises:
+            CapabilityError: a tower does not claim `gradient-checkpointing`; nothing is changed then.
+        """
+        done: list[VisionTower | TextTower] = []
+        try:
+            for tower in self._towers().values():
+                tower.set_grad_checkpointing(enable)
+                done.append(tower)
+        except Exception:
+            for tower in done:
+                tower.set_grad_checkpointing(not enable)
+            raise
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that optimizers should not decay, beyond biases and norms."""
+        return {f"{side}.{name}" for side, tower in self._towers().items() for name in tower.no_weight_decay()}
+
+    def takes(self, key: str) -> bool:
+        """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
+        if key.startswith("visual."):
+            return self.visual is not None
+        return self.text is not None or key in ("logit_scale", "logit_bias")
+
+    def _towers(self) -> dict[str, VisionTower | TextTower]:
+        return {name: tower for name, tower in (("visual", self.visual), ("text", self.text)) if tower is not None}
+
+    def _image_tower(self) -> VisionTower:
+        if self.visual is None:
+            raise InputError("this model was built without its image tower; add 'image' to towers")
+        return self.visual
+
+    def _text_tower(self) -> TextTower:
+        if self.text is None:
+            raise InputError("this model was built without its text tower; add 'text' to towers")
+        return self.text
+
+    def _logits(self, image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.logit_scale.exp() * image_features @ text_features.T
+        if self.logit_bias is not None:
+            logits = logits + self.logit_bias
+        return logits, logits.T
+
+    def _image_tensor(self, image: Any, tower: VisionTower) -> Tensor:
+        if not isinstance(image, Tensor):
+            like = next(tower.parameters(), self.logit_scale)
+            image = self._pictures(image).to(like.device)
+        _check_image(image, tower)
+        return image.to(_matrix_dtype(tower, image.dtype))
+
+    def _pictures(self, images: Any) -> Tensor:
+        """Preprocess a picture or a list of pictures into `[B, C, H, W]`."""
+        if self.preprocess is None:
+            raise InputError(
+                f"expected an image tensor [B, C, H, W], found {type(images).__name__}: this model has no preprocessing; "
+                "build it with zoo.build, or set model.preprocess"
+            )
+        several = isinstance(images, list | tuple)
+        pictures = cast("Sequence[Any]", images) if several else [images]
+        if several and not pictures:
+            raise InputError("expected at least one image, found an empty list")
+        return torch.stack([one if isinstance(one, Tensor) else self._picture(one, self.preprocess) for one in pictures])
+
+    @staticmethod
+    def _picture(image: Any, preprocess: Callable[[Any], Tensor]) -> Tensor:
+        if isinstance(image, str | PathLike) or hasattr(image, "convert") or hasattr(image, "__array_interface__"):
+            return preprocess(image)
+        raise InputError(f"expected an image tensor, a PIL image or a path, found {type(image).__name__}")
+
+    def _token_ids(self, text: Any, tower: TextTower) -> Tensor:
+        if not isinstance(text, Tensor):
+            if self.tokenizer is None:
+                raise InputError(
+                    f"expected token ids [B, L], found {type(text).__name__}: this model has no tokenizer; "
+                    "build it with zoo.build, or set model.tokenizer"
+                )
+            like = next(tower.parameters(), self.logit_scale)
+            text = self.tokenizer(text).to(like.device)
+        _check_token_ids(text, tower)
+        return text
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("logit_scale", "logit_bias"):
+            ours, theirs = getattr(self, name), state_dict.get(prefix + name)
+            if ours is not None and theirs is not None and theirs.numel() == 1:
+                state_dict[prefix + name] = theirs.reshape(ours.shape)  # published ones are [] or [1]
+        super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
+
+
+def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast every parameter to `dtype`, but for those of norms and the logit scale and bias, which stay as they are.
+
+    This is what the field calls bf16 or fp16 precision: matrix products in `dtype`, norms in float32.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if name not in ("logit_scale", "logit_bias"):
+                parameter.data = parameter.data.to(dtype)
+
+
+def _matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Return the dtype that a module's matrix products run in."""
+    return next((parameter.dtype for parameter in module.parameters() if parameter.ndim > 1), default)
+
+
+def _check_image(image: Tensor, tower: VisionTower) -> None:
+    found = f"found {image.dtype} {list(image.shape)}"
+    height, width = tower.image_size
+    if image.ndim != 4:
+        hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
+        raise InputError(f"expected images [B, 3, {height}, {width}], {found}{hint}")
+    if not image.is_floating_point():
+        raise InputError(f"expected preprocessed images in floating point, {found}; model.preprocess makes them")
+    if not tower.variable_image_size and tuple(image.shape[2:]) != tower.image_size:
+        raise InputError(
+            f"expected images of {height} x {width} pixels, {found}; preprocess them with model.preprocess, "
+            "or build the model for this size with overrides=['vision.image_size=...']"
+        )
+
+
+def _check_token_ids(text: Tensor, tower: TextTower) -> None:
+    found = f"found {text.dtype} {list(text.shape)}"
+    length = tower.context_length
+    if text.ndim != 2 or text.dtype not in _TOKEN_DTYPES:
+        raise InputError(f"expected int64 token ids [B, {length}], {found}")
+    if text.shape[1] > length or (text.shape[1] < length and not tower.variable_text_length):
+        allowed = f"at most {length}" if tower.variable_text_length else f"exactly {length}"
+        raise InputError(f"expected {allowed} tokens in each row, {found}")
+    if text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
+        return
+    low, high = (int(edge) for edge in torch.aminmax(text))
+    if low < 0 or high >= tower.vocab_size:
+        raise InputError(
+            f"token ids run from {low} to {high}; this text tower knows 0 to {tower.vocab_size - 1}. "
+            "Tokenize with model.tokenizer"
+        )

@@ -1,0 +1,235 @@
+"""What towers, losses and their factories are. Few methods are required; the rest is derived or refused clearly.
+
+A component's factory is called as
+
+    vision-tower   factory(config, *, embed_dim: int) -> VisionTower
+    text-tower     factory(config, *, embed_dim: int) -> TextTower
+    tokenizer      factory(config, *, context_length: int) -> zoo_core.tokenizer.Tokenizer
+    preprocessor   factory(config, *, image_size: tuple[int, int], train: bool) -> Preprocessor
+    loss           factory(config) -> Loss
+    model          factory(config, *, towers: tuple[str, ...], registry: Registry) -> DualEncoder
+
+A tower must be buildable under `torch.device("meta")`, and must leave no parameter uninitialised elsewhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from zoo_core.errors import CapabilityError, InputError
+
+__all__ = ["LayerGroup", "Loss", "Preprocessor", "TextTower", "Tower", "VisionTower"]
+
+LayerGroup = Sequence[nn.Module | nn.Parameter]
+"""Parts of a tower that are locked and unlocked together."""
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm)
+
+
+@runtime_checkable
+class Preprocessor(Protocol):
+    """Turns one picture into the tensor that an image tower takes."""
+
+    def __call__(self, image: Any) -> Tensor:
+        """Return a float32 tensor `[3, H, W]` for a PIL image or a path."""
+        ...
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """Scores a batch of pairs; row i of either side belongs to row i of the other."""
+
+    def __call__(
+        self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None
+    ) -> Tensor:
+        """Return a scalar for unit-norm features `[B, D]` and the exponentiated logit scale."""
+        ...
+
+
+class Tower(nn.Module, ABC):
+    """What vision and text towers share. A subclass sets `output_dim` and implements `forward`.
+
+    Attributes:
+        output_dim: width of the pooled features; must be the `embed_dim` that the factory was given.
+    """
+
+    output_dim: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen_statistics: list[nn.Module] = []
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return the parts of the tower from input to output, each of which can be unlocked on its own.
+
+        A tower that claims `locking` overrides this; without it a tower is locked whole or not at all.
+        """
+        return [[self]]
+
+    def lock(self, unlocked_groups: int = 0, *, freeze_norms: bool = True, freeze_bn_stats: bool = False) -> None:
+        """Make the tower's parameters untrainable but for those of the last groups.
+
+        Args:
+            unlocked_groups: how many groups, counted from the output, stay trainable.
+            freeze_norms: False leaves the weights of norms trainable everywhere.
+            freeze_bn_stats: keep the running statistics of locked batch norms, also in training mode.
+
+        Raises:
+            InputError: `unlocked_groups` is negative.
+            CapabilityError: some groups are asked for, but the tower has no groups.
+        """
+        if unlocked_groups < 0:
+            raise InputError(f"unlocked_groups must not be negative, found {unlocked_groups}")
+        groups = self.layer_groups()
+        if unlocked_groups and len(groups) == 1:
+            raise CapabilityError(f"{type(self).__name__} does not claim 'locking': it can only be locked whole")
+        self.requires_grad_(False)
+        unlocked = groups[max(len(groups) - unlocked_groups, 0) :]
+        for part in _parts(unlocked):
+            part.requires_grad_(True)
+        if not freeze_norms:
+            for module in self.modules():
+                if isinstance(module, _NORMS):
+                    module.requires_grad_(True)
+        open_norms = {module for part in _parts(unlocked) if isinstance(part, nn.Module) for module in part.modules()}
+        self._frozen_statistics = [
+            module for module in self.modules() if isinstance(module, _BatchNorm) and module not in open_norms
+        ] if freeze_bn_stats else []
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; batch norms whose statistics are frozen stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_statistics:
+            module.eval()
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass to save memory.
+
+        Raises:
+            CapabilityError: the tower does not claim `gradient-checkpointing`.
+        """
+        if enable:
+            raise CapabilityError(f"{type(self).__name__} does not claim 'gradient-checkpointing'")
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that optimizers should not decay, beyond biases and norms."""
+        return set()
+
+
+class VisionTower(Tower):
+    """Maps images to features.
+
+    Attributes:
+        image_size: height and width in pixels of the images it takes.
+        variable_image_size: whether it takes other sizes too.
+    """
+
+    image_size: tuple[int, int]
+    variable_image_size: bool = False
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Return pooled features `[B, output_dim]` of images `[B, C, H, W]`."""
+
+    def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pooled features `[B, output_dim]` and tokens `[B, N, width]`.
+
+        Raises:
+            CapabilityError: the tower does not claim `tokens`.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
+
+    def forward_intermediates(
+        self,
+        image: Tensor,
+        *,
+        indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str = "NCHW",
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """Return the outputs of blocks, and the pooled features unless `intermediates_only`.
+
+        Args:
+            image: images `[B, C, H, W]`.
+            indices: None for all blocks, n for the last n, or block numbers.
+            stop_early: leave out blocks after the last wanted one. Features need every block, so this saves work
+                only with `intermediates_only`; it never changes a result.
+            normalize_intermediates: apply the final norm to each of them.
+            intermediates_only: leave the features out.
+            output_fmt: `"NCHW"` (a map `[B, C, h, w]`) or `"NLC"` (tokens `[B, N, C]`).
+            output_extra_tokens: also return the tokens that are no patches.
+
+        Returns:
+            `image_intermediates` (list), `image_intermediates_prefix` (list of `[B, P, C]`, on request),
+            `image_features` `[B, output_dim]`.
+
+        Raises:
+            CapabilityError: the tower does not claim `intermediates`.
+            InputError: a block number or format does not exist.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not claim 'intermediates'")
+
+
+class TextTower(Tower):
+    """Maps token ids to features.
+
+    Attributes:
+        context_length: number of positions.
+        vocab_size: number of token embeddings.
+        variable_text_length: whether it takes rows shorter than `context_length`.
+    """
+
+    context_length: int
+    vocab_size: int
+    variable_text_length: bool = False
+
+    @abstractmethod
+    def forward(self, text: Tensor) -> Tensor:
+        """Return pooled features `[B, output_dim]` of token ids `[B, L]`."""
+
+    def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pooled features `[B, output_dim]` and tokens `[B, L, width]`.
+
+        Raises:
+            CapabilityError: the tower does not claim `tokens`.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
+
+    def forward_intermediates(
+        self,
+        text: Tensor,
+        *,
+        indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str = "NLC",
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """Return the outputs of blocks, and the pooled features unless `intermediates_only`.
+
+        The arguments are those of `VisionTower.forward_intermediates`; the only format is `"NLC"`.
+
+        Returns:
+            `text_intermediates` (list of `[B, L, C]`), `text_intermediates_suffix` (list, on request, where the
+            tower appends tokens of its own), `text_features` `[B, output_dim]`.
+
+        Raises:
+            CapabilityError: the tower does not claim `intermediates`.
+            InputError: a block number or format does not exist.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not claim 'intermediates'")
+
+
+def _parts(groups: Iterable[LayerGroup]) -> Iterable[nn.Module | nn.Parameter]:
+    return [part for group in groups for part in group]

@@ -1,0 +1,179 @@
+"""Reading a YAML file so that every value knows its line, and so that no file can hurt.
+
+Positions come from PyYAML's nodes, values from OmegaConf's own YAML loader (which, unlike PyYAML's, reads `1e-3` as
+a number). Aliases, merge keys, tags and duplicate keys are refused: `extends` and `${key}` do what they are for.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from zoo_core.errors import ConfigError, Problem
+
+__all__ = ["Document", "KeyPath", "Mark", "read_document"]
+
+KeyPath = tuple[str | int, ...]
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+MAX_NODES = 10_000
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a key stands; lines and columns count from 1, and are 0 where there is no file."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def problem(self, message: str, key: str = "") -> Problem:
+        """Return a problem at this place."""
+        return Problem(message, key, self.source, self.line, self.column)
+
+
+@dataclass
+class Document:
+    """The mapping of a YAML file, the mark of each key in it, and the `${key}` text of values that had one."""
+
+    data: dict[str, Any]
+    marks: dict[KeyPath, Mark] = field(default_factory=dict[KeyPath, Mark])
+    references: dict[KeyPath, str] = field(default_factory=dict[KeyPath, str])
+
+    def mark(self, path: KeyPath) -> Mark:
+        """Return the mark of `path`, or of the nearest key above it."""
+        while path not in self.marks and path:
+            path = path[:-1]
+        return self.marks.get(path, Mark(""))
+
+
+def read_document(path: Path) -> Document:
+    """Read one YAML file.
+
+    Raises:
+        ConfigError: it is no regular file, too large, no text, no YAML, no mapping, or uses what is refused; all
+            refused places are listed at once.
+    """
+    source = str(path)
+    text = _read_text(path)
+    node = _compose(text, source)
+    if node is None:
+        raise ConfigError(Problem("the file is empty; expected a mapping of keys", source=source))
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(Problem("expected a mapping of keys at the top level", source=source, line=1, column=1))
+    marks: dict[KeyPath, Mark] = {(): Mark(source, 1, 1)}
+    found = list(_walk(node, (), source, marks))
+    if found:
+        raise ConfigError(found)
+    return Document(_values(text, source), marks)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            raise ConfigError(Problem("is not a regular file", source=str(path)))
+        if info.st_size > MAX_BYTES:
+            raise ConfigError(
+                Problem(f"has {info.st_size:,} bytes; an architecture has at most {MAX_BYTES:,}", source=str(path))
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(Problem(f"cannot be read: {reason}", source=str(path))) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            Problem(f"is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}", source=str(path))
+        ) from error
+    if "\0" in text:
+        raise ConfigError(Problem("is a binary file, expected YAML text", source=str(path)))
+    return text
+
+
+def _compose(text: str, source: str) -> yaml.Node | None:
+    """Check the events of the parser, which does not recurse, before anything that does."""
+    depth = nodes = 0
+    try:
+        for event in cast("Iterator[Any]", yaml.parse(text, Loader=_LOADER)):
+            mark = event.start_mark
+            where = Mark(source, mark.line + 1, mark.column + 1)
+            if isinstance(event, yaml.AliasEvent):
+                raise ConfigError(where.problem(f"aliases (*{event.anchor}) are not supported; write ${{key}} instead"))
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            nodes += isinstance(event, yaml.NodeEvent)
+            if depth > MAX_DEPTH:
+                raise ConfigError(where.problem(f"is nested deeper than {MAX_DEPTH} levels"))
+            if nodes > MAX_NODES:
+                raise ConfigError(where.problem(f"has more than {MAX_NODES:,} values"))
+        return cast("yaml.Node | None", yaml.compose(text, Loader=_LOADER))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
+        raise ConfigError(Mark(source, line, column).problem(f"is not YAML: {error.problem or error.context}")) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(Problem(f"is not YAML: {' '.join(str(error).split())}", source=source)) from None
+
+
+def _walk(node: yaml.Node, path: KeyPath, source: str, marks: dict[KeyPath, Mark]) -> Iterator[Problem]:
+    """Note the mark of every key below `node`; yield what is refused."""
+    from zoo_core.config import dotted
+
+    if node.tag not in _PLAIN_TAGS:
+        yield _mark(node, source).problem(f"the tag {node.tag!r} is not supported; write a plain value", dotted(path))
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(cast("list[yaml.Node]", node.value)):
+            marks[*path, index] = _mark(child, source)
+            yield from _walk(child, (*path, index), source, marks)
+    elif isinstance(node, yaml.MappingNode):
+        for key, child in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
+            yield from _walk_entry(key, child, path, source, marks)
+
+
+def _walk_entry(
+    key: yaml.Node, child: yaml.Node, path: KeyPath, source: str, marks: dict[KeyPath, Mark]
+) -> Iterator[Problem]:
+    from zoo_core.config import dotted
+
+    mark = _mark(key, source)
+    if key.tag == "tag:yaml.org,2002:merge":
+        yield mark.problem("merge keys (<<) are not supported; use 'extends'", dotted(path))
+        return
+    if key.tag != "tag:yaml.org,2002:str":
+        yield mark.problem(f"keys are strings; quote {key.value!r}" if isinstance(key.value, str) else "keys are strings")
+        return
+    inner = (*path, cast("str", key.value))
+    if inner in marks:
+        yield mark.problem(f"duplicate key (first on line {marks[inner].line})", dotted(inner))
+        return
+    marks[inner] = mark
+    yield from _walk(child, inner, source, marks)
+
+
+def _mark(node: yaml.Node, source: str) -> Mark:
+    start = node.start_mark
+    return Mark(source, start.line + 1, start.column + 1) if start is not None else Mark(source)
+
+
+def _values(text: str, source: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(text), resolve=False))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(Problem(f"cannot be read: {str(error).splitlines()[0]}", source=source)) from None

@@ -1,0 +1,146 @@
+"""CLIP and CustomTextCLIP: a dual encoder with the constructor, the names and the layouts that the field knows.
+
+Both keep the text tower in `text`. CLIP also shows its parts at the top (`clip.transformer`, `clip.ln_final`, ...) and
+writes its state dict in the published layout; the parts exist once, the names are looked up in the tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self, cast
+
+import torch
+from torch import nn
+from zoo_core.config import Section, TextTowerConfig, VisionTowerConfig
+from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
+from zoo_core.errors import ConfigError, InputError
+from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.registry import Registry, default_registry
+from zoo_core.towers import build_tower
+
+from zoo_clip.checkpoints import flatten, nest, own_names
+from zoo_clip.config import ClipArguments, ClipConfig
+
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class CustomTextCLIP(DualEncoder):
+    """Two towers and a logit scale.
+
+    Args:
+        embed_dim: width of the joint embedding space.
+        vision_cfg: config of the image tower, or a mapping (its `tower` key picks which; `vit` where it has none).
+        text_cfg: config of the text tower, or a mapping (`clip-transformer` where it names none).
+        quick_gelu: build both towers with the activation `quick_gelu`.
+        init_logit_scale: initial logarithm of the factor between cosines and logits.
+        init_logit_bias: initial offset of the logits; no such parameter where None.
+        nonscalar_logit_scale: give scale and bias the shape `[1]`, as FSDP needs.
+        cast_dtype: float16 or bfloat16 for the matrix products; norms and logit scale stay in float32.
+        output_dict: `forward` returns a dict instead of a tuple.
+
+    Raises:
+        ConfigError: a tower's config is wrong; every problem is named.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        vision_cfg: VisionTowerConfig | Mapping[str, Any],
+        text_cfg: TextTowerConfig | Mapping[str, Any],
+        quick_gelu: bool = False,
+        init_logit_scale: float = LOGIT_SCALE,
+        init_logit_bias: float | None = None,
+        nonscalar_logit_scale: bool = False,
+        cast_dtype: torch.dtype | None = None,
+        output_dict: bool = False,
+    ) -> None:
+        arguments = ClipArguments(
+            embed_dim=embed_dim,
+            quick_gelu=quick_gelu,
+            init_logit_scale=init_logit_scale,
+            init_logit_bias=init_logit_bias,
+            nonscalar_logit_scale=nonscalar_logit_scale,
+            output_dict=output_dict,
+        )
+        if cast_dtype not in (None, torch.float32, *LOW_PRECISION):
+            raise InputError(f"cast_dtype must be None, float32, float16 or bfloat16, found {cast_dtype!r}")
+        registry = default_registry()
+        vision = Section(VisionTowerConfig, default="vit").parse(vision_cfg, "vision_cfg")
+        text = Section(TextTowerConfig, default="clip-transformer").parse(text_cfg, "text_cfg")
+        if quick_gelu:
+            vision, text = (_with_quick_gelu(config) for config in (vision, text))
+        super().__init__(
+            build_tower(registry, vision, arguments.embed_dim, VisionTower),
+            build_tower(registry, text, arguments.embed_dim, TextTower),
+            init_logit_scale=arguments.init_logit_scale,
+            init_logit_bias=arguments.init_logit_bias,
+            nonscalar_logit_scale=arguments.nonscalar_logit_scale,
+            output_dict=arguments.output_dict,
+        )
+        if cast_dtype in LOW_PRECISION:
+            cast_matrices(self, cast_dtype)
+
+    @classmethod
+    def from_config(cls, config: ClipConfig, *, towers: tuple[str, ...], registry: Registry) -> Self:
+        """Build the `towers` of an architecture."""
+        model = cls.__new__(cls)
+        DualEncoder.__init__(
+            model,
+            build_tower(registry, config.vision, config.embed_dim, VisionTower) if "image" in towers else None,
+            build_tower(registry, config.text, config.embed_dim, TextTower) if "text" in towers else None,
+            init_logit_scale=config.init_logit_scale,
+            init_logit_bias=config.init_logit_bias,
+            nonscalar_logit_scale=config.nonscalar_logit_scale,
+        )
+        return model
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self.text is not None:
+            nest(state_dict, prefix, own_names(self.text) - own_names(self))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class CLIP(CustomTextCLIP):
+    """CustomTextCLIP whose text tower also shows at the top, and whose state dict has the published layout.
+
+    The arguments are those of `CustomTextCLIP`.
+    """
+
+    def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
+        """Return the state dict without the prefix `text.`; `nested_state_dict` keeps it."""
+        state = super().state_dict(*args, prefix=prefix, **kwargs)
+        flatten(state, prefix)
+        return state
+
+    def nested_state_dict(self) -> dict[str, Any]:
+        """Return the state dict in the layout of CustomTextCLIP, with the text tower's weights under `text.`."""
+        return cast("dict[str, Any]", super().state_dict())
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names as `named_parameters` gives them, and as the state dict does."""
+        names = super().no_weight_decay()
+        return names | {name.removeprefix("text.") for name in names}
+
+    def __getattr__(self, name: str) -> Any:
+        """Look for the parts of the text tower by their published names."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            text = self.__dict__.get("_modules", {}).get("text")
+            if text is not None and name in own_names(text):
+                return getattr(text, name)
+            raise
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set parts of the text tower by their published names."""
+        text = self.__dict__.get("_modules", {}).get("text")
+        if isinstance(text, nn.Module) and name not in own_names(self) and name in own_names(text):
+            setattr(text, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def _with_quick_gelu(config: Any) -> Any:
+    if "activation" not in type(config).model_fields:
+        raise ConfigError(f"quick_gelu: tower '{config.component}' has no activation to choose")
+    return type(config).parse({**config.data(), "activation": "quick_gelu"})

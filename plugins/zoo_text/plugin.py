@@ -1,0 +1,35 @@
+"""Declares CLIP's text transformer and its byte-pair tokenizer."""
+
+from collections.abc import Iterator
+
+from zoo_core.plugin import ComponentSpec, hookimpl
+
+ZOO_API_VERSION = 1
+
+
+@hookimpl
+def zoo_components() -> Iterator[ComponentSpec]:
+    """Declare the parts of this plugin."""
+    yield ComponentSpec(
+        kind="text-tower",
+        name="clip-transformer",
+        config="zoo_text.config:ClipTextConfig",
+        factory="zoo_text.tower:TextTransformer",
+        summary="CLIP's causal text transformer, pooled at the end-of-text token",
+        capabilities=frozenset(
+            {"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-text-length"}
+        ),
+    )
+    yield ComponentSpec(
+        kind="tokenizer",
+        name="clip-bpe",
+        config="zoo_text.config:ClipBpeConfig",
+        factory="zoo_text.tokenizer:ClipBpeTokenizer",
+        summary="CLIP's lower-case byte-pair encoding of 49,408 tokens",
+    )
+
+
+@hookimpl
+def zoo_exports() -> dict[str, str]:
+    """Offer the text config under the name that the field knows."""
+    return {"CLIPTextCfg": "zoo_text.config:ClipTextConfig"}

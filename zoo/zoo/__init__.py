@@ -1,0 +1,69 @@
+"""zoo: a modular zoo of contrastive image-text models.
+
+    import zoo
+
+    model = zoo.build("digits-tiny", pretrained="demo")
+    model.encode_image("seven.png") @ model.encode_text(["the digit seven", "the digit two"]).T
+
+Importing zoo imports neither torch nor a plugin: every name below is looked up on first use, and names that are
+not listed here (`zoo.CLIP`, `zoo.ClipLoss`, ...) are what plugins export.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.building import build, loss, preprocess, tokenizer
+    from zoo.catalog import config, list_models, registry
+    from zoo.folders import load, save
+    from zoo_core.errors import ZooError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ZooError",
+    "build",
+    "config",
+    "list_models",
+    "load",
+    "loss",
+    "preprocess",
+    "registry",
+    "save",
+    "tokenizer",
+]
+
+_HOMES = {
+    "ZooError": "zoo_core.errors",
+    "build": "zoo.building",
+    "config": "zoo.catalog",
+    "list_models": "zoo.catalog",
+    "load": "zoo.folders",
+    "loss": "zoo.building",
+    "preprocess": "zoo.building",
+    "registry": "zoo.catalog",
+    "save": "zoo.folders",
+    "tokenizer": "zoo.building",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name.startswith("_"):
+        raise AttributeError(f"module 'zoo' has no attribute '{name}'")
+    from zoo.catalog import registry
+    from zoo_core.errors import UnknownNameError
+
+    try:
+        return registry().export(name)
+    except UnknownNameError as error:
+        raise AttributeError(f"module 'zoo' has no attribute '{name}': {error}") from None
+
+
+def __dir__() -> list[str]:
+    from zoo.catalog import registry
+
+    return sorted({*__all__, *registry().exported_names(), "__version__"})

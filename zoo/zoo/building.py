@@ -1,0 +1,175 @@
+"""From a name to a model that knows its tokenizer and its preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from zoo.catalog import config as load_config
+from zoo.catalog import registry
+from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
+from zoo_core.errors import InputError, PluginError
+
+if TYPE_CHECKING:
+    import torch
+    from zoo_core.dual_encoder import DualEncoder
+    from zoo_core.interfaces import Loss, Preprocessor
+    from zoo_core.tokenizer import Tokenizer
+
+__all__ = ["assemble", "build", "loss", "preprocess", "tokenizer"]
+
+TOWERS = ("image", "text")
+
+
+def build(
+    source: str | Path | Mapping[str, Any] | ModelConfig,
+    *,
+    pretrained: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    towers: Sequence[str] | None = None,
+) -> DualEncoder:
+    """Build a model, ready for inference.
+
+    Args:
+        source: the name of an architecture in any spelling (`"vit-b16"`, `"ViT-B/16"`), a YAML file, a mapping, a
+            config, or a folder that `zoo.save` wrote.
+        pretrained: a tag of this architecture (see `zoo info`), or a safetensors file; None draws random weights
+            (from torch's global generator), but for a saved folder, which brings its own.
+        overrides: `"key.path=value"` changes of the architecture.
+        device: where the model lives; the CPU where None.
+        dtype: of every floating-point parameter; that of the weights, or float32, where None.
+        towers: `("image",)` or `("text",)` builds and reads one tower only; both where None.
+
+    Returns:
+        the model in evaluation mode, with `config`, `tokenizer` and `preprocess`.
+
+    Raises:
+        ConfigError: the architecture is wrong; every problem is named with its file, line and key.
+        UnknownNameError: no such architecture or tag; the nearest one is named.
+        CheckpointError: the weights do not fit the architecture.
+        InputError: another argument is wrong.
+    """
+    from zoo.folders import is_folder, open_folder
+
+    if is_folder(source):
+        if pretrained is not None:
+            raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
+        config, weights = open_folder(Path(cast("str | Path", source)), overrides)
+    else:
+        config = load_config(source, overrides)
+        weights = None
+        if pretrained is not None:
+            from zoo.weights import find_weights
+
+            weights = find_weights(source, config, pretrained)
+    return assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
+
+
+def assemble(
+    config: ModelConfig,
+    *,
+    weights: Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    towers: Sequence[str] | None = None,
+) -> DualEncoder:
+    """Build the model of a config, with the weights of a safetensors file or with random ones."""
+    import torch
+    from zoo.weights import load_weights
+
+    wanted = _checked_towers(towers)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype must be a floating-point torch.dtype such as torch.bfloat16, found {dtype!r}")
+    target = _checked_device(device)
+    if weights is None:
+        with target:
+            model = _construct(config, wanted)
+    else:
+        with torch.device("meta"):
+            model = _construct(config, wanted)
+        load_weights(model, weights, target)
+        if _left_on_meta(model):  # a part computes buffers that no file holds: build it for real, then load
+            with target:
+                model = _construct(config, wanted)
+            load_weights(model, weights, target)
+    model = model.to(dtype=dtype).eval()
+    model.config = config
+    model.tokenizer = tokenizer(config)
+    model.preprocess = preprocess(config)
+    return model
+
+
+def tokenizer(source: Any) -> Tokenizer:
+    """Return the tokenizer of a model, or of an architecture given as in `build`."""
+    config = _config_of(source)
+    component = registry().get("tokenizer", config.tokenizer.component)
+    return cast("Tokenizer", component.build(config.tokenizer, context_length=config.text.context_length))
+
+
+def preprocess(source: Any, train: bool = False) -> Preprocessor:
+    """Return what turns a picture into a tensor for a model, or for an architecture given as in `build`.
+
+    Args:
+        source: a model or an architecture.
+        train: with the random augmentation of training instead of the fixed path of evaluation.
+    """
+    config = _config_of(source)
+    component = registry().get("preprocessor", config.preprocess.component)
+    return cast(
+        "Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train)
+    )
+
+
+def loss(name: str, **options: Any) -> Loss:
+    """Return a loss by name, such as `zoo.loss("contrastive")`.
+
+    Raises:
+        ConfigError: unknown loss or option; the nearest name is offered.
+    """
+    config = Section(LossConfig).parse({"type": name, **options}, "loss", registry())
+    return cast("Loss", registry().get("loss", config.component).build(config))
+
+
+def _construct(config: ModelConfig, towers: tuple[str, ...]) -> DualEncoder:
+    from zoo_core.dual_encoder import DualEncoder
+
+    component = registry().get("model", config.component)
+    model = component.build(config, towers=towers, registry=registry())
+    if not isinstance(model, DualEncoder):
+        raise PluginError(f"{component}: its factory must return a DualEncoder, found {type(model).__name__}")
+    return model
+
+
+def _config_of(source: Any) -> ModelConfig:
+    if isinstance(source, ComponentConfig | str | Path | Mapping):
+        return load_config(cast("Any", source))
+    config = getattr(source, "config", None)
+    if not isinstance(config, ModelConfig):
+        raise InputError(
+            f"expected an architecture or a model that zoo.build made, found {type(source).__name__} without a config"
+        )
+    return config
+
+
+def _checked_towers(towers: Sequence[str] | None) -> tuple[str, ...]:
+    if towers is None:
+        return TOWERS
+    if isinstance(towers, str) or not towers or any(tower not in TOWERS for tower in towers):
+        raise InputError(f"towers must hold 'image', 'text' or both, found {towers!r}")
+    return tuple(dict.fromkeys(towers))
+
+
+def _checked_device(device: str | torch.device | None) -> torch.device:
+    import torch
+
+    try:
+        return torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device {device!r} is none: {str(error).splitlines()[0]}") from None
+
+
+def _left_on_meta(model: DualEncoder) -> bool:
+    return any(tensor.is_meta for tensors in (model.parameters(), model.buffers()) for tensor in tensors)

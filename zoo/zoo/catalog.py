@@ -1,0 +1,44 @@
+"""What there is to build: names and configs, told without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zoo_core.architectures import Architectures
+from zoo_core.config import ModelConfig
+from zoo_core.registry import Registry, default_registry
+
+__all__ = ["architectures", "config", "list_models", "registry"]
+
+
+def registry() -> Registry:
+    """Return the registry of the installed plugins."""
+    return default_registry()
+
+
+@cache
+def architectures() -> Architectures:
+    """Return the architectures of the installed plugins."""
+    return Architectures(default_registry())
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the architectures whose name or alias matches a shell pattern; case does not matter."""
+    return architectures().names(pattern)
+
+
+def config(source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = ()) -> ModelConfig:
+    """Return the validated config of an architecture.
+
+    Args:
+        source: a name in any spelling, a YAML file, a mapping, or a config.
+        overrides: `"key.path=value"`, applied last.
+
+    Raises:
+        ConfigError: every problem of the architecture, each with its file, line and key.
+        UnknownNameError: no such architecture; the nearest one is named.
+    """
+    return architectures().load(source, overrides)
