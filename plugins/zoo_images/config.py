@@ -1,0 +1,97 @@
+"""Config of the image preprocessor; the defaults are those that OpenAI's CLIP was trained with.
+
+Mean and std are on the 0..1 scale of the pixels. Values on the 0..255 scale, a common slip that no library
+reports, are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from zoo_core.config import Config, PreprocessConfig
+
+__all__ = ["AugmentationConfig", "ImageConfig"]
+
+
+def _numbers(count: int) -> BeforeValidator:
+    """Return a validator that takes a list, which is what YAML gives, for a tuple of `count` numbers."""
+
+    def as_tuple(value: object) -> object:
+        if isinstance(value, list | tuple) and len(value) == count:
+            return tuple(value)
+        raise PydanticCustomError("numbers", "expected a list of {count} numbers", {"count": count})
+
+    return BeforeValidator(as_tuple)
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+AspectRatio = Annotated[float, Field(ge=0.005, le=200)]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Std = Annotated[float, Field(ge=1e-6, le=1)]  # far below any real spread, far above 0 in float32
+Strength = Annotated[float, Field(ge=0, le=10)]
+HueStrength = Annotated[float, Field(ge=0, le=0.5)]
+
+
+class AugmentationConfig(Config):
+    """What happens to training images; evaluation ignores it.
+
+    A random crop is resized to the image size (the crop of Inception, https://arxiv.org/abs/1409.4842, over a
+    narrow range of scales); colour jitter and grey follow SimCLR (https://arxiv.org/abs/2002.05709).
+    """
+
+    scale: Annotated[tuple[Fraction, Fraction], _numbers(2)] = (0.9, 1.0)
+    """Least and greatest share of the picture's area that a random crop covers."""
+    ratio: Annotated[tuple[AspectRatio, AspectRatio], _numbers(2)] = (3 / 4, 4 / 3)
+    """Least and greatest ratio of width to height of a random crop."""
+    color_jitter: Annotated[tuple[Strength, Strength, Strength, HueStrength], _numbers(4)] | None = None
+    """Strength of the change of brightness, contrast, saturation and hue; hue in turns, at most 0.5."""
+    color_jitter_probability: Probability = 0.0
+    """How likely a picture's colours are jittered."""
+    grey_probability: Probability = 0.0
+    """How likely a picture loses its colours."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold ranges in order, and the jitter together with its probability."""
+        for key, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                yield key, f"expected [least, greatest], found [{low:g}, {high:g}]"
+        if self.color_jitter is None and self.color_jitter_probability > 0:
+            yield (
+                "color_jitter_probability",
+                "does nothing without color_jitter, such as [0.3, 0.3, 0.3, 0.1]",
+            )
+        if self.color_jitter is not None and self.color_jitter_probability == 0:
+            yield "color_jitter", "does nothing while color_jitter_probability is 0; set it to 0.8, say"
+
+
+class ImageConfig(PreprocessConfig):
+    """How a picture becomes the tensor that a vision tower takes."""
+
+    type: str = "image"
+    """Name of the preprocessor component."""
+    mean: Annotated[tuple[Mean, Mean, Mean], _numbers(3)] = (0.48145466, 0.4578275, 0.40821073)
+    """Subtracted from red, green and blue, which are in 0..1."""
+    std: Annotated[tuple[Std, Std, Std], _numbers(3)] = (0.26862954, 0.26130258, 0.27577711)
+    """What red, green and blue are divided by after that."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """How pixels are resampled, for evaluation and for training."""
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    """For evaluation: `shortest` fills the frame and crops what stands out, `longest` shows the whole picture
+    and pads, `squash` gives up its aspect ratio."""
+    fill: Annotated[int, Field(ge=0, le=255)] = 0
+    """Grey level of the padding that `longest` adds."""
+    exif: bool = False
+    """Turn photographs upright as their EXIF orientation says. Off, because published weights were trained
+    and measured without."""
+    train: AugmentationConfig = AugmentationConfig()
+    """Augmentation of training images."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Refuse padding that nothing would use."""
+        if self.fill and self.resize_mode != "longest":
+            yield "fill", f"only resize_mode 'longest' pads, found '{self.resize_mode}'; leave fill out"

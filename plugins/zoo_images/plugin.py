@@ -1,0 +1,19 @@
+"""What this plugin declares: the image preprocessor."""
+
+from collections.abc import Iterator
+
+from zoo_core.plugin import ComponentSpec, hookimpl
+
+ZOO_API_VERSION = 1
+
+
+@hookimpl
+def zoo_components() -> Iterator[ComponentSpec]:
+    """Declare the preprocessor."""
+    yield ComponentSpec(
+        kind="preprocessor",
+        name="image",
+        config="zoo_images.config:ImageConfig",
+        factory="zoo_images.transform:ImagePreprocessor",
+        summary="Resize, crop or pad, and normalise pictures; random crops and colour for training",
+    )

@@ -1,0 +1,155 @@
+"""Opening pictures that nobody vouches for: every one becomes an 8-bit RGB image or one error that names it.
+
+`Image.open` is not used: it warns about large pictures before their size can be looked at, and silencing a
+warning is not thread-safe. The reader is chosen by the first bytes, whatever the file is called.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from zoo_core.errors import ImageFileError, InputError, one_of
+from zoo_core.images import ImageLike
+
+__all__ = ["MAX_ASPECT", "MAX_PIXELS", "open_image", "refusal"]
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded: a few hundred bytes can claim gigabytes."""
+
+MAX_ASPECT = 200
+"""More elongated pictures are refused: resizing their shorter side would make the longer one huge."""
+
+_READERS: dict[str, tuple[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
+    "BMP": (BmpImagePlugin.BmpImageFile, (b"BM",)),
+    "GIF": (GifImagePlugin.GifImageFile, (b"GIF87a", b"GIF89a")),
+    "JPEG": (JpegImagePlugin.JpegImageFile, (b"\xff\xd8\xff",)),
+    "PNG": (PngImagePlugin.PngImageFile, (b"\x89PNG\r\n\x1a\n",)),
+    "PPM": (PpmImagePlugin.PpmImageFile, (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")),
+    "TIFF": (TiffImagePlugin.TiffImageFile, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    "WEBP": (WebPImagePlugin.WebPImageFile, (b"RIFF",)),
+}
+
+
+def open_image(source: ImageLike, *, exif: bool = False) -> Image.Image:
+    """Return a picture as a decoded PIL image of mode RGB.
+
+    Transparency is dropped, as `convert("RGB")` does. 16-bit grey (0..65535) and float grey (0..1) are scaled
+    to 8 bits, which PIL's own conversion would clip. Of an animation the first frame is taken. A truncated file
+    is refused, unless Pillow's global `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
+
+    Args:
+        source: a PIL image, the path of a regular file (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), or a uint8
+            array `[H, W, 3]`.
+        exif: turn it as its EXIF orientation says.
+
+    Raises:
+        ImageFileError: the file cannot be read as an image; its path and the reason are named.
+        InputError: `source` is none of the three, or an image that cannot be used.
+    """
+    try:
+        if isinstance(source, str | os.PathLike):
+            return _from_file(os.fspath(source), exif)
+        if isinstance(source, Image.Image):
+            return _rgb(source, exif)
+        if isinstance(source, np.ndarray):
+            return _from_array(source)
+        found = type(source).__name__
+        raise InputError(f"expected a PIL image, a path or a uint8 array [H, W, 3], found {found}")
+    except InputError as error:
+        raise refusal(source, str(error)) from None
+    except Exception as error:  # on damaged bytes Pillow raises nearly anything, struct.error included
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise refusal(source, f"cannot be decoded: {reason}") from error
+
+
+def refusal(source: object, reason: str) -> InputError:
+    """Return the error that says why `source` is refused, with the file that it is or was opened from."""
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
+    return ImageFileError(f"{path}: {reason}") if path else InputError(f"image: {reason}")
+
+
+def _from_file(path: str, exif: bool) -> Image.Image:
+    if "://" in path:
+        raise InputError("is a URL, and nothing is fetched; download it and pass the path")
+    with _opened(path) as file:
+        return _rgb(_reader(file.read(24))(file, path), exif)
+
+
+def _opened(path: str) -> BinaryIO:
+    try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISREG(mode):  # merely opening a FIFO would wait for its writer
+            return Path(path).open("rb")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    raise InputError(
+        f"is {'a directory' if stat.S_ISDIR(mode) else 'a device or pipe'}, expected a regular file"
+    )
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"expected a uint8 array [H, W, 3], found {pixels.dtype} {list(pixels.shape)}")
+    _check_size(pixels.shape[1], pixels.shape[0])
+    return Image.fromarray(pixels)
+
+
+def _reader(head: bytes) -> type[ImageFile.ImageFile]:
+    """Return the class that reads files which begin with `head`."""
+    if not head:
+        raise InputError("is an empty file, no image")
+    for reader, signatures in _READERS.values():
+        if head.startswith(signatures) and (head[:4] != b"RIFF" or head[8:12] == b"WEBP"):
+            return reader
+    raise InputError(f"is no image of a known format, it begins with {head!r}; {one_of(_READERS)}")
+
+
+def _check_size(width: int, height: int) -> None:
+    size = f"{width} x {height} pixels"
+    if width < 1 or height < 1:
+        raise InputError(f"has no pixels ({size})")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"has {size}, more than the limit of {MAX_PIXELS:,}; shrink it first")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InputError(f"has {size}, more elongated than {MAX_ASPECT}:1; crop it first")
+
+
+def _rgb(image: Image.Image, exif: bool) -> Image.Image:
+    """Check the size, then decode and convert; before `load` nothing but the header was read."""
+    _check_size(image.width, image.height)
+    image.load()
+    if exif:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bit(np.asarray(image), image.mode).convert("RGB")
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # straight to RGB gives the same pixels and a warning
+    return image.convert("RGB")
+
+
+def _eight_bit(pixels: np.ndarray, mode: str) -> Image.Image:
+    """Return grey `pixels` `[H, W]` of 0..65535, or of 0..1 where they are floats, as 8-bit grey."""
+    greatest = 1 if mode == "F" else 65_535
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= greatest):  # NaN fails too
+        raise InputError(f"has grey values from {low:g} to {high:g} (mode {mode}); allowed: 0 to {greatest}")
+    return Image.fromarray(np.rint(pixels * (255 / greatest)).astype(np.uint8))

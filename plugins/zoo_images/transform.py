@@ -1,0 +1,181 @@
+"""The image preprocessor: the arithmetic of torchvision's PIL transforms, without importing torchvision.
+
+Evaluation gives the very bits that open_clip's `image_transform` gives for RGB and L images, and training gives
+its crops from the same seed. That is why sizes are truncated in one place and rounded in another, and why the
+logarithm of a ratio is taken in float32: published scores were measured so.
+
+Differences, on purpose: a picture becomes RGB before it is resized (palette indices and bits cannot be
+averaged), and `interpolation` holds for frames that are not square and for training too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance
+
+from zoo_core.images import ImageLike, Preprocessor
+from zoo_images.config import ImageConfig
+from zoo_images.reading import MAX_PIXELS, open_image, refusal
+
+__all__ = ["ImagePreprocessor", "crop_box", "jitter", "resized"]
+
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+
+
+class ImagePreprocessor(Preprocessor):
+    """Turns a picture into a normalised float32 tensor `[3, H, W]`; picklable.
+
+    With `train`, chance comes from torch's global generator, so `torch.manual_seed` decides it.
+
+    Args:
+        config: sizes, colours and augmentation.
+        image_size: height and width of the result.
+        train: crop at random and augment instead of fitting the whole picture.
+    """
+
+    def __init__(self, config: ImageConfig, *, image_size: tuple[int, int], train: bool = False) -> None:
+        self.config = config
+        self.image_size = image_size
+        self.train = train
+        self._mean = torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1)
+        self._std = torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1)
+
+    def __call__(self, image: ImageLike) -> torch.Tensor:
+        """Return `image` as a float32 tensor `[3, H, W]`.
+
+        Raises:
+            ImageFileError: the file cannot be read as an image; its path and the reason are named.
+            InputError: it is no image, or an unusable one.
+        """
+        picture = open_image(image, exif=self.config.exif)
+        framed = self._augmented(picture) if self.train else self._fitted(picture, image)
+        pixels = torch.from_numpy(np.array(framed)).permute(2, 0, 1).contiguous()  # [3, H, W]
+        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+
+    def __repr__(self) -> str:
+        return f"ImagePreprocessor({self.config!r}, image_size={self.image_size}, train={self.train})"
+
+    def _fitted(self, picture: Image.Image, source: ImageLike) -> Image.Image:
+        """Resize the whole picture, then pad or crop it around its centre."""
+        height, width = self.image_size
+        size = resized((picture.height, picture.width), self.image_size, self.config.resize_mode)
+        if math.prod(size) > max(MAX_PIXELS, height * width):
+            raise refusal(
+                source,
+                f"its {picture.width} x {picture.height} pixels would be resized to {size[1]} x {size[0]} before"
+                f" cropping, more than the limit of {MAX_PIXELS:,}; crop it first, or use resize_mode 'longest'",
+            )
+        picture = self._resize(picture, size)
+        if self.config.resize_mode == "longest":
+            frame = Image.new("RGB", (width, height), (self.config.fill,) * 3)
+            frame.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+            return frame
+        left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+        return picture.crop((left, top, left + width, top + height))
+
+    def _augmented(self, picture: Image.Image) -> Image.Image:
+        options = self.config.train
+        top, left, height, width = crop_box((picture.height, picture.width), options.scale, options.ratio)
+        picture = self._resize(picture.crop((left, top, left + width, top + height)), self.image_size)
+        if options.color_jitter is not None and _happens(options.color_jitter_probability):
+            picture = jitter(picture, *options.color_jitter)
+        if _happens(options.grey_probability):
+            picture = picture.convert("L").convert("RGB")
+        return picture
+
+    def _resize(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+        height, width = size
+        if picture.size == (width, height):
+            return picture
+        return picture.resize((width, height), _RESAMPLING[self.config.interpolation])
+
+
+def resized(source: tuple[int, int], frame: tuple[int, int], mode: str) -> tuple[int, int]:
+    """Return the height and width to which a picture is resized before it is cropped or padded to `frame`.
+
+    Args:
+        source: height and width of the picture.
+        frame: height and width of the result.
+        mode: `resize_mode` of the config.
+    """
+    (height, width), (frame_height, frame_width) = source, frame
+    if mode == "squash":
+        return frame
+    if mode == "shortest" and frame_height == frame_width:
+        short = min(height, width)  # torchvision truncates the longer side here
+        return int(frame_height * height / short), int(frame_height * width / short)
+    ratios = height / frame_height, width / frame_width
+    ratio = max(ratios) if mode == "longest" else min(ratios)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def crop_box(
+    source: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Draw a random crop as torchvision's `RandomResizedCrop` does, from the same draws of torch's generator.
+
+    Area and log aspect ratio are uniform; after ten boxes that do not fit, the largest central one that keeps
+    the ratio is taken.
+
+    Args:
+        source: height and width of the picture.
+        scale: least and greatest share of its area.
+        ratio: least and greatest ratio of width to height.
+
+    Returns:
+        top, left, height and width in pixels.
+    """
+    height, width = source
+    low, high = torch.log(torch.tensor(ratio)).tolist()
+    for _ in range(10):
+        area = height * width * _uniform(*scale)
+        aspect = torch.tensor(_uniform(low, high)).exp().item()
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(torch.randint(0, height - crop_height + 1, (1,)))
+            left = int(torch.randint(0, width - crop_width + 1, (1,)))
+            return top, left, crop_height, crop_width
+    crop_height = min(height, max(1, round(width / ratio[0])))
+    crop_width = min(width, max(1, round(height * ratio[1])))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def jitter(
+    picture: Image.Image, brightness: float, contrast: float, saturation: float, hue: float
+) -> Image.Image:
+    """Change the colours at random, in random order, as torchvision's `ColorJitter` does.
+
+    Args:
+        picture: an RGB image.
+        brightness, contrast, saturation: `s` multiplies by a factor uniform in `[max(0, 1 - s), 1 + s]`.
+        hue: turns by which the colour circle is rotated at most, either way.
+    """
+    order = torch.randperm(4).tolist()
+    factors = [_uniform(max(0.0, 1 - s), 1 + s) if s else 1.0 for s in (brightness, contrast, saturation)]
+    turn = _uniform(-hue, hue) if hue else 0.0
+    for index in order:
+        if index < 3:
+            picture = _ENHANCERS[index](picture).enhance(factors[index])
+        elif hue:
+            picture = _turned(picture, turn)
+    return picture
+
+
+def _turned(picture: Image.Image, turn: float) -> Image.Image:
+    shift = int(turn * 255)
+    hue, saturation, value = picture.convert("HSV").split()
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _uniform(low: float, high: float) -> float:
+    return torch.empty(1).uniform_(low, high).item()
+
+
+def _happens(probability: float) -> bool:
+    """Draw once; nothing is drawn for a probability of 0."""
+    return probability > 0 and torch.rand(()).item() < probability
