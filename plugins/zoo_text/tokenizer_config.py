@@ -1,0 +1,32 @@
+"""Config of the byte-pair tokenizer. The vocabulary can be cut: a tiny text tower needs no 49,408 embedding rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zoo_core.config import TokenizerConfig
+
+__all__ = ["Cleaning", "ClipBpeConfig"]
+
+Cleaning = Literal["lower", "whitespace", "canonicalize"]
+
+
+class ClipBpeConfig(TokenizerConfig):
+    """CLIP's byte-pair encoding (Radford et al. 2021), open_clip's `SimpleTokenizer`."""
+
+    type: str = "clip-bpe"
+    """Name of the tokenizer component."""
+    vocab_size: Annotated[int, Field(ge=514, le=49_408)] = 49_408
+    """512 byte symbols, the first `vocab_size - 514` merges, then the start and the end of text. CLIP: 49,408."""
+    cleaning: Cleaning = "lower"
+    """How mended text is normalised. `lower` is CLIP's: lower case. `whitespace` keeps case. `canonicalize` is
+    SigLIP's and CLIPA's: lower case without ASCII punctuation."""
+    special_tokens_in_text: bool = True
+    """Whether a literal `<start_of_text>` or `<end_of_text>` in a caption becomes the special id, as in open_clip
+    (a tower that pools at the end of text then reads the first one). False takes them for plain text, always."""
+
+    def token_count(self) -> int:
+        """Return the number of ids."""
+        return self.vocab_size

@@ -1,0 +1,106 @@
+"""Captions a second of the byte-pair tokenizer beside open_clip's, on one thread.
+
+    python tests/benchmarks/bench_tokenizer.py [--json]
+
+*Cold* is the first pass of a new tokenizer over the captions, *warm* a later one. Both are medians, and the two
+tokenizers take turns, so that a busy machine slows both alike. Outputs are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tokenizer_corpus import FRAGMENTS, scene
+from zoo_text.tokenizer import ClipBpeTokenizer
+from zoo_text.tokenizer_config import ClipBpeConfig
+
+Encode = Callable[[Sequence[str]], torch.Tensor]
+
+ROUNDS = 5
+
+
+def captions(count: int) -> list[str]:
+    """Return `count` distinct captions like those of COCO."""
+    rng = random.Random(0)
+    distinct: dict[str, None] = {}
+    while len(distinct) < count:
+        distinct[scene(rng)] = None
+    return list(distinct)
+
+
+def multilingual(count: int) -> list[str]:
+    """Return `count` texts that are not ASCII, so that ftfy has to read each."""
+    rng = random.Random(0)
+    return [" ".join(rng.choices(FRAGMENTS, k=8)) + " é" for _ in range(count)]
+
+
+def ours() -> Encode:
+    """Return a new tokenizer of ours that remembers no word."""
+    tokenizer = ClipBpeTokenizer(ClipBpeConfig(), context_length=77)
+    tokenizer._words.clear()
+    return tokenizer
+
+
+def peers() -> Encode:
+    """Return a new tokenizer of open_clip."""
+    return SimpleTokenizer()
+
+
+def seconds(encode: Encode, texts: Sequence[str]) -> float:
+    """Return the processor time of one pass; unlike wall time, it leaves out waiting for other programs."""
+    start = time.process_time()
+    encode(texts)
+    return time.process_time() - start
+
+
+def measure(texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return texts a second of both, cold and warm, and their ratio."""
+    if not torch.equal(ours()(texts), peers()(texts)):
+        raise SystemExit("the two tokenizers disagree: nothing to compare")
+    times: dict[str, dict[str, list[float]]] = {state: {"zoo": [], "open_clip": []} for state in ("cold", "warm")}
+    for _ in range(ROUNDS):
+        for name, make in (("zoo", ours), ("open_clip", peers)):
+            encode = make()
+            for state in ("cold", "warm"):
+                times[state][name].append(seconds(encode, texts))
+    rates = {
+        state: {name: len(texts) / statistics.median(taken) for name, taken in both.items()}
+        for state, both in times.items()
+    }
+    return {state: {**both, "ratio": both["zoo"] / both["open_clip"]} for state, both in rates.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--captions", type=int, default=20_000, help="number of distinct captions")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {
+        "captions": measure(captions(arguments.captions)),
+        "multilingual": measure(multilingual(arguments.captions // 4)),
+    }
+    if arguments.json:
+        print(json.dumps(results))
+        return
+    print(f"{'':22}{'zoo':>12}{'open_clip':>12}{'ratio':>8}")
+    for corpus, states in results.items():
+        for state, one in states.items():
+            print(f"{corpus + ', ' + state:22}{one['zoo']:>12,.0f}{one['open_clip']:>12,.0f}{one['ratio']:>8.1f}")
+
+
+if __name__ == "__main__":
+    main()
