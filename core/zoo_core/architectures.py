@@ -20,7 +20,15 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from zoo_core.config import ModelConfig, dotted
-from zoo_core.errors import AmbiguousNameError, ConfigError, Problem, UnknownNameError, ZooError, did_you_mean, one_of
+from zoo_core.errors import (
+    AmbiguousNameError,
+    ConfigError,
+    Problem,
+    UnknownNameError,
+    ZooError,
+    did_you_mean,
+    one_of,
+)
 from zoo_core.plugin import Kind
 from zoo_core.registry import Plugin, Registry, folder, squash
 from zoo_core.yaml_files import Document, KeyPath, Mark, read_document
@@ -30,13 +38,15 @@ __all__ = ["Architectures", "Entry"]
 ALIASES = "aliases"
 MAX_EXTENDS = 16
 
-_SELECTORS: tuple[tuple[KeyPath, Kind], ...] = (
-    (("model",), "model"),
-    (("vision", "tower"), "vision-tower"),
-    (("text", "tower"), "text-tower"),
-    (("tokenizer", "type"), "tokenizer"),
-    (("preprocess", "type"), "preprocessor"),
+_SELECTORS: tuple[tuple[str, str, Kind], ...] = (
+    ("", "model", "model"),
+    ("vision", "tower", "vision-tower"),
+    ("text", "tower", "text-tower"),
+    ("tokenizer", "type", "tokenizer"),
+    ("preprocess", "type", "preprocessor"),
 )
+"""Section, key and kind of every place that names a component."""
+
 _INTERPOLATION = re.compile(r"\$\{[^${}:]+\}")
 
 
@@ -88,9 +98,7 @@ class Architectures:
             raise UnknownNameError(f"unknown architecture '{name}'{hint}{self.registry.quarantine_note()}")
         return found[0]
 
-    def load(
-        self, source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = ()
-    ) -> ModelConfig:
+    def load(self, source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = ()) -> ModelConfig:
         """Return the validated config of an architecture.
 
         Args:
@@ -149,7 +157,9 @@ class Architectures:
         mark = document.mark(("extends",))
         base = document.data.pop("extends")
         if not isinstance(base, str):
-            raise ConfigError(mark.problem(f"expected the name of an architecture or a file, found {base!r}", "extends"))
+            raise ConfigError(
+                mark.problem(f"expected the name of an architecture or a file, found {base!r}", "extends")
+            )
         try:
             target, owner = self._base(base, path)
         except ZooError as error:
@@ -204,22 +214,26 @@ def is_path(source: str | Path) -> bool:
 def _aliases(path: Path) -> dict[str, tuple[str, ...]]:
     if not path.is_file():
         return {}
-    return {name: (alias,) if isinstance(alias, str) else tuple(alias) for name, alias in read_document(path).data.items()}
+    return {
+        name: (alias,) if isinstance(alias, str) else tuple(alias) for name, alias in read_document(path).data.items()
+    }
 
 
 def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a mapping, so that nothing that is done to it reaches the caller."""
-    return {key: _plain(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else copy.copy(value) for key, value in source.items()}
+    return {
+        key: _plain(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else copy.copy(value)
+        for key, value in source.items()
+    }
 
 
 def _qualify(data: dict[str, Any], registry: Registry, owner: str) -> None:
     """Let a distribution's own file mean its own parts, where a stranger claims one of their names."""
-    for (*sections, selector), kind in _SELECTORS:
-        section: Any = data
-        for key in sections:
-            section = section.get(key) if isinstance(section, dict) else None
-        if isinstance(section, dict) and isinstance(section.get(selector), str):
-            section[selector] = registry.qualified(kind, section[selector], owner)
+    for section, selector, kind in _SELECTORS:
+        found = data.get(section) if section else data
+        keys = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+        if isinstance(keys.get(selector), str):
+            keys[selector] = registry.qualified(kind, keys[selector], owner)
 
 
 def _merged(base: Document, over: Document) -> Document:
@@ -242,7 +256,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any], path: KeyPath, marks: dic
     return result
 
 
-def _names_another(base: dict[str, Any], over: dict[str, Any]) -> bool:
+def _names_another(base: Any, over: Any) -> bool:
     """Tell whether a section picks another component than the one below it did."""
     return any(
         key in over and key in base and str(over[key]).rpartition("/")[2] != str(base[key]).rpartition("/")[2]

@@ -155,7 +155,9 @@ def _explained(cls: type[BaseModel], error: ErrorDetails) -> InitErrorDetails:
     """Rewrite one of pydantic's errors as a sentence that says what was found and what is allowed."""
     message = error["msg"] if error["type"] == _EXPLAINED else _sentence(cls, error)
     return InitErrorDetails(
-        type=PydanticCustomError(_EXPLAINED, "{message}", {"message": message}), loc=error["loc"], input=error["input"]
+        type=PydanticCustomError(_EXPLAINED, "{message}", {"message": message}),
+        loc=error["loc"],
+        input=error["input"],
     )
 
 
@@ -196,23 +198,21 @@ def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
             return f"{error['msg']}, found {found}"
 
 
-def _shown(value: object) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _as_pair(value: object) -> object:
+def _as_pair(value: Any) -> tuple[int, int]:
     """Turn `224` and `[224, 336]` into a (height, width) pair."""
-    if isinstance(value, bool):
-        raise _wrong(f"expected a size such as 224 or [224, 336], found {value!r}")
-    pair = [value, value] if isinstance(value, int) else list(cast("Any", value)) if isinstance(value, list | tuple) else []
-    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in pair):
+    pair = list(cast("list[Any]", value)) if isinstance(value, list | tuple) else [value, value]
+    if len(pair) != 2 or any(type(side) is not int for side in pair):
         raise _wrong(f"expected a size such as 224 or [224, 336], found {_shown(value)}")
     if not all(1 <= side <= MAX_IMAGE_SIDE for side in pair):
         raise _wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {_shown(value)}")
-    return tuple(pair)
+    return pair[0], pair[1]
 
 
 def _wrong(message: str) -> PydanticCustomError:
@@ -352,41 +352,47 @@ class Section:
         except ValidationError as error:
             raise ConfigError(problems(error, source)) from None
 
-    def _validate(self, value: object, info: ValidationInfo) -> ComponentConfig:
+    def _validate(self, value: Any, info: ValidationInfo) -> ComponentConfig:
         from zoo_core.registry import default_registry
 
         context: Mapping[str, Any] = info.context or {}
         registry: Registry = context.get("registry") or default_registry()
+        if isinstance(value, self.base):
+            return self._checked(value, registry)
+        if not isinstance(value, Mapping):
+            raise _wrong(f"expected a section with the key '{self.base.selector}', found {_shown(value)}")
+        data = dict(cast("Mapping[str, Any]", value))
         selector = self.base.selector
-        given = value.component if isinstance(value, self.base) else None
-        if given is None and not isinstance(value, Mapping):
-            raise _wrong(f"expected a section with the key '{selector}', found {_shown(value)}")
-        data: dict[str, Any] = {} if given is not None else dict(cast("Mapping[str, Any]", value))
-        name = given if given is not None else data.get(selector, self.default)
+        name = data.get(selector, self.default)
+        if name is None:
+            names = {one.spec.name for one in registry.components(self.base.kind)}
+            raise _located(selector, f"names no {self.base.kind}; {one_of(names)}", data)
         if not isinstance(name, str):
-            names = sorted({one.spec.name for one in registry.components(self.base.kind)})
-            raise _located(
-                selector,
-                f"names no {self.base.kind}; {one_of(names)}" if name is None else f"expected a name, found {_shown(name)}",
-                value,
-            )
+            raise _located(selector, f"expected a name, found {_shown(name)}", data)
+        config_class = self._config_class(name, registry)
+        return config_class.model_validate({**data, selector: name}, context=info.context)
+
+    def _checked(self, config: ComponentConfig, registry: Registry) -> ComponentConfig:
+        """Return a config that is valid already, if it is the one that its component takes."""
+        config_class = self._config_class(config.component, registry)
+        if not isinstance(config, config_class):
+            message = f"'{config.component}' takes a {config_class.__name__}, found a {type(config).__name__}"
+            raise _located(self.base.selector, message, config)
+        return config
+
+    def _config_class(self, name: str, registry: Registry) -> type[ComponentConfig]:
+        selector = self.base.selector
         try:
             component = registry.get(self.base.kind, name)
             config_class = component.config_class()
         except ZooError as error:
-            raise _located(selector, str(error), value) from None
-        if given is not None:
-            if not isinstance(value, config_class):
-                raise _located(
-                    selector, f"'{name}' takes a {config_class.__name__}, found a {type(value).__name__}", value
-                )
-            return cast("ComponentConfig", value)
+            raise _located(selector, str(error), name) from None
         if not issubclass(config_class, self.base):
-            raise _located(selector, f"config class of {component} is no {self.base.__name__}", value)
-        return config_class.model_validate({**data, selector: name}, context=info.context)
+            raise _located(selector, f"{component}: its config class is no {self.base.__name__}", name)
+        return config_class
 
 
-def _located(key: str, message: str, value: object) -> ValidationError:
+def _located(key: str, message: str, value: Any) -> ValidationError:
     return ValidationError.from_exception_data(
         "section", [InitErrorDetails(type=_wrong(message), loc=(key,), input=value)]
     )

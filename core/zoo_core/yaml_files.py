@@ -25,8 +25,11 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 10_000
 
+_YAML: Any = yaml  # its stubs leave the functions untyped
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")}
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _compose(text: str, source: str) -> yaml.Node | None:
     """Check the events of the parser, which does not recurse, before anything that does."""
     depth = nodes = 0
     try:
-        for event in cast("Iterator[Any]", yaml.parse(text, Loader=_LOADER)):
+        for event in _YAML.parse(text, Loader=_LOADER):
             mark = event.start_mark
             where = Mark(source, mark.line + 1, mark.column + 1)
             if isinstance(event, yaml.AliasEvent):
@@ -120,11 +123,13 @@ def _compose(text: str, source: str) -> yaml.Node | None:
                 raise ConfigError(where.problem(f"is nested deeper than {MAX_DEPTH} levels"))
             if nodes > MAX_NODES:
                 raise ConfigError(where.problem(f"has more than {MAX_NODES:,} values"))
-        return cast("yaml.Node | None", yaml.compose(text, Loader=_LOADER))
+        return _YAML.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-        raise ConfigError(Mark(source, line, column).problem(f"is not YAML: {error.problem or error.context}")) from None
+        raise ConfigError(
+            Mark(source, line, column).problem(f"is not YAML: {error.problem or error.context}")
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigError(Problem(f"is not YAML: {' '.join(str(error).split())}", source=source)) from None
 
@@ -154,7 +159,9 @@ def _walk_entry(
         yield mark.problem("merge keys (<<) are not supported; use 'extends'", dotted(path))
         return
     if key.tag != "tag:yaml.org,2002:str":
-        yield mark.problem(f"keys are strings; quote {key.value!r}" if isinstance(key.value, str) else "keys are strings")
+        yield mark.problem(
+            f"keys are strings; quote {key.value!r}" if isinstance(key.value, str) else "keys are strings"
+        )
         return
     inner = (*path, cast("str", key.value))
     if inner in marks:

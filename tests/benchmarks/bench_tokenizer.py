@@ -69,7 +69,9 @@ def measure(texts: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return texts a second of both, cold and warm, and their ratio."""
     if not torch.equal(ours()(texts), peers()(texts)):
         raise SystemExit("the two tokenizers disagree: nothing to compare")
-    times: dict[str, dict[str, list[float]]] = {state: {"zoo": [], "open_clip": []} for state in ("cold", "warm")}
+    times: dict[str, dict[str, list[float]]] = {
+        state: {"zoo": [], "open_clip": []} for state in ("cold", "warm")
+    }
     for _ in range(ROUNDS):
         for name, make in (("zoo", ours), ("open_clip", peers)):
             encode = make()
@@ -84,7 +86,9 @@ def measure(texts: Sequence[str]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--captions", type=int, default=20_000, help="number of distinct captions")
     arguments = parser.parse_args()
@@ -99,7 +103,9 @@ def main() -> None:
     print(f"{'':22}{'zoo':>12}{'open_clip':>12}{'ratio':>8}")
     for corpus, states in results.items():
         for state, one in states.items():
-            print(f"{corpus + ', ' + state:22}{one['zoo']:>12,.0f}{one['open_clip']:>12,.0f}{one['ratio']:>8.1f}")
+            print(
+                f"{corpus + ', ' + state:22}{one['zoo']:>12,.0f}{one['open_clip']:>12,.0f}{one['ratio']:>8.1f}"
+            )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from zoo_core.errors import InputError, PluginError
 
 if TYPE_CHECKING:
     import torch
+
     from zoo_core.dual_encoder import DualEncoder
     from zoo_core.interfaces import Loss, Preprocessor
     from zoo_core.tokenizer import Tokenizer
@@ -78,11 +79,11 @@ def assemble(
 ) -> DualEncoder:
     """Build the model of a config, with the weights of a safetensors file or with random ones."""
     import torch
+
     from zoo.weights import load_weights
 
     wanted = _checked_towers(towers)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InputError(f"dtype must be a floating-point torch.dtype such as torch.bfloat16, found {dtype!r}")
+    _check_dtype(dtype)
     target = _checked_device(device)
     if weights is None:
         with target:
@@ -118,9 +119,7 @@ def preprocess(source: Any, train: bool = False) -> Preprocessor:
     """
     config = _config_of(source)
     component = registry().get("preprocessor", config.preprocess.component)
-    return cast(
-        "Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train)
-    )
+    return cast("Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train))
 
 
 def loss(name: str, **options: Any) -> Loss:
@@ -160,6 +159,13 @@ def _checked_towers(towers: Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(towers, str) or not towers or any(tower not in TOWERS for tower in towers):
         raise InputError(f"towers must hold 'image', 'text' or both, found {towers!r}")
     return tuple(dict.fromkeys(towers))
+
+
+def _check_dtype(dtype: object) -> None:
+    import torch
+
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype must be a floating-point torch.dtype such as torch.bfloat16, found {dtype!r}")
 
 
 def _checked_device(device: str | torch.device | None) -> torch.device:

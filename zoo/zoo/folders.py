@@ -28,6 +28,7 @@ from zoo_core.errors import CheckpointError, InputError, SaveError
 
 if TYPE_CHECKING:
     import torch
+
     from zoo_core.dual_encoder import DualEncoder
 
 __all__ = ["is_folder", "load", "open_folder", "save"]
@@ -47,7 +48,7 @@ def save(model: DualEncoder, folder: str | Path) -> Path:
         InputError: the model has no config, or only one of its towers.
         SaveError: the folder holds something else than a saved model, or cannot be written; nothing was changed.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
     config = model.config
     if not isinstance(config, ModelConfig):
@@ -102,16 +103,8 @@ def open_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[ModelConfi
 
 
 def _origin(config: ModelConfig) -> dict[str, Any]:
-    parts = {
-        kind: str(registry().get(kind, section.component))
-        for kind, section in (
-            ("model", config),
-            ("vision-tower", config.vision),
-            ("text-tower", config.text),
-            ("tokenizer", config.tokenizer),
-            ("preprocessor", config.preprocess),
-        )
-    }
+    sections = (config, config.vision, config.text, config.tokenizer, config.preprocess)
+    parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}
     return {"format": 1, "zoo": zoo.__version__, "parts": parts}
 
 

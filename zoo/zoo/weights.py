@@ -54,19 +54,14 @@ def load_weights(model: DualEncoder, path: Path, device: torch.device) -> None:
     """
     tensors = _read(path, model, device)
     try:
-        report = model.load_state_dict(tensors, strict=False, assign=True)
+        report: Any = model.load_state_dict(tensors, strict=False, assign=True)
     except RuntimeError as error:
         reasons = [line.strip() for line in str(error).splitlines()[1:]]
         raise CheckpointError(f"{path} does not fit the architecture: {_shown(reasons)}") from None
-    if report.missing_keys or report.unexpected_keys:
-        raise CheckpointError(
-            f"{path} does not fit the architecture: "
-            + "; ".join(
-                f"{len(keys)} {what}: {_shown(keys)}"
-                for what, keys in (("missing", report.missing_keys), ("unexpected", report.unexpected_keys))
-                if keys
-            )
-        )
+    found: dict[str, list[str]] = {"missing": report.missing_keys, "unexpected": report.unexpected_keys}
+    if any(found.values()):
+        told = "; ".join(f"{len(keys)} {what}: {_shown(keys)}" for what, keys in found.items() if keys)
+        raise CheckpointError(f"{path} does not fit the architecture: {told}")
 
 
 def _read(path: Path, model: DualEncoder, device: torch.device) -> dict[str, torch.Tensor]:
