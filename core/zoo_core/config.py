@@ -189,9 +189,8 @@ def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
             return f"must be at most {context['le']:g}, found {found}"
         case "literal_error":
             choices = [part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
-            near = did_you_mean(str(error["input"]), choices)
-            listed = "" if near.startswith("; allowed") else f"; {one_of(choices)}"
-            return f"{found} is not known{near}{listed}"
+            near = did_you_mean(str(error["input"]), choices).partition("; allowed")[0]
+            return f"{found} is not known{near} ({one_of(choices)})"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"expected a section of keys, found {found}"
         case _:
