@@ -94,7 +94,8 @@ class Architectures:
             raise AmbiguousNameError(f"architecture '{name}' is offered by {owners}; write {choices}")
         if not found:
             known = [other for entry in self.entries for other in (entry.name, *entry.aliases)]
-            hint = did_you_mean(name, known) if known else "; no plugin offers any"
+            near = did_you_mean(name, known).partition("; allowed")[0]
+            hint = near or f"; there are {len(self.entries)}, see `zoo list`"
             raise UnknownNameError(f"unknown architecture '{name}'{hint}{self.registry.quarantine_note()}")
         return found[0]
 
