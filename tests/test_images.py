@@ -26,7 +26,16 @@ from zoo_images.transform import ImagePreprocessor, crop_box, jitter
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 FRAMES = [(224, 224), (32, 32), (75, 75)]
-SIZES = [(64, 64), (301, 200), (200, 301), (33, 640), (3, 90), (223, 225), (500, 375)]  # width, height
+SIZES = [
+    (64, 64),
+    (301, 200),
+    (200, 301),
+    (33, 640),
+    (3, 90),
+    (227, 224),
+    (32, 35),
+    (500, 375),
+]  # width, height
 
 
 def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
