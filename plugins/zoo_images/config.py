@@ -87,7 +87,7 @@ class ImageConfig(PreprocessConfig):
     """Grey level of the padding that `longest` adds."""
     exif: bool = False
     """Turn photographs upright as their EXIF orientation says. Off, because published weights were trained
-    and measured without."""
+    and measured without. Pillow turns TIFF files in any case."""
     train: AugmentationConfig = AugmentationConfig()
     """Augmentation of training images."""
 

@@ -51,8 +51,8 @@ def open_image(source: ImageLike, *, exif: bool = False) -> Image.Image:
     """Return a picture as a decoded PIL image of mode RGB.
 
     Transparency is dropped, as `convert("RGB")` does. 16-bit grey (0..65535) and float grey (0..1) are scaled
-    to 8 bits, which PIL's own conversion would clip. Of an animation the first frame is taken. A truncated file
-    is refused, unless Pillow's global `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
+    to 8 bits, which PIL's own conversion would clip. Of an animation the first frame is taken. A truncated
+    file is refused, unless Pillow's global `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
 
     Args:
         source: a PIL image, the path of a regular file (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), or a uint8
@@ -75,7 +75,7 @@ def open_image(source: ImageLike, *, exif: bool = False) -> Image.Image:
     except InputError as error:
         raise refusal(source, str(error)) from None
     except Exception as error:  # on damaged bytes Pillow raises nearly anything, struct.error included
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise refusal(source, f"cannot be decoded: {reason}") from error
 
 
@@ -89,7 +89,9 @@ def _from_file(path: str, exif: bool) -> Image.Image:
     if "://" in path:
         raise InputError("is a URL, and nothing is fetched; download it and pass the path")
     with _opened(path) as file:
-        return _rgb(_reader(file.read(24))(file, path), exif)
+        reader = _reader(file.read(24))
+        file.seek(0)
+        return _rgb(reader(file, path), exif)
 
 
 def _opened(path: str) -> BinaryIO:

@@ -1,8 +1,8 @@
 """The image preprocessor: the arithmetic of torchvision's PIL transforms, without importing torchvision.
 
-Evaluation gives the very bits that open_clip's `image_transform` gives for RGB and L images, and training gives
-its crops from the same seed. That is why sizes are truncated in one place and rounded in another, and why the
-logarithm of a ratio is taken in float32: published scores were measured so.
+Evaluation gives the very bits that open_clip's `image_transform` gives for RGB and L images, and training
+gives its crops from the same seed. That is why sizes are truncated in one place and rounded in another, and
+why the logarithm of a ratio is taken in float32: published scores were measured so.
 
 Differences, on purpose: a picture becomes RGB before it is resized (palette indices and bits cannot be
 averaged), and `interpolation` holds for frames that are not square and for training too.
@@ -66,8 +66,8 @@ class ImagePreprocessor(Preprocessor):
         if math.prod(size) > max(MAX_PIXELS, height * width):
             raise refusal(
                 source,
-                f"its {picture.width} x {picture.height} pixels would be resized to {size[1]} x {size[0]} before"
-                f" cropping, more than the limit of {MAX_PIXELS:,}; crop it first, or use resize_mode 'longest'",
+                f"its {picture.width} x {picture.height} pixels would be resized to {size[1]} x {size[0]}, "
+                f"more than the limit of {MAX_PIXELS:,}; crop it first, or use resize_mode 'longest'",
             )
         picture = self._resize(picture, size)
         if self.config.resize_mode == "longest":
