@@ -3,6 +3,7 @@
 Deterministic: the same `seed` and `share` give the same texts. `share=1` gives more than 60,000 of them.
 """
 
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 import html.entities
@@ -43,14 +44,33 @@ SENTENCES = (
     "a photo of a 🐶 dog 👨\u200d👩\u200d👧\u200d👦 family 🏳️\u200d🌈 flag 🇩🇪 👍🏽",
     "math ∑∫√≠ ½ ¼ ² ³ Ⅷ ⅷ ① ㎏ ℃ №",
     "zero\u200bwidth\u200djoiner\u200cx\ufeffbom soft\u00adhyphen",
-    "combining e\u0301 n\u0302 \u0345 \u1fb3 \u1fc3 \u2126 \u212a \u212b \u017f '\u017f 'S 'T 'LL 'Ve 'RE 'M 'D",
+    "combining e\u0301 n\u0302 \u0345 \u1fb3 \u1fc3 \u2126 \u212a \u212b",
+    "\u017f '\u017f 'S 'T 'LL 'Ve 'RE 'M 'D",
 )
 FRAGMENTS = " ".join(SENTENCES).split(" ")
 CLASSES = list(IMAGENET_CLASSNAMES)
 TEMPLATES = list(OPENAI_IMAGENET_TEMPLATES)
-EMOJI = [chr(c) for low, high in ((0x1F300, 0x1F64F), (0x1F680, 0x1F6FF), (0x2600, 0x27BF)) for c in range(low, high)]
-SPECIALS = ("<start_of_text>", "<end_of_text>", "<END_OF_TEXT>", "<\u017ftart_of_text>", "<|endoftext|>", "</w>")
-ENDINGS = ("", "", ", 4K HDR!!", " & more", " -- it's John's 2nd #1 photo (c) 2021", " I'LL we've they're don't")
+EMOJI = [
+    chr(c)
+    for low, high in ((0x1F300, 0x1F64F), (0x1F680, 0x1F6FF), (0x2600, 0x27BF))
+    for c in range(low, high)
+]
+SPECIALS = (
+    "<start_of_text>",
+    "<end_of_text>",
+    "<END_OF_TEXT>",
+    "<\u017ftart_of_text>",
+    "<|endoftext|>",
+    "</w>",
+)
+ENDINGS = (
+    "",
+    "",
+    ", 4K HDR!!",
+    " & more",
+    " -- it's John's 2nd #1 photo (c) 2021",
+    " I'LL we've they're don't",
+)
 
 
 def caption(rng: random.Random) -> str:
@@ -63,8 +83,12 @@ def scene(rng: random.Random) -> str:
     """Return a sentence of the length and wording of a COCO caption."""
     number = rng.choice(("A", "Two", "Several", "A group of", "A man with a", "A woman holding the", "This"))
     verb = rng.choice(("sitting on", "standing next to", "parked in front of", "lying under", "looking at"))
-    place = rng.choice(("a wooden table", "the street", "a grassy field", "a kitchen counter", "the beach at sunset"))
-    return f"{number} {rng.choice(CLASSES)} {verb} {rng.choice(('a', 'the'))} {rng.choice(CLASSES)} on {place}."
+    place = rng.choice(
+        ("a wooden table", "the street", "a grassy field", "a kitchen counter", "the beach at sunset")
+    )
+    return (
+        f"{number} {rng.choice(CLASSES)} {verb} {rng.choice(('a', 'the'))} {rng.choice(CLASSES)} on {place}."
+    )
 
 
 def families(seed: int = 0, share: float = 1.0) -> dict[str, list[str]]:
@@ -73,7 +97,10 @@ def families(seed: int = 0, share: float = 1.0) -> dict[str, list[str]]:
     makers = {
         "captions": (20_000, lambda: caption(rng) + rng.choice(ENDINGS)),
         "multilingual": (5_000, lambda: _respelled(rng, " ".join(rng.sample(FRAGMENTS, rng.randint(1, 12))))),
-        "emoji": (3_000, lambda: caption(rng) + "".join(rng.choices([*EMOJI, "\u200d", "\ufe0f"], k=rng.randint(1, 8)))),
+        "emoji": (
+            3_000,
+            lambda: caption(rng) + "".join(rng.choices([*EMOJI, "\u200d", "\ufe0f"], k=rng.randint(1, 8))),
+        ),
         "entities": (5_500, lambda: _with_entities(rng)),
         "mojibake": (4_000, lambda: _misread(rng, " ".join(rng.sample(FRAGMENTS, rng.randint(1, 8))))),
         "long": (500, lambda: " ".join(rng.choices(FRAGMENTS + CLASSES, k=rng.randint(60, 400)))),
@@ -81,22 +108,64 @@ def families(seed: int = 0, share: float = 1.0) -> dict[str, list[str]]:
         "any code points": (8_000, lambda: "".join(_code_point(rng) for _ in range(rng.randint(1, 24)))),
         "printable ASCII": (8_000, lambda: _characters(rng, string.printable, 60)),
         "letters": (5_000, lambda: _characters(rng, "abcdeST'", 40)),
-        "special tokens": (1_000, lambda: "".join(rng.choices((*SPECIALS, "a dog", " ", "!", "cat", "'s"), k=5))),
+        "special tokens": (
+            1_000,
+            lambda: "".join(rng.choices((*SPECIALS, "a dog", " ", "!", "cat", "'s"), k=5)),
+        ),
     }
     texts = {name: [make() for _ in range(round(count * share))] for name, (count, make) in makers.items()}
     texts["edges"] = list(_edges())
     return texts
 
 
-CONTROLS = "".join(map(chr, range(0xA1))) + " " * 20 + "\u200b\u200e\u2028\u3000\ufeff\ufffd\ufffc\u206a\ud800\udc00"
+CONTROLS = (
+    "".join(map(chr, range(0xA1))) + " " * 20 + "\u200b\u200e\u2028\u3000\ufeff\ufffd\ufffc\u206a\ud800\udc00"
+)
 
 
 def _edges() -> Iterator[str]:
-    yield from ("", " ", "\n", "\t \r\n", "\u3000", "\u00a0", "\u2028\u2029\x85", "\x00", "\x1b[31mred\x1b[0m dog")
-    yield from ("black & white", "AT&T", "&", "& ", " &", "&amp", "a &\tb", "a &\nb", "&&& lt;", "&#38;#60;", "& lt;")
+    yield from (
+        "",
+        " ",
+        "\n",
+        "\t \r\n",
+        "\u3000",
+        "\u00a0",
+        "\u2028\u2029\x85",
+        "\x00",
+        "\x1b[31mred\x1b[0m dog",
+    )
+    yield from (
+        "black & white",
+        "AT&T",
+        "&",
+        "& ",
+        " &",
+        "&amp",
+        "a &\tb",
+        "a &\nb",
+        "&&& lt;",
+        "&#38;#60;",
+        "& lt;",
+    )
     yield from ("a" * length for length in (63, 64, 65, 76, 77, 1_000, 3_000))
-    yield from ("supercalifragilistic" * 50, "!" * 300, "1234567890" * 30, "ab" * 400, "aaab" * 300, "\u0301" * 500)
-    yield from ("a " * 74 + "b", "a " * 75 + "b", "a " * 76 + "b", "_snake_case_", "it`s", "\ud800", "\ud83d\udc36")
+    yield from (
+        "supercalifragilistic" * 50,
+        "!" * 300,
+        "1234567890" * 30,
+        "ab" * 400,
+        "aaab" * 300,
+        "\u0301" * 500,
+    )
+    yield from (
+        "a " * 74 + "b",
+        "a " * 75 + "b",
+        "a " * 76 + "b",
+        "_snake_case_",
+        "it`s",
+        "\ud800",
+        "\ud83d\udc36",
+    )
     yield from (change(text) for text in SENTENCES for change in (str, str.upper, str.lower, str.title))
 
 
@@ -119,10 +188,10 @@ def _misread(rng: random.Random, text: str) -> str:
 
 
 def _with_entities(rng: random.Random) -> str:
-    named = [rng.choice(ENTITIES) for _ in range(2)]
+    one, other = rng.sample(ENTITIES, 2)
     tag = rng.choice(("<b>", "", "</w>", "<end_of_text", "&", "& "))
     number, hexadecimal = rng.randint(0, 0x11FFFF), rng.randint(0, 0x3000)
-    return f"{rng.choice(CLASSES)} &{named[0]} x&amp;{named[1]}y {tag} &#{number}; &#x{hexadecimal:x} &amp;amp;lt;"
+    return f"{rng.choice(CLASSES)} &{one} x&amp;{other}y {tag} &#{number}; &#x{hexadecimal:x} &amp;amp;lt;"
 
 
 ENTITIES = sorted(html.entities.html5)
