@@ -129,12 +129,10 @@ class Chunks(dict[str, "Iterable[int]"]):
 
     def __missing__(self, chunk: str) -> Iterable[int]:
         words = _splitter(chunk.isascii(), self._special)(chunk)
-        # A word is a chunk too, and the only one that splits into itself.
-        ids = (
-            self.merges.encode(chunk)
-            if words == [chunk]
-            else chain.from_iterable(map(self.__getitem__, words))
-        )
+        if words == [chunk]:  # a word is a chunk too, and the only one that splits into itself
+            ids = self.merges.encode(chunk)
+        else:
+            ids = chain.from_iterable(map(self.__getitem__, words))
         if len(chunk) > LONG_WORD:
             return ids
         if len(self) >= CACHED_CHUNKS:
@@ -203,10 +201,9 @@ class ClipBpeTokenizer(Tokenizer):
         listed: Callable[[], Any] = getattr(ids, "tolist", lambda: ids)
         for position, value in enumerate(listed()):
             token = value.__index__() if isinstance(value, SupportsIndex) else -1
-            if not 0 <= token < self.vocab_size:
-                raise InputError(
-                    f"ids[{position}]: expected an id from 0 to {self.eot_id}, found {value!r:.40}"
-                )
+            if not 0 <= token <= self.eot_id:
+                allowed = f"an id from 0 to {self.eot_id}"
+                raise InputError(f"ids[{position}]: expected {allowed}, found {value!r:.40}")
             if token == self.eot_id:
                 break
             if token != self.sot_id:
@@ -221,7 +218,7 @@ class ClipBpeTokenizer(Tokenizer):
 # html.unescape leave such text as it is, but for line ends, and those only separate words.
 _is_sound = re.compile(r"[\t\n\f\r -%'-~]*(?:& [\t\n\f\r -%'-~]*)*").fullmatch
 
-_without_punctuation = {ord("_"): " ", **{ord(mark): None for mark in string.punctuation if mark != "_"}}
+_WITHOUT_PUNCTUATION = {ord("_"): " ", **{ord(mark): None for mark in string.punctuation if mark != "_"}}
 
 
 def clean(text: str, cleaning: Cleaning) -> str:
@@ -230,7 +227,7 @@ def clean(text: str, cleaning: Cleaning) -> str:
         text = _mended(text)
     if cleaning == "whitespace":
         return text
-    return (text.translate(_without_punctuation) if cleaning == "canonicalize" else text).lower()
+    return (text.translate(_WITHOUT_PUNCTUATION) if cleaning == "canonicalize" else text).lower()
 
 
 def _mended(text: str) -> str:
@@ -249,5 +246,4 @@ def _splitter(is_ascii: bool, special_tokens_in_text: bool) -> Callable[[str], l
     import regex
 
     # IGNORECASE is not for the endings alone: under it, U+0345 is neither letter nor mark, and CLIP drops it.
-    marks = regex.compile(rf"{endings}|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE)
-    return marks.findall
+    return regex.compile(rf"{endings}|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE).findall
