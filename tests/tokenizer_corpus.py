@@ -3,6 +3,7 @@
 Deterministic: the same `seed` and `share` give the same texts. `share=1` gives more than 60,000 of them.
 """
 
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 import html.entities
@@ -43,7 +44,8 @@ SENTENCES = (
     "a photo of a 🐶 dog 👨\u200d👩\u200d👧\u200d👦 family 🏳️\u200d🌈 flag 🇩🇪 👍🏽",
     "math ∑∫√≠ ½ ¼ ² ³ Ⅷ ⅷ ① ㎏ ℃ №",
     "zero\u200bwidth\u200djoiner\u200cx\ufeffbom soft\u00adhyphen",
-    "combining e\u0301 n\u0302 \u0345 \u1fb3 \u1fc3 \u2126 \u212a \u212b \u017f '\u017f 'S 'T 'LL 'Ve 'RE 'M 'D",
+    "combining e\u0301 n\u0302 \u0345 \u1fb3 \u1fc3 \u2126 \u212a \u212b",
+    "\u017f '\u017f 'S 'T 'LL 'Ve 'RE 'M 'D",
 )
 FRAGMENTS = " ".join(SENTENCES).split(" ")
 CLASSES = list(IMAGENET_CLASSNAMES)
@@ -186,10 +188,10 @@ def _misread(rng: random.Random, text: str) -> str:
 
 
 def _with_entities(rng: random.Random) -> str:
-    named = [rng.choice(ENTITIES) for _ in range(2)]
+    one, other = rng.sample(ENTITIES, 2)
     tag = rng.choice(("<b>", "", "</w>", "<end_of_text", "&", "& "))
     number, hexadecimal = rng.randint(0, 0x11FFFF), rng.randint(0, 0x3000)
-    return f"{rng.choice(CLASSES)} &{named[0]} x&amp;{named[1]}y {tag} &#{number}; &#x{hexadecimal:x} &amp;amp;lt;"
+    return f"{rng.choice(CLASSES)} &{one} x&amp;{other}y {tag} &#{number}; &#x{hexadecimal:x} &amp;amp;lt;"
 
 
 ENTITIES = sorted(html.entities.html5)

@@ -1,12 +1,12 @@
 """CLIP's byte-pair tokenizer (Radford et al. 2021), id for id that of openai/CLIP and open_clip.
 
-What you would not guess: symbols are ids from the start. Ids 0-255 are the bytes (in CLIP's order), 256-511 the same
-bytes at the end of a word, then come the merges in order of rank, then `<start_of_text>` and `<end_of_text>`. So
-the id of a merged symbol is its rank as well, the pair to merge next is the one with the smallest id, and a
-vocabulary is cut by dropping its last merges.
+What you would not guess: symbols are ids from the start. Ids 0-255 are the bytes (in CLIP's order), 256-511
+the same bytes at the end of a word, then come the merges in order of rank, then `<start_of_text>` and
+`<end_of_text>`. So the id of a merged symbol is its rank as well, the pair to merge next is the one with the
+smallest id, and a vocabulary is cut by dropping its last merges.
 
-Time goes to three things, and each is avoided where it can be. Mending text (ftfy, `html.unescape`) is skipped where
-it provably changes nothing, splitting ASCII takes the standard library's `re`, and each word is merged only once.
+Time goes to mending, splitting and merging, and each is avoided where it can be: ftfy and `html.unescape`
+where they change nothing, regular expressions and merging for each chunk between spaces that was met before.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import html
 import re
 import string
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice, pairwise, repeat
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from zoo_core.errors import InputError
 from zoo_core.tokenizer import Tokenizer
@@ -32,10 +32,10 @@ __all__ = ["ClipBpeTokenizer"]
 
 START, END = "<start_of_text>", "<end_of_text>"
 
-CACHED_WORDS = 1 << 18
-"""Words that a vocabulary remembers; it forgets them all when full. Web text would fill memory otherwise."""
-CACHED_LENGTH = 64
-"""Longer words are rarely met twice: they are never remembered, and are merged with a heap."""
+CACHED_CHUNKS = 1 << 18
+"""Chunks remembered at most; with one more, all are forgotten. Web text would fill memory otherwise."""
+LONG_WORD = 64
+"""Longer chunks, rarely met twice, are not remembered, and longer words are merged with a heap."""
 
 _VISIBLE_BYTES = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTES = bytes([*_VISIBLE_BYTES, *sorted({*range(256)} - {*_VISIBLE_BYTES})])
@@ -43,100 +43,128 @@ _BYTES = bytes([*_VISIBLE_BYTES, *sorted({*range(256)} - {*_VISIBLE_BYTES})])
 _IDS = tuple(_BYTES.index(byte) for byte in range(256))
 _END_OF_WORD = 256
 _FIRST_MERGE = 512
-_UNMERGED = 1 << 16
+_NONE = 1 << 16
+_GONE = -1
 
 
-class Vocabulary(dict[str, tuple[int, ...]]):
-    """The ids of words: a mapping that encodes a word when it is first asked for. Safe to share between threads.
-
-    Made by `vocabulary`. A copy is the same object, and a pickle is nothing but the size.
-    """
+class Merges:
+    """The merges of a vocabulary of `vocab_size` ids, and the ids that they make of a word."""
 
     def __init__(self, vocab_size: int) -> None:
         from importlib.resources import files
 
-        super().__init__()
         self.sot_id, self.eot_id = vocab_size - 2, vocab_size - 1
         packed = files("zoo_text").joinpath("bpe_merges.u16").read_bytes()
         pairs = struct.iter_unpack("<HH", packed[: 4 * (self.sot_id - _FIRST_MERGE)])
-        self._merges = cast("dict[tuple[int, int], int]", dict(zip(pairs, range(_FIRST_MERGE, self.sot_id))))
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = self._encode(word)
-        if len(word) <= CACHED_LENGTH:
-            if len(self) >= CACHED_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids
-
-    def __reduce__(self) -> tuple[Callable[[int], Vocabulary], tuple[int]]:
-        return vocabulary, (self.eot_id + 1,)
+        ids = range(_FIRST_MERGE, self.sot_id)
+        self.merged: dict[tuple[int, int], int] = dict[Any, int](zip(pairs, ids, strict=True))
 
     @functools.cached_property
     def spellings(self) -> list[bytes]:
         """The bytes of each id but the special ones; the end of a word is a space."""
         single = [_BYTES[i : i + 1] for i in range(256)]
         spelled = single + [byte + b" " for byte in single]
-        for left, right in self._merges:
+        for left, right in self.merged:
             spelled.append(spelled[left] + spelled[right])
         return spelled
 
-    def _encode(self, word: str) -> tuple[int, ...]:
-        if word == END:
-            return (self.eot_id,)
-        if word == START:
-            return (self.sot_id,)
+    def encode(self, word: str) -> list[int]:
+        """Return the ids of one word, not empty, or of one special token."""
+        if word in (START, END):
+            return [self.sot_id if word == START else self.eot_id]
         symbols = [_IDS[byte] for byte in word.encode()]
         symbols[-1] += _END_OF_WORD
-        return tuple((self._merged if len(symbols) <= CACHED_LENGTH else self._merged_long)(symbols))
+        return self._merge(symbols) if len(symbols) <= LONG_WORD else self._merge_long(symbols)
 
-    def _merged(self, symbols: list[int]) -> list[int]:
-        """Merge the pair of lowest rank, the leftmost of equals, until none is left.
+    def _merge(self, symbols: list[int]) -> list[int]:
+        """Merge the pair of lowest rank, the leftmost of equals, until no pair merges.
 
-        CLIP merges all equals in one pass. That is the same, since a pair that holds a merged symbol ranks after it.
+        CLIP merges all equals in one pass. That is the same: a pair with a merged symbol in it ranks later.
         """
-        rank = self._merges.get
+        merged = self.merged.get
         while len(symbols) > 1:
-            ranks = list(map(rank, pairwise(symbols), repeat(_UNMERGED)))
-            best = min(ranks)
-            if best == _UNMERGED:
+            candidates = list(map(merged, pairwise(symbols), repeat(_NONE)))
+            best = min(candidates)
+            if best == _NONE:
                 break
-            at = ranks.index(best)
+            at = candidates.index(best)
             symbols[at : at + 2] = [best]
         return symbols
 
-    def _merged_long(self, symbols: list[int]) -> list[int]:
-        """Do what `_merged` does in O(n log n): a heap of candidate pairs over a linked list of symbols."""
-        rank, n = self._merges.get, len(symbols)
+    def _merge_long(self, symbols: list[int]) -> list[int]:
+        """Do what `_merge` does in O(n log n): a heap of candidates over a linked list of symbols."""
+        merged, n = self.merged.get, len(symbols)
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        ranks = map(rank, pairwise(symbols), repeat(_UNMERGED))
-        heap = [best * n + at for at, best in enumerate(ranks) if best != _UNMERGED]
+        candidates = map(merged, pairwise(symbols), repeat(_NONE))
+        heap = [candidate * n + at for at, candidate in enumerate(candidates) if candidate != _NONE]
         heapify(heap)
         while heap:
             best, at = divmod(heappop(heap), n)
-            following = after[at]
-            if following == n or rank((symbols[at], symbols[following])) != best:
-                continue  # a neighbour was merged since this pair was put on the heap
-            symbols[at], symbols[following] = best, -1
-            previous, following = before[at], after[following]
-            after[at] = following
-            if following < n:
-                before[following] = at
-                if (joined := rank((best, symbols[following]))) is not None:
-                    heappush(heap, joined * n + at)
-            if previous >= 0 and (joined := rank((symbols[previous], best))) is not None:
-                heappush(heap, joined * n + previous)
-        return [symbol for symbol in symbols if symbol >= 0]
+            right = after[at]
+            if right == n or merged((symbols[at], symbols[right])) != best:
+                continue  # a neighbour was merged since this candidate was found
+            symbols[at], symbols[right] = best, _GONE
+            left, right = before[at], after[right]
+            after[at] = right
+            if right < n:
+                before[right] = at
+                if (candidate := merged((best, symbols[right]))) is not None:
+                    heappush(heap, candidate * n + at)
+            if left >= 0 and (candidate := merged((symbols[left], best))) is not None:
+                heappush(heap, candidate * n + left)
+        return [symbol for symbol in symbols if symbol != _GONE]
+
+
+class Chunks(dict[str, "Iterable[int]"]):
+    """The ids of chunks, which is what stands between spaces: a bounded mapping that fills itself when asked.
+
+    No word of CLIP's spans a space, so the ids of a text are those of its chunks, and `str.split` does most
+    of what the regular expression would do. Threads may share one. Ids of a long chunk are read only once.
+    """
+
+    def __init__(self, vocab_size: int, special_tokens_in_text: bool) -> None:
+        super().__init__()
+        self.merges = merges(vocab_size)
+        self._special = special_tokens_in_text
+
+    def __missing__(self, chunk: str) -> Iterable[int]:
+        words = _splitter(chunk.isascii(), self._special)(chunk)
+        if words == [chunk]:  # a word is a chunk too, and the only one that splits into itself
+            ids = self.merges.encode(chunk)
+        else:
+            ids = chain.from_iterable(map(self.__getitem__, words))
+        if len(chunk) > LONG_WORD:
+            return ids
+        if len(self) >= CACHED_CHUNKS:
+            self.clear()
+        self[chunk] = ids = tuple(ids)
+        return ids
+
+    def __reduce__(self) -> tuple[Callable[[int, bool], Chunks], tuple[int, bool]]:
+        return chunks, (self.merges.eot_id + 1, self._special)
 
 
 @functools.cache
-def vocabulary(vocab_size: int) -> Vocabulary:
-    """Return the vocabulary of this size; everyone in the process shares it."""
-    return Vocabulary(vocab_size)
+def merges(vocab_size: int) -> Merges:
+    """Return the merges of this size; everyone in the process shares them."""
+    return Merges(vocab_size)
+
+
+@functools.cache
+def chunks(vocab_size: int, special_tokens_in_text: bool) -> Chunks:
+    """Return the chunks of this vocabulary; everyone in the process shares them."""
+    return Chunks(vocab_size, special_tokens_in_text)
 
 
 class ClipBpeTokenizer(Tokenizer):
-    """Captions to ids, id for id as open_clip's `SimpleTokenizer`. Safe to share between threads, cheap to pickle."""
+    """Captions to ids as open_clip's `SimpleTokenizer` gives them.
+
+    Threads may share one, and a pickle holds no vocabulary. Tokenizers of one size share their merges.
+
+    Args:
+        config: vocabulary and cleaning.
+        context_length: number of ids in each row, special tokens included.
+    """
 
     pad_id = 0
 
@@ -145,7 +173,7 @@ class ClipBpeTokenizer(Tokenizer):
         self.context_length = context_length
         self.vocab_size = config.vocab_size
         self.sot_id, self.eot_id = self.vocab_size - 2, self.vocab_size - 1
-        self._words = vocabulary(self.vocab_size)
+        self._chunks = chunks(self.vocab_size, config.special_tokens_in_text)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` alone: no special tokens around it, no truncation."""
@@ -156,12 +184,10 @@ class ClipBpeTokenizer(Tokenizer):
 
         Words that no longer fit a row are not encoded.
         """
-        end = rows.shape[1] - 1
-        rows[:, 0] = self.sot_id
+        room = rows.shape[1] - 2
         for row, text in zip(rows, texts, strict=True):
-            ids = list(islice(self._ids(text), end - 1))
-            row[1 : len(ids) + 1] = ids
-            row[len(ids) + 1] = self.eot_id
+            ids = [self.sot_id, *islice(self._ids(text), room), self.eot_id]
+            row[: len(ids)] = ids
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the cleaned text that `ids` `[L]` stand for, with one space after each word but the last.
@@ -171,50 +197,48 @@ class ClipBpeTokenizer(Tokenizer):
         Raises:
             InputError: an id is no whole number or none of this vocabulary; its position is named.
         """
-        spellings, spelled = self._words.spellings, list[bytes]()
-        values = cast("Sequence[object]", ids.tolist() if hasattr(ids, "tolist") else ids)
-        for position, value in enumerate(values):
-            if not isinstance(value, int) or not 0 <= value < self.vocab_size:
-                raise InputError(f"ids[{position}]: expected an id from 0 to {self.eot_id}, found {value!r:.40}")
-            if value == self.eot_id:
+        spellings, spelled = self._chunks.merges.spellings, list[bytes]()
+        listed: Callable[[], Any] = getattr(ids, "tolist", lambda: ids)
+        for position, value in enumerate(listed()):
+            token = value.__index__() if isinstance(value, SupportsIndex) else -1
+            if not 0 <= token <= self.eot_id:
+                allowed = f"an id from 0 to {self.eot_id}"
+                raise InputError(f"ids[{position}]: expected {allowed}, found {value!r:.40}")
+            if token == self.eot_id:
                 break
-            if value != self.sot_id:
-                spelled.append(spellings[value])
+            if token != self.sot_id:
+                spelled.append(spellings[token])
         return b"".join(spelled).decode(errors="replace").removesuffix(" ")
 
     def _ids(self, text: str) -> chain[int]:
-        cleaned = clean(text, self.config.cleaning)
-        words = _splitter(cleaned.isascii(), self.config.special_tokens_in_text)(cleaned)
-        return chain.from_iterable(map(self._words.__getitem__, words))
+        return chain.from_iterable(map(self._chunks.__getitem__, clean(text, self.config.cleaning).split()))
 
 
 # Printable ASCII, tab, line feed, form feed and carriage return, where no `&` can begin an entity. ftfy and
 # html.unescape leave such text as it is, but for line ends, and those only separate words.
 _is_sound = re.compile(r"[\t\n\f\r -%'-~]*(?:& [\t\n\f\r -%'-~]*)*").fullmatch
 
-_without_punctuation = {ord("_"): " ", **{ord(mark): None for mark in string.punctuation if mark != "_"}}
+_WITHOUT_PUNCTUATION = {ord("_"): " ", **{ord(mark): None for mark in string.punctuation if mark != "_"}}
 
 
 def clean(text: str, cleaning: Cleaning) -> str:
-    """Return `text` mended (mojibake, entities, control characters, width, ligatures, quotes) and normalised."""
+    """Return `text` mended (mojibake, entities, control characters, quotes) and normalised, save spaces."""
     if not _is_sound(text):
         text = _mended(text)
     if cleaning == "whitespace":
         return text
-    return (text.translate(_without_punctuation) if cleaning == "canonicalize" else text).lower()
+    return (text.translate(_WITHOUT_PUNCTUATION) if cleaning == "canonicalize" else text).lower()
 
 
 def _mended(text: str) -> str:
     import ftfy
 
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))  # twice, for text that was escaped twice
-    # str.split knows separators (U+001C to U+001F) that the splitter does not.
-    return " ".join(text.split())
+    return html.unescape(html.unescape(ftfy.fix_text(text)))  # twice, for text that was escaped twice
 
 
 @functools.cache
 def _splitter(is_ascii: bool, special_tokens_in_text: bool) -> Callable[[str], list[str]]:
-    """Return what finds the words of a cleaned text: runs of letters, single digits, endings, runs of other marks."""
+    """Return what finds the words: runs of letters, single digits, English endings, runs of other marks."""
     special = f"{START}|{END}|" if special_tokens_in_text else ""
     endings = f"(?i:{special}'s|'t|'re|'ve|'m|'ll|'d)"
     if is_ascii:
@@ -222,5 +246,4 @@ def _splitter(is_ascii: bool, special_tokens_in_text: bool) -> Callable[[str], l
     import regex
 
     # IGNORECASE is not for the endings alone: under it, U+0345 is neither letter nor mark, and CLIP drops it.
-    marks = regex.compile(rf"{endings}|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE)
-    return marks.findall
+    return regex.compile(rf"{endings}|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE).findall

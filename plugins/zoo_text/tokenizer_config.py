@@ -1,4 +1,4 @@
-"""Config of the byte-pair tokenizer. The vocabulary can be cut: a tiny text tower needs no 49,408 embedding rows."""
+"""Config of the byte-pair tokenizer. A cut vocabulary spares a tiny text tower its 49,408 embedding rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class ClipBpeConfig(TokenizerConfig):
     type: str = "clip-bpe"
     """Name of the tokenizer component."""
     vocab_size: Annotated[int, Field(ge=514, le=49_408)] = 49_408
-    """512 byte symbols, the first `vocab_size - 514` merges, then the start and the end of text. CLIP: 49,408."""
+    """512 byte symbols, the first `vocab_size - 514` merges, then the start and the end of text."""
     cleaning: Cleaning = "lower"
-    """How mended text is normalised. `lower` is CLIP's: lower case. `whitespace` keeps case. `canonicalize` is
-    SigLIP's and CLIPA's: lower case without ASCII punctuation."""
+    """How text is normalised once it is mended: `lower`, as CLIP, is lower case; `whitespace` keeps case;
+    `canonicalize`, as SigLIP, is lower case without ASCII punctuation."""
     special_tokens_in_text: bool = True
-    """Whether a literal `<start_of_text>` or `<end_of_text>` in a caption becomes the special id, as in open_clip
-    (a tower that pools at the end of text then reads the first one). False takes them for plain text, always."""
+    """Whether a literal `<start_of_text>` or `<end_of_text>` in a caption becomes the special id, as in
+    open_clip; a tower that pools at the end of text then pools there. False takes both for plain text."""
 
     def token_count(self) -> int:
         """Return the number of ids."""
