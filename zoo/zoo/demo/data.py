@@ -74,7 +74,10 @@ def tensors(pictures: Sequence[Image.Image], preprocess: Callable[[Image.Image],
 
 def captions(templates: Sequence[str] = TRAIN_TEMPLATES) -> list[list[str]]:
     """Return the captions of each digit, `[10][2 * templates]`: every template with "seven", then with "7"."""
-    return [[template.format(name) for name in names for template in templates] for names in zip(WORDS, FIGURES, strict=True)]
+    return [
+        [template.format(name) for name in names for template in templates]
+        for names in zip(WORDS, FIGURES, strict=True)
+    ]
 
 
 def draw_groups(labels: Tensor, groups: int, generator: Generator) -> Tensor:
@@ -104,7 +107,10 @@ def distort(images: Tensor, recipe: Recipe, generator: Generator, strength: floa
         return strength * width * (2 * torch.rand(count, generator=generator) - 1)
 
     angle, shear, zoom = spread(math.radians(recipe.rotation)), spread(recipe.shear), 1 + spread(recipe.scale)
-    right, down = spread(2 * recipe.shift), spread(2 * recipe.shift)  # the grid spans -1..1: twice the fraction
+    right, down = (
+        spread(2 * recipe.shift),
+        spread(2 * recipe.shift),
+    )  # the grid spans -1..1: twice the fraction
     cosine, sine = angle.cos() * zoom, angle.sin() * zoom
     rows = [torch.stack([cosine, shear - sine, right], 1), torch.stack([sine, cosine, down], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)

@@ -49,7 +49,13 @@ def _draw_digits(figure: Any, evaluation: Evaluation, split: Split, seed: int) -
         prompt = f"“{template.format('…')}”"
         cells[0].text(0, 1.16, prompt, transform=cells[0].transAxes, size=11, style="italic", color=INK)
         cells[-1].text(
-            1, 1.16, f"{accuracy:.1%} of {len(split)}", transform=cells[-1].transAxes, size=10, color=QUIET, ha="right"
+            1,
+            1.16,
+            f"{accuracy:.1%} of {len(split)}",
+            transform=cells[-1].transAxes,
+            size=10,
+            color=QUIET,
+            ha="right",
         )
         for index, cell in zip(row, cells, strict=True):
             _draw_digit(cell, split.pictures[index], int(predicted[index]), int(split.labels[index]))
@@ -57,7 +63,7 @@ def _draw_digits(figure: Any, evaluation: Evaluation, split: Split, seed: int) -
 
 def _draw_digit(cell: Any, picture: Any, predicted: int, label: int) -> None:
     right = predicted == label
-    cell.imshow(np.asarray(picture), cmap="gray_r", vmin=0, vmax=255)
+    cell.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=255)
     cell.set_xticks([])
     cell.set_yticks([])
     cell.set_xlabel(WORDS[predicted], size=10.5, color=INK if right else WRONG, weight="normal" if right else "bold")
@@ -69,10 +75,19 @@ def _draw_digit(cell: Any, picture: Any, predicted: int, label: int) -> None:
 def _draw_confusion(figure: Any, evaluation: Evaluation) -> None:
     counts = evaluation.confusion
     figure.text(
-        0.1, 0.945, f"Zero-shot accuracy {evaluation.accuracy:.1%}", size=16, weight="bold", color=INK, va="center"
+        0.1,
+        0.945,
+        f"Zero-shot accuracy {evaluation.accuracy:.1%}",
+        size=16,
+        weight="bold",
+        color=INK,
+        va="center",
     )
     axis = figure.add_axes((0.1, 0.075, 0.86, 0.78))
-    axis.imshow(np.sqrt(counts), cmap="Blues", vmin=0, vmax=1.15 * np.sqrt(counts.max()))
+    right = np.eye(10, dtype=bool)
+    for cells, colors in ((right, "Blues"), (~right, "Reds")):
+        shade = np.ma.masked_where(~cells, np.sqrt(counts / counts.sum(axis=1, keepdims=True)))
+        axis.imshow(shade, cmap=colors, vmin=0, vmax=1.1)
     axis.set_xticks(range(10), FIGURES, color=INK)
     axis.set_yticks(range(10), FIGURES, color=INK)
     axis.set_xlabel("digit named", color=QUIET, size=11)
@@ -82,5 +97,5 @@ def _draw_confusion(figure: Any, evaluation: Evaluation) -> None:
         spine.set_visible(False)
     for shown, named in zip(*counts.nonzero(), strict=True):
         count = int(counts[shown, named])
-        color = WRONG if shown != named else "white"
+        color = "white" if count > 0.3 * counts[shown].sum() else INK
         axis.text(named, shown, str(count), ha="center", va="center", size=11, color=color, weight="bold")
