@@ -1,0 +1,29 @@
+"""The demo: a tiny CLIP learns handwritten digits from captions, and is judged on digits and prompts it never saw.
+
+Nothing is downloaded: the digits come with scikit-learn. Importing this package imports neither torch, nor
+scikit-learn, nor matplotlib; each name below is looked up on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.demo.picture import draw
+    from zoo.demo.recipe import recipe
+    from zoo.demo.run import DemoResult, run_demo
+
+__all__ = ["DemoResult", "draw", "recipe", "run_demo"]
+
+_HOMES = {"DemoResult": "run", "draw": "picture", "recipe": "recipe", "run_demo": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo.demo' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"zoo.demo.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

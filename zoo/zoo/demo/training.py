@@ -1,0 +1,92 @@
+"""Training in groups of ten: each group shows every digit once, so that no caption has a second right picture.
+
+A batch of pairs drawn at random holds the same digit many times over, and the contrastive loss would push each
+picture away from captions that describe it. One forward pass serves all groups; only the loss sees them apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+import zoo
+from zoo.demo.data import Split, captions, distort, draw_groups, tensors
+from zoo.demo.recipe import Recipe
+
+__all__ = ["Progress", "train"]
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after each step with its number (from 1), the number of steps, and what was measured."""
+
+
+def train(model: Any, split: Split, recipe: Recipe, seed: int, progress: Progress | None = None) -> list[float]:
+    """Train a model in place and leave it in evaluation mode.
+
+    Returns:
+        the loss of each step.
+    """
+    generator = Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, recipe), lr=recipe.learning_rate, betas=recipe.betas)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, recipe))
+    loss_of = zoo.loss("contrastive")
+    model.logit_scale.data.fill_(math.log(recipe.initial_logit_scale))
+    losses: list[float] = []
+    model.train()
+    for step, (images, tokens) in enumerate(_batches(model, split, recipe, generator), start=1):
+        loss = _group_loss(model, images, tokens, recipe, loss_of)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+        optimizer.step()
+        schedule.step()
+        model.logit_scale.data.clamp_(0, math.log(recipe.largest_logit_scale))
+        losses.append(loss.item())
+        if progress is not None:
+            progress(step, recipe.steps, {"loss": losses[-1], "logit_scale": model.logit_scale.exp().item()})
+    model.eval()
+    return losses
+
+
+def _batches(model: Any, split: Split, recipe: Recipe, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images `[groups * 10, 3, H, W]` and token ids `[caption_sets * 10, L]`, digits 0 to 9 over and over."""
+    images = tensors(split.pictures, model.preprocess)
+    labels = torch.from_numpy(split.labels)
+    tokens = torch.stack([model.tokenizer(texts) for texts in captions()])  # [10, captions, L]
+    digits = torch.arange(10).repeat(recipe.caption_sets)
+    for step in range(recipe.steps):
+        strength = min(1.0, step / (recipe.curriculum * recipe.steps))
+        chosen = draw_groups(labels, recipe.groups, generator).flatten()
+        wording = torch.randint(tokens.shape[1], (recipe.caption_sets, 1), generator=generator)
+        yield (
+            distort(images[chosen], recipe, generator, strength),
+            tokens[digits, wording.expand(-1, 10).flatten()],
+        )
+
+
+def _group_loss(model: Any, images: Tensor, tokens: Tensor, recipe: Recipe, loss_of: nn.Module) -> Tensor:
+    """Return the mean loss of the groups; group g is held against caption set g modulo their number."""
+    pictured = model.encode_image(images, normalize=True).unflatten(0, (recipe.groups, 10))
+    written = model.encode_text(tokens, normalize=True).unflatten(0, (recipe.caption_sets, 10))
+    scale = model.logit_scale.exp()
+    losses = [loss_of(group, written[index % len(written)], scale) for index, group in enumerate(pictured)]
+    return torch.stack(losses).mean()
+
+
+def _parameter_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
+    """Decay matrices; leave biases, gains and the logit scale alone."""
+    parameters: list[nn.Parameter] = list(model.parameters())
+    return [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _learning_rate(step: int, recipe: Recipe) -> float:
+    """Return the factor of the learning rate: a linear warm-up, then half a cosine to 0."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    return (1 + math.cos(math.pi * (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))) / 2
