@@ -7,8 +7,7 @@ checked at the door: a wrong shape, dtype or token id is an `InputError` that sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from os import PathLike
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_core.errors import InputError
-from zoo_core.interfaces import Preprocessor, TextTower, VisionTower
+from zoo_core.images import Preprocessor
+from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -302,17 +302,10 @@ class DualEncoder(nn.Module):
                 f"expected an image tensor [B, C, H, W], found {type(images).__name__}: this model has no preprocessing; "
                 "build it with zoo.build, or set model.preprocess"
             )
-        several = isinstance(images, list | tuple)
-        pictures = cast("Sequence[Any]", images) if several else [images]
-        if several and not pictures:
-            raise InputError("expected at least one image, found an empty list")
-        return torch.stack([one if isinstance(one, Tensor) else self._picture(one, self.preprocess) for one in pictures])
-
-    @staticmethod
-    def _picture(image: Any, preprocess: Callable[[Any], Tensor]) -> Tensor:
-        if isinstance(image, str | PathLike) or hasattr(image, "convert") or hasattr(image, "__array_interface__"):
-            return preprocess(image)
-        raise InputError(f"expected an image tensor, a PIL image or a path, found {type(image).__name__}")
+        pictures = cast("Sequence[Any]", images) if isinstance(images, list | tuple) else [images]
+        if pictures and all(isinstance(one, Tensor) for one in pictures):
+            return torch.stack(list(pictures))
+        return self.preprocess.batch(pictures)
 
     def _token_ids(self, text: Any, tower: TextTower) -> Tensor:
         if not isinstance(text, Tensor):

@@ -5,7 +5,7 @@ A component's factory is called as
     vision-tower   factory(config, *, embed_dim: int) -> VisionTower
     text-tower     factory(config, *, embed_dim: int) -> TextTower
     tokenizer      factory(config, *, context_length: int) -> zoo_core.tokenizer.Tokenizer
-    preprocessor   factory(config, *, image_size: tuple[int, int], train: bool) -> Preprocessor
+    preprocessor   factory(config, *, image_size: tuple[int, int], train: bool) -> zoo_core.images.Preprocessor
     loss           factory(config) -> Loss
     model          factory(config, *, towers: tuple[str, ...], registry: Registry) -> DualEncoder
 
@@ -23,21 +23,12 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from zoo_core.errors import CapabilityError, InputError
 
-__all__ = ["LayerGroup", "Loss", "Preprocessor", "TextTower", "Tower", "VisionTower"]
+__all__ = ["LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
 
 LayerGroup = Sequence[nn.Module | nn.Parameter]
 """Parts of a tower that are locked and unlocked together."""
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm)
-
-
-@runtime_checkable
-class Preprocessor(Protocol):
-    """Turns one picture into the tensor that an image tower takes."""
-
-    def __call__(self, image: Any) -> Tensor:
-        """Return a float32 tensor `[3, H, W]` for a PIL image or a path."""
-        ...
 
 
 @runtime_checkable

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from zoo_core.dual_encoder import DualEncoder
-    from zoo_core.interfaces import Loss, Preprocessor
+    from zoo_core.images import Preprocessor
+    from zoo_core.interfaces import Loss
     from zoo_core.tokenizer import Tokenizer
 
 __all__ = ["assemble", "build", "loss", "preprocess", "tokenizer"]
