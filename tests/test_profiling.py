@@ -120,6 +120,19 @@ def test_the_fast_path_of_torchs_own_encoder_layer_is_counted_too() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+@pytest.mark.slow
+def test_a_published_model_costs_what_the_peer_published_for_it() -> None:
+    import open_clip
+
+    peer: Any = open_clip.create_model("ViT-B-32")
+    sizes = {"image_size": (224, 224), "context_length": 77, "vocab_size": 49408}
+    model = DualEncoder(peer.visual, Calling(peer.encode_text))
+    towers = profile_model(model, **SIZES | sizes, batch_size=1, steps=1).towers
+    # docs/model_profile.csv of open_clip 3.3.0: image_gflops, text_gflops, image_mparams
+    assert (round(towers["image"].flops / 1e9, 2), round(towers["text"].flops / 1e9, 2)) == (8.82, 5.96)
+    assert round(towers["image"].parameters / 1e6, 2) == 87.85
+
+
 def test_parameters_count_shared_ones_once_and_the_logit_scale_in_the_model_only() -> None:
     visual = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)).bfloat16()
     visual[1].weight = visual[0].weight
@@ -200,6 +213,24 @@ def test_a_model_is_profiled_in_eval_mode_without_gradients_and_left_as_it_was()
     model.text.eval()
     profile_model(model, **SIZES, steps=1)
     assert [m.training for m in model.modules()] == [True, True, True, True, False]
+
+
+def test_what_a_tower_caches_while_it_is_profiled_still_serves_in_training() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+            self.cached: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.cached is None:
+                self.cached = torch.ones(x.shape[-1])
+            return x * (self.scale * self.cached)
+
+    tower = Caching()
+    profile_model(DualEncoder(tower), **SIZES, steps=1)
+    tower(torch.ones(2, 3, *IMAGE_SIZE)).sum().backward()
+    assert tower.scale.grad is not None
 
 
 def test_a_tower_that_the_model_lacks_is_absent() -> None:

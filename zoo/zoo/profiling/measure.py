@@ -78,7 +78,8 @@ def profile_model(
     if "text" in towers:
         batches["text"] = torch.randint(vocab_size, (batch_size, context_length), device=device)
         batches["text"][:, -1] = vocab_size - 1
-    with _eval_mode(model), torch.inference_mode():
+    # no inference_mode: what a tower caches in its first forward would be unfit for training ever after
+    with _eval_mode(model), torch.no_grad():
         trace = None
         if trace_dir is not None:
             spans = {f"{name} tower": partial(tower, batches[name]) for name, tower in towers.items()}
