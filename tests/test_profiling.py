@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -160,11 +161,11 @@ def test_peak_memory_is_that_of_the_buffers_alive_together(
     assert one * buffers <= tower.peak_activation_bytes <= one * buffers + 256
 
 
-def test_latency_leaves_the_first_call_out() -> None:
+def test_latency_leaves_the_first_batch_out() -> None:
     seconds = iter([0.3])
 
     def cold_start(x: Tensor) -> Tensor:
-        time.sleep(next(seconds, 0.01))
+        time.sleep(0.01 if len(x) == 1 else next(seconds, 0.01))
         return x
 
     tower = profile_model(DualEncoder(Calling(cold_start)), **SIZES, batch_size=2, steps=1).towers["image"]
@@ -177,11 +178,11 @@ def test_latency_is_the_median_so_that_one_slow_batch_changes_nothing() -> None:
 
     def slow_every_third_time(x: Tensor) -> Tensor:
         calls.append(None)
-        time.sleep(0.3 if len(calls) % 3 == 0 else 0.01)
+        time.sleep(0.4 if len(calls) % 3 == 0 else 0.01)
         return x
 
     tower = profile_model(DualEncoder(Calling(slow_every_third_time)), **SIZES, steps=3).towers["image"]
-    assert 0.01 <= tower.latency < 0.15
+    assert 0.01 <= tower.latency < 0.1
 
 
 # How a model is run.
@@ -288,23 +289,22 @@ import json, sys
 from torch_tb_profiler.io.cache import Cache
 from torch_tb_profiler.profiler.loader import RunLoader
 
-def read(folder):
-    (run,) = RunLoader("run", folder, Cache()).load().profiles.values()
-    (step,) = run.overview["performance"]
+def read(worker):
+    (step,) = worker.overview["performance"]
     return {
-        "worker": run.worker,
-        "steps": [row[0] for row in run.overview["steps"]["rows"]],
+        "steps": [row[0] for row in worker.overview["steps"]["rows"]],
         "step time": step["value"],
         "costs": {child["name"]: child["value"] for child in step["children"]},
-        "operators": {row["name"]: row["calls"] for row in run.operation_table_by_name["data"]},
+        "operators": {row["name"]: row["calls"] for row in worker.operation_table_by_name["data"]},
         "stacks": {
             name: [row["call_stack"] for row in table["data"]]
-            for name, table in run.operation_stack_by_name.items()
+            for name, table in worker.operation_stack_by_name.items()
         },
     }
 
 if __name__ == "__main__":
-    print(json.dumps({folder: read(folder) for folder in sys.argv[1:]}))
+    run = RunLoader("run", sys.argv[1], Cache()).load()
+    print(json.dumps({worker.worker: read(worker) for worker in run.profiles.values()}))
 """
 
 
@@ -346,23 +346,21 @@ def train_under(handler: Callable[[profile], None]) -> None:
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """A training loop's trace as torch writes it and mended, and a model's, all read by the plugin."""
-    root = tmp_path_factory.mktemp("traces")
-    train_under(torch.profiler.tensorboard_trace_handler(str(root / "unmended"), "trainer"))
-    (unmended,) = (root / "unmended").iterdir()
+    """A training loop's trace as torch writes it and mended, and a model's: three workers of one run."""
+    logs = tmp_path_factory.mktemp("logs")
+    train_under(torch.profiler.tensorboard_trace_handler(str(logs), "unmended"))
+    (unmended,) = logs.iterdir()
     stand_in: Any = ExportedBefore(unmended)
-    tensorboard_trace_handler(root / "mended", "rank.0")(stand_in)
+    tensorboard_trace_handler(logs, "mended.rank.0")(stand_in)
     model = DualEncoder(VisionTower(), TextTower())
-    found = profile_model(model, **SIZES, steps=2, trace_dir=root / "new" / "model", worker_name="model")
-    assert found.trace is not None and found.trace.is_file()
-    (root / "reader.py").write_text(READER)
-    folders = {
-        name: str(root / path)
-        for name, path in {"unmended": "unmended", "mended": "mended", "model": "new/model"}.items()
-    }
-    command = [sys.executable, str(root / "reader.py"), *folders.values()]
-    read = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {name: read[folder] for name, folder in folders.items()}
+    found = profile_model(model, **SIZES, steps=2, trace_dir=logs, worker_name="model")
+    assert found.trace is not None and found.trace.parent == logs
+    script = tmp_path_factory.mktemp("reader") / "reader.py"
+    script.write_text(READER)
+    command = [sys.executable, str(script), str(logs)]
+    # Forked, the plugin's processes need not import pandas once more each.
+    env = os.environ | ({"TORCH_PROFILER_START_METHOD": "fork"} if hasattr(os, "fork") else {})
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout)
 
 
 def test_a_models_trace_shows_its_towers_as_operators(traces: dict[str, Any]) -> None:
@@ -372,7 +370,7 @@ def test_a_models_trace_shows_its_towers_as_operators(traces: dict[str, Any]) ->
 
 
 def test_a_models_trace_has_the_steps_that_were_recorded_and_their_time(traces: dict[str, Any]) -> None:
-    assert (traces["model"]["worker"], traces["model"]["steps"]) == ("model", ["1", "2"])
+    assert traces["model"]["steps"] == ["1", "2"]
     assert traces["model"]["step time"] > 0
 
 
@@ -385,16 +383,15 @@ def test_a_models_operators_name_the_code_that_called_them_innermost_first(trace
 
 
 def test_spans_and_data_loading_come_back_in_a_mended_trace(traces: dict[str, Any]) -> None:
-    before, after = traces["unmended"], traces["mended"]
+    before, after = traces["unmended"], traces["mended.rank.0"]
     assert "double the batch" not in before["operators"] and before["costs"]["DataLoader"] == 0
     assert after["operators"]["double the batch"] == 2 and after["costs"]["DataLoader"] >= 2000
     assert before["operators"].items() <= after["operators"].items()
-    assert after["worker"] == "rank.0"
 
 
 def test_call_stacks_come_back_in_a_mended_trace(traces: dict[str, Any]) -> None:
     assert traces["unmended"]["stacks"] == {}
-    (stack,) = traces["mended"]["stacks"]["aten::mul_"]
+    (stack,) = traces["mended.rank.0"]["stacks"]["aten::mul_"]
     assert "train_under" in stack
 
 
