@@ -355,6 +355,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     model = DualEncoder(VisionTower(), TextTower())
     found = profile_model(model, **SIZES, steps=2, trace_dir=logs, worker_name="model")
     assert found.trace is not None and found.trace.parent == logs
+    assert found.to_dict()["trace"] == str(found.trace)
     script = tmp_path_factory.mktemp("reader") / "reader.py"
     script.write_text(READER)
     command = [sys.executable, str(script), str(logs)]
@@ -418,6 +419,7 @@ def test_a_stack_holds_exactly_the_functions_around_an_operator_in_its_thread() 
     # 0.1 + 0.2 > 0.3 in floats, yet the frame has ended when the operator begins.
     after = event("cpu_op", "after", 0.3, 0.1, tid=3)
     together = event("cpu_op", "together", 200, 5)
+    shorter = event("cpu_op", "shorter", 200, 3)
     elsewhere = event("cpu_op", "elsewhere", 2, 1, tid=2)
     outside = event("cpu_op", "outside", 500, 1)
     frames = [
@@ -426,9 +428,11 @@ def test_a_stack_holds_exactly_the_functions_around_an_operator_in_its_thread() 
         event("python_function", "ended", 0.1, 0.2, tid=3),
         event("python_function", "equal", 200, 5),
     ]
-    mend_trace({"traceEvents": [inside, after, together, elsewhere, outside, *frames]})
-    found = [e.get("args", {}).get("Call stack") for e in (inside, after, together, elsewhere, outside)]
-    assert found == ["inner;main", None, "equal;main", None, None]
+    mend_trace({"traceEvents": [inside, after, shorter, together, elsewhere, outside, *frames]})
+    found = [
+        e.get("args", {}).get("Call stack") for e in (inside, after, together, shorter, elsewhere, outside)
+    ]
+    assert found == ["inner;main", None, "equal;main", "equal;main", None, None]
 
 
 # Files.
