@@ -24,6 +24,7 @@ from zoo_images.config import AugmentationConfig, ImageConfig
 from zoo_images.reading import open_image
 from zoo_images.transform import ImagePreprocessor, crop_box, jitter
 
+# Sizes of pictures are (width, height), as in PIL; frames are (height, width), as in tensors.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 FRAMES = [(224, 224), (32, 32), (75, 75)]
 SIZES = [
@@ -35,7 +36,7 @@ SIZES = [
     (227, 224),
     (32, 35),
     (500, 375),
-]  # width, height
+]
 
 
 def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
