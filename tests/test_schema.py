@@ -1,4 +1,4 @@
-"""The schema of architecture files: valid by its own dialect, kind to every shipped file, strict with mistakes."""
+"""The schema of architecture files: valid by its own dialect, fits every shipped file, refuses mistakes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""JSON Schema of architecture files, so that an editor completes keys and marks mistakes while they are typed.
+"""JSON Schema of architecture files, so that an editor completes keys and marks mistakes as they are typed.
 
-It is written from the config classes of the installed components, so it knows the parts of strangers too. Every
-component appears twice: `whole`, as a file without `extends` needs it, and `partial`, where nothing is required.
-What no schema can say (a patch that divides the image) is left to `zoo validate`.
+It is written from the config classes of the installed components, so it knows the parts of strangers too.
+Every component appears twice: `whole`, as a file without `extends` needs it, and `partial`, where nothing is
+required. What no schema can say (a patch that divides the image) is left to `zoo validate`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NARROWINGS = {"enum", "const", "pattern", "format", "minLength", "maxLength"}
 def architecture_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (draft 2020-12) of an architecture file.
 
-    A component whose config cannot be imported or told as a schema is left out; `$comment` says which and why.
+    A component whose config cannot be imported or told as a schema is left out; `$comment` names it and why.
     """
     definitions: Schema = {}
     left_out: list[str] = []
