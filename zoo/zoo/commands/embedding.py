@@ -28,9 +28,9 @@ def embed_command(
 ) -> None:
     """Write embeddings of images or captions to a file.
 
-    They are float32 and have unit norm. An .npy file holds the rows, and a file .ids.txt beside it their ids,
-    one a line; a .parquet file has columns id and embedding. The id of an image is its path, that of a caption
-    the caption.
+    They are float32 and have unit norm. An .npy file holds the rows, and a file .ids.txt beside it their
+    ids, one a line; a .parquet file has columns id and embedding. The id of an image is its path, that of a
+    caption the caption.
     """
     from zoo.embedding import embed_images, embed_texts, find_images, identity, open_model, read_captions
     from zoo.embedding_files import check_output, writer
