@@ -1,0 +1,118 @@
+"""The program `zoo`: its commands, and what becomes of an error.
+
+torch is imported by the commands that compute, and by no other, so that help and listings come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import zoo
+from zoo.commands import checking, classifying, embedding, listing, measuring, training
+from zoo.commands.output import report
+from zoo_core.errors import ZooError
+
+__all__ = ["app", "main"]
+
+FAILED = 2
+INTERRUPTED = 130
+"""128 and the number of the signal, as shells count; the same for the next."""
+PIPE_CLOSED = 141
+
+
+class _Commands(TyperGroup):
+    """Turns errors into one line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _close_quietly()
+            raise typer.Exit(PIPE_CLOSED) from None
+        except (ZooError, OSError) as error:
+            if os.environ.get("ZOO_DEBUG"):
+                traceback.print_exc()
+            report(str(error))
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        return result
+
+
+app = typer.Typer(
+    name="zoo",
+    cls=_Commands,
+    help="A modular zoo of contrastive image-text models whose every part is a plugin.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help comes in half the time
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zoo {zoo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Hold the options of the program itself; each is done with when its callback returns."""
+
+
+app.command("list")(listing.list_command)
+app.command("info")(listing.info_command)
+app.command("plugins")(listing.plugins_command)
+app.command("validate")(checking.validate_command)
+app.command("schema")(checking.schema_command)
+app.command("classify")(classifying.classify_command)
+app.command("embed")(embedding.embed_command)
+app.command("demo")(training.demo_command)
+app.command("profile")(measuring.profile_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `zoo` and return its exit status: 0, 1 for findings, 2 for errors, 130 where it was interrupted.
+
+    Args:
+        arguments: those of the command line where None.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")  # a file name may be anything
+    try:
+        app(args=arguments, prog_name="zoo")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    else:
+        status = 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # of help, which is printed before a command begins
+        _close_quietly()
+    return status
+
+
+def _close_quietly() -> None:
+    """Send what is still to be written nowhere, or the interpreter would complain about it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.dup2(nowhere, stream.fileno())
+        except (OSError, ValueError):  # no real file: nothing is written at the end either
+            continue

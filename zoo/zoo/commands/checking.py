@@ -1,0 +1,75 @@
+"""`zoo validate` and `zoo schema`: mistakes in architecture files, told before and while they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo.commands.output import show_json
+
+if TYPE_CHECKING:
+    from zoo_core.errors import Problem
+
+__all__ = ["schema_command", "validate_command"]
+
+
+def validate_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Architecture YAML files.")],
+    override: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A change to check with; may be repeated.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check architecture files.
+
+    Each problem is printed as file:line:column: key: message; the exit status is 1 if there is any.
+    """
+    from dataclasses import asdict
+
+    found = {file: _problems(file, override or []) for file in files}
+    if json:
+        show_json(
+            [
+                {"file": str(file), "ok": not problems, "problems": [asdict(one) for one in problems]}
+                for file, problems in found.items()
+            ]
+        )
+    else:
+        for file, problems in found.items():
+            typer.echo("\n".join(map(str, problems)) if problems else f"{file}: ok")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+def schema_command(
+    output: Annotated[Path | None, typer.Option(help="Write the schema to this file.")] = None,
+) -> None:
+    """Print JSON Schema of architecture files."""
+    from zoo.catalog import registry
+    from zoo_core.schema import architecture_schema
+
+    schema = architecture_schema(registry())
+    if output is None:
+        show_json(schema)
+        return
+    from json import dumps
+
+    from zoo.whole_files import replacing
+
+    with replacing(output) as (scratch,):
+        scratch.write_text(dumps(schema, indent=2) + "\n", encoding="utf-8")
+
+
+def _problems(file: Path, overrides: list[str]) -> tuple[Problem, ...]:
+    from zoo.catalog import config
+    from zoo_core.errors import ConfigError, Problem, ZooError
+
+    try:
+        config(file, overrides)
+    except ConfigError as error:
+        return error.problems
+    except ZooError as error:
+        return (Problem(str(error), source=str(file)),)
+    return ()

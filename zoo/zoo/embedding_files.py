@@ -1,0 +1,152 @@
+"""Files of embeddings: rows are written as they come, beside the final name, and renamed at the end.
+
+A file of the final name is therefore always whole, and a million embeddings need no more memory than a batch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.whole_files import replacing
+from zoo_core.errors import InputError, MissingDependencyError, SaveError, one_of
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+__all__ = ["FORMATS", "Writer", "check_output", "ids_file", "writer"]
+
+FORMATS = (".npy", ".parquet")
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that could not be written, before any work is done for it.
+
+    Raises:
+        InputError: its extension stands for no format.
+        MissingDependencyError: the format needs a package that is not installed.
+        SaveError: it is a folder.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: unknown extension '{path.suffix}'; {one_of(FORMATS)}")
+    if path.is_dir():
+        raise SaveError(f"{path} is a folder; name a file")
+    if path.suffix == ".parquet":
+        _pyarrow()
+
+
+class Writer(ABC):
+    """Takes batches of ids and rows; `count` says how many rows there are so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
+        """Append `rows` `[B, D]`, one for each id."""
+        self._write(ids, rows)
+        self.count += len(ids)
+
+    @abstractmethod
+    def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the file."""
+
+
+def ids_file(array: Path) -> Path:
+    """Return where the ids of a `.npy` file stand: `vectors.npy` has `vectors.ids.txt`."""
+    return array.with_suffix(".ids.txt")
+
+
+@contextmanager
+def writer(path: Path, width: int, metadata: dict[str, str]) -> Generator[Writer]:
+    """Open a file of embeddings. It takes its name when the block ends well and it holds a row, not before.
+
+    Args:
+        path: ends in `.npy` (a float32 array `[N, width]`; the ids stand beside it, one a line) or in
+            `.parquet` (columns `id` and `embedding`).
+        width: of an embedding.
+        metadata: stored in a Parquet file.
+
+    Raises:
+        SaveError: it cannot be written; what stood there before still does.
+    """
+    targets = [ids_file(path), path] if path.suffix == ".npy" else [path]
+    with replacing(*targets) as scratch:
+        made = _opened(scratch, width, metadata)
+        try:
+            yield made
+        finally:
+            made.close()
+        if not made.count:
+            for one in scratch:
+                one.unlink()
+
+
+def _opened(scratch: list[Path], width: int, metadata: dict[str, str]) -> Writer:
+    if len(scratch) == 2:
+        return _NpyWriter(scratch[0], scratch[1], width)
+    return _ParquetWriter(scratch[0], width, metadata)
+
+
+class _NpyWriter(Writer):
+    """Rows follow the header as they come; numpy leaves room in it for the final count."""
+
+    def __init__(self, ids: Path, array: Path, width: int) -> None:
+        super().__init__()
+        self._width = width
+        self._array = array.open("wb")
+        self._ids = ids.open("w", encoding="utf-8", newline="\n")
+        self._header()
+
+    def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
+        self._array.write(rows.astype("<f4").tobytes())
+        self._ids.writelines(f"{one}\n" for one in ids)
+
+    def close(self) -> None:
+        self._array.seek(0)
+        self._header()
+        for file in (self._array, self._ids):
+            file.close()
+
+    def _header(self) -> None:
+        from numpy.lib import format as npy
+
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self.count, self._width)}
+        npy.write_array_header_1_0(self._array, header)
+
+
+class _ParquetWriter(Writer):
+    def __init__(self, path: Path, width: int, metadata: dict[str, str]) -> None:
+        super().__init__()
+        arrow, parquet = _pyarrow()
+        self._arrow = arrow
+        self._schema = arrow.schema(
+            [("id", arrow.string()), ("embedding", arrow.list_(arrow.float32(), width))], metadata=metadata
+        )
+        self._file = parquet.ParquetWriter(path, self._schema)
+
+    def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
+        values = self._arrow.FixedSizeListArray.from_arrays(
+            self._arrow.array(rows.reshape(-1)), rows.shape[1]
+        )
+        columns = [self._arrow.array(ids, self._arrow.string()), values]
+        self._file.write_table(self._arrow.Table.from_arrays(columns, schema=self._schema))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise MissingDependencyError(
+            "Parquet files need pyarrow, which is not installed; run: pip install 'clip-zoo[parquet]'"
+        ) from None
