@@ -419,6 +419,6 @@ def test_an_architecture_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch, 
     plugin = Plugin("towers", "acme_yaml", "acme", "1.0", architectures="acme_yaml")
     registry = Registry([*default_registry().plugins, plugin])
     with pytest.raises(
-        BrokenPromiseError, match="architecture 'acme-net' of towers .*: model: unknown model 'clop'"
+        BrokenPromiseError, match=r"architecture 'acme-net' of towers .*: model: unknown model 'clop'"
     ):
         check_plugin("acme", registry)
