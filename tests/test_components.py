@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+
 from zoo_core.config import Config, Size, VisionTowerConfig
 from zoo_core.interfaces import VisionTower
 from zoo_core.plugin import ComponentSpec

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field
+
 from zoo_core.config import Size, VisionTowerConfig
 
 

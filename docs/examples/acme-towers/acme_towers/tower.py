@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from zoo_core.interfaces import LayerGroup, VisionTower
 
 from acme_towers.config import ConvMeanConfig
+from zoo_core.interfaces import LayerGroup, VisionTower
 
 
 class ConvMean(VisionTower):

@@ -1,6 +1,7 @@
 """zoo's own test kit, run over this package."""
 
 import pytest
+
 from zoo_core.testing import check_component, check_plugin
 
 SMALL = [
