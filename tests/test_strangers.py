@@ -1,8 +1,8 @@
 """Packages of strangers: built into wheels, installed beside zoo in a fresh environment, used from there.
 
 The environment sees torch, zoo and the rest through a `.pth` file, so nothing is downloaded. One of the
-packages is `docs/examples/acme-towers`, the example of the tutorial; each of the others is broken in its own way,
-and all are installed at once: whatever works here works in spite of them.
+packages is `docs/examples/acme-towers`, the example of the tutorial; each of the others is broken in its own
+way, and all are installed at once: whatever works here works in spite of them.
 """
 
 from __future__ import annotations
