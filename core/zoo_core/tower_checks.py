@@ -82,6 +82,9 @@ def _check_construction(component: Component, config: TowerConfig, embed_dim: in
     told = config.parameter_count(embed_dim)
     if told is not None and told != count:
         fail(f"{component}: parameter_count() tells {told}, but the tower has {count} parameters")
+    unknown = sorted(bare.no_weight_decay() - {name for name, _ in bare.named_parameters()})
+    if unknown:
+        fail(f"{component}: no_weight_decay() names {unknown}, which are no parameters")
     first, second = (_built_tensors(component, config, embed_dim) for _ in range(2))
     for name, value in first.items():
         if value.is_floating_point() and bool(value.isnan().any()):
