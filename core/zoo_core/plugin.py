@@ -52,6 +52,7 @@ Capability = Literal[
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_REQUIREMENT = re.compile(r"[A-Za-z0-9]+([-_.]+[A-Za-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -68,7 +69,8 @@ class ComponentSpec:
         config: `"module:Class"` of its config, a subclass of the kind's base in `zoo_core.config`. Light: no torch.
         factory: `"module:callable"` that builds it from the config; see `zoo_core.interfaces` for each kind.
         summary: one line for `zoo plugins`.
-        requires: requirement names of packages beyond zoo's own, checked before the part is built.
+        requires: names of distributions beyond zoo's own, such as `("timm",)`, checked before the part is built;
+            versions belong in the plugin's own metadata.
         capabilities: what a tower claims beyond its required methods.
 
     Raises:
@@ -86,20 +88,36 @@ class ComponentSpec:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"component {self.name!r}: unknown kind {self.kind!r}; allowed: {', '.join(KINDS)}")
-        if not _NAME.fullmatch(self.name):
+        if not _matches(_NAME, self.name):
             raise ValueError(f"{self.kind} {self.name!r}: a name is kebab-case, such as 'my-tower'")
         for field in ("config", "factory"):
-            if not _TARGET.fullmatch(getattr(self, field)):
+            if not _matches(_TARGET, getattr(self, field)):
                 raise ValueError(
                     f"{self.kind} '{self.name}': {field} must read 'module:name', found {getattr(self, field)!r}"
                 )
+        for field in ("requires", "capabilities"):
+            found = getattr(self, field)
+            if isinstance(found, str):
+                raise ValueError(
+                    f"{self.kind} '{self.name}': {field} takes several names, found {found!r}; put it in a tuple"
+                )
         object.__setattr__(self, "requires", tuple(self.requires))
         object.__setattr__(self, "capabilities", frozenset(self.capabilities))
+        for requirement in self.requires:
+            if not _matches(_REQUIREMENT, requirement):
+                raise ValueError(
+                    f"{self.kind} '{self.name}': requires holds names of distributions such as 'timm', "
+                    f"found {requirement!r}"
+                )
         unknown = sorted(self.capabilities - set(CAPABILITIES))
         if unknown:
             raise ValueError(
                 f"{self.kind} '{self.name}': unknown capabilities {unknown}; allowed: {', '.join(CAPABILITIES)}"
             )
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 class ZooHooks:
@@ -141,6 +159,7 @@ def call_hooks(module: Any, label: str) -> dict[str, Any]:
         hook name -> the value that the implementation returned.
 
     Raises:
+        TypeError: a hook lacks its marker, or answers nothing; pluggy would pass over both in silence.
         pluggy.PluginValidationError: a hook is misspelt or has a wrong signature.
         Exception: whatever the implementation raised.
     """
@@ -148,5 +167,14 @@ def call_hooks(module: Any, label: str) -> dict[str, Any]:
     manager.add_hookspecs(ZooHooks)
     manager.register(module, name=label)
     manager.check_pending()
-    answers: dict[str, list[Any]] = {name: getattr(manager.hook, name)() for name in hook_names()}
-    return {name: values[0] for name, values in answers.items() if values}
+    answers: dict[str, Any] = {}
+    for name in hook_names():
+        hook: pluggy.HookCaller = getattr(manager.hook, name)
+        if hook.get_hookimpls():
+            values = hook()
+            if not values:
+                raise TypeError(f"{name} returned nothing")
+            answers[name] = values[0]
+        elif hasattr(module, name):
+            raise TypeError(f"{name} lacks its marker; write @hookimpl above it")
+    return answers

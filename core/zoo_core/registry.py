@@ -13,6 +13,7 @@ import importlib.resources
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -47,6 +48,10 @@ class Plugin:
     def label(self) -> str:
         """`name (distribution version)`."""
         return f"{self.name} ({self.distribution} {self.version})"
+
+    def belongs_to(self, distribution: str) -> bool:
+        """Tell whether `distribution` is this plugin's, in any spelling: `acme_towers` is `acme-towers`."""
+        return _normalised(self.distribution) == _normalised(distribution)
 
 
 @dataclass(frozen=True)
@@ -125,14 +130,12 @@ class Registry:
         `ZOO_DISABLE_PLUGINS` (comma-separated entry point names, distributions or `distribution/name`) leaves
         plugins out.
         """
-        disabled = set(filter(None, os.environ.get("ZOO_DISABLE_PLUGINS", "").split(",")))
-        found = sorted(
-            importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: (_origin(entry), entry.name)
-        )
+        disabled = {_normalised(name) for name in os.environ.get("ZOO_DISABLE_PLUGINS", "").split(",")}
         plugins: list[Plugin] = []
-        for entry in found:
+        for entry in sorted(_entry_points(), key=lambda entry: (_origin(entry), entry.name, entry.value)):
             distribution, version = _origin(entry)
-            if disabled & {entry.name, distribution, f"{distribution}/{entry.name}"}:
+            names = (entry.name, distribution, f"{distribution}/{entry.name}")
+            if any(_normalised(name) in disabled for name in names):
                 continue
             plugins.append(_load(entry.name, entry.value, distribution, version))
         return cls(plugins)
@@ -163,24 +166,23 @@ class Registry:
         distribution, _, bare = name.rpartition("/")
         owners = self._components.get((kind, bare), [])
         if distribution:
-            owners = [one for one in owners if one.plugin.distribution == distribution]
+            owners = [one for one in owners if one.plugin.belongs_to(distribution)]
         if len(owners) == 1:
             return owners[0]
         if owners:
-            choices = " or ".join(f"'{one.qualified_name}'" for one in owners)
+            choices = dict.fromkeys(f"'{one.qualified_name}'" for one in owners)
+            fix = f"write {' or '.join(choices)}, or leave" if len(choices) > 1 else "leave"
             raise AmbiguousNameError(
                 f"{kind} '{name}' is claimed by {' and by '.join(one.plugin.label for one in owners)}; "
-                f"write {choices}, or leave one out with ZOO_DISABLE_PLUGINS"
+                f"{fix} one out with ZOO_DISABLE_PLUGINS"
             )
-        raise UnknownNameError(
-            f"unknown {kind} '{name}'{did_you_mean(name, [one.spec.name for one in self.components(kind)])}"
-            + self.quarantine_note()
-        )
+        known = [one.qualified_name if distribution else one.spec.name for one in self.components(kind)]
+        raise UnknownNameError(f"unknown {kind} '{name}'{did_you_mean(name, known)}{self.quarantine_note()}")
 
     def qualified(self, kind: Kind, name: str, owner: str) -> str:
         """Return `name` as the distribution `owner` means it: its own part, where a stranger claims the name too."""
         owners = self._components.get((kind, name), [])
-        own = [one.qualified_name for one in owners if one.plugin.distribution == owner]
+        own = [one.qualified_name for one in owners if one.plugin.belongs_to(owner)]
         return own[0] if own and len(owners) > 1 else name
 
     def export(self, name: str) -> Any:
@@ -231,9 +233,28 @@ def folder(target: str) -> Traversable:
     return importlib.resources.files(package).joinpath(path) if path else importlib.resources.files(package)
 
 
+def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:
+    try:
+        return importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    except Exception:  # one malformed entry_points.txt, of whatever package, spoils the list of all
+        found: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
+        for distribution in importlib.metadata.distributions():
+            with suppress(Exception):
+                for entry in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
+                    found.setdefault((_normalised(_origin(entry)[0]), entry.name), entry)
+        return found.values()
+
+
 def _origin(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    distribution = entry.dist
-    return (distribution.name, distribution.version) if distribution is not None else ("unknown", "0")
+    """Return distribution and version; metadata that was half removed has neither."""
+    name: str | None = entry.dist.name if entry.dist is not None else None
+    version: str | None = entry.dist.version if entry.dist is not None else None
+    return name or "unknown", version or "0"
+
+
+def _normalised(distribution: str) -> str:
+    """Return the one spelling of a distribution's name that packaging tools compare (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
 def _load(name: str, target: str, distribution: str, version: str) -> Plugin:

@@ -1,0 +1,1 @@
+"""A convolutional vision tower for zoo."""
