@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import open_clip
@@ -48,9 +47,8 @@ def same(ours: Any, theirs: Any) -> None:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
-    with torch.inference_mode():
-        yield small_pair(request.param)
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return small_pair(request.param)
 
 
 @pytest.fixture(scope="module", params=[CLIP, CustomTextCLIP], ids=["CLIP", "CustomTextCLIP"])
