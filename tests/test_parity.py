@@ -14,6 +14,7 @@ import open_clip
 import pytest
 import torch
 from peer import (
+    LAYERS,
     captions,
     gradients,
     images,
@@ -22,7 +23,6 @@ from peer import (
     published,
     randomized,
     small_pair,
-    small_peer_config,
     tiny_arguments,
 )
 from torch import nn
@@ -39,6 +39,10 @@ PEER_ONLY = {
     "vision_cfg": {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
 }
+
+
+MODES = (torch.enable_grad, torch.inference_mode)
+"""The peer takes other kernels for images where no gradient is asked for; users do both."""
 
 
 def same(ours: Any, theirs: Any) -> None:
@@ -141,31 +145,39 @@ def test_our_state_dict_loads_into_the_peer_and_theirs_into_ours(pair: tuple[Any
 def test_image_features_are_the_peers(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
     image = images(ours)
-    same(ours.encode_image(image), theirs.encode_image(image))
-    same(ours.encode_image(image, normalize=True), theirs.encode_image(image, normalize=True))
+    for mode in MODES:
+        with mode():
+            same(ours.encode_image(image), theirs.encode_image(image))
+            same(ours.encode_image(image, normalize=True), theirs.encode_image(image, normalize=True))
 
 
 def test_text_features_are_the_peers(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
     text = captions(ours)
-    same(ours.encode_text(text), theirs.encode_text(text))
-    same(ours.encode_text(text, normalize=True), theirs.encode_text(text, normalize=True))
+    for mode in MODES:
+        with mode():
+            same(ours.encode_text(text), theirs.encode_text(text))
+            same(ours.encode_text(text, normalize=True), theirs.encode_text(text, normalize=True))
 
 
 def test_forward_and_logits_are_the_peers(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
     image, text = images(ours, 3), captions(ours, 4)
-    same(ours(image, text), theirs(image, text))
-    same(ours.get_logits(image, text), theirs.get_logits(image, text))
+    for mode in MODES:
+        with mode():
+            same(ours(image, text), theirs(image, text))
+            same(ours.get_logits(image, text), theirs.get_logits(image, text))
 
 
 def test_every_block_of_both_towers_gives_what_the_peers_gives(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
     image, text = images(ours), captions(ours)
     options: dict[str, Any] = {"image_output_extra_tokens": True, "normalize": False}
-    found = ours.forward_intermediates(image, text, **options)
-    assert len(found["image_intermediates"]) == len(found["text_intermediates"]) == len(ours.visual.transformer.resblocks)
-    same(found, theirs.forward_intermediates(image, text, **options))
+    for mode in MODES:
+        with mode():
+            found = ours.forward_intermediates(image, text, **options)
+            assert len(found["image_intermediates"]) == len(found["text_intermediates"]) == LAYERS
+            same(found, theirs.forward_intermediates(image, text, **options))
 
 
 def test_the_activation_is_felt() -> None:
