@@ -1,0 +1,361 @@
+"""Our models against open_clip 3.3.0: the same weights give the same numbers, in every architecture that both offer.
+
+Weights are shared through state dicts, loaded strictly in both directions. The default run takes scaled-down twins
+(see `peer.py`); `--slow` takes the full sizes, with one copy of the weights for both sides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from peer import (
+    LAYERS,
+    captions,
+    gradients,
+    images,
+    peer_config,
+    peer_names,
+    published,
+    randomized,
+    small_pair,
+    tiny_arguments,
+)
+from torch import nn
+
+import zoo
+from zoo import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+
+NAMES = sorted(peer_names())
+TOLERANCE = 1e-5
+IN_MEMORY = 12_000_000_000 // 4
+"""Parameters in float32 that a test may hold; larger architectures are cut to their first blocks."""
+
+PEER_ONLY = {
+    "vision_cfg": {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value"},
+    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
+}
+
+
+MODES = (torch.enable_grad, torch.inference_mode)
+"""The peer takes other kernels for images where no gradient is asked for; users do both."""
+
+
+def same(ours: Any, theirs: Any) -> None:
+    """Hold numbers, or nests of lists and dicts of them, to the tolerance; every element, absolutely."""
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return small_pair(request.param)
+
+
+@pytest.fixture(scope="module", params=[CLIP, CustomTextCLIP], ids=["CLIP", "CustomTextCLIP"])
+def tiny(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """Return twins of each class, with a logit bias and LayerScale."""
+    return tiny_pair(request.param, init_logit_bias=-3.0)
+
+
+def tiny_pair(kind: type[nn.Module], **changes: Any) -> tuple[Any, Any]:
+    arguments = tiny_arguments(**changes)
+    arguments["vision_cfg"]["ls_init_value"] = arguments["text_cfg"]["ls_init_value"] = 0.1
+    theirs = randomized(getattr(open_clip, kind.__name__)(**arguments)).eval()
+    ours = kind(**arguments).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+# Architectures
+
+
+def test_all_of_the_peers_plain_vision_transformers_are_offered() -> None:
+    plain = {
+        name
+        for name in open_clip.list_models()
+        if (config := open_clip.get_model_config(name)) is not None
+        and set(config) <= {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+        and set(config["vision_cfg"]) <= PEER_ONLY["vision_cfg"]
+        and set(config["text_cfg"]) <= PEER_ONLY["text_cfg"]
+        and isinstance(config["vision_cfg"]["layers"], int)
+    }
+    assert plain == set(peer_names().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_config_holds_the_peers_value_in_every_field(name: str) -> None:
+    config: Any = zoo.config(name)
+    theirs = peer_config(name)
+    activation = "quick_gelu" if theirs.pop("quick_gelu", False) else "gelu"
+    assert config.embed_dim == theirs.pop("embed_dim")
+    for key, ours, defaults in (
+        ("vision_cfg", config.vision, open_clip.CLIPVisionCfg),
+        ("text_cfg", config.text, open_clip.CLIPTextCfg),
+    ):
+        given = theirs.pop(key)
+        expected = dataclasses.asdict(defaults(**given))
+        assert set(given) <= PEER_ONLY[key], "a field that our config does not know"
+        for field in ("image_size", "patch_size"):
+            if field in expected:
+                expected[field] = (expected[field],) * 2
+        assert {field: getattr(ours, field) for field in PEER_ONLY[key]} == {
+            field: expected[field] for field in PEER_ONLY[key]
+        }
+        assert ours.activation == activation
+        assert ours.norm_eps == 1e-5
+    assert config.text.pool_type == open_clip.CLIPTextCfg().pool_type
+    assert not theirs, "a key of the peer's JSON that nothing here looked at"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_have_the_peers_names_shapes_and_number(name: str) -> None:
+    config: Any = zoo.config(name)
+    ours = on_meta(config)
+    with torch.device("meta"):
+        theirs = open_clip.CLIP(**peer_config(name))
+    assert shapes(ours) == shapes(theirs)
+    count = sum(parameter.numel() for parameter in theirs.parameters())
+    assert config.parameter_count() == count == sum(parameter.numel() for parameter in ours.parameters())
+
+
+def on_meta(config: Any) -> Any:
+    with torch.device("meta"):
+        return CLIP(config.embed_dim, config.vision, config.text).eval()
+
+
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in model.state_dict().items()}
+
+
+# Scaled-down twins
+
+
+def test_our_state_dict_loads_into_the_peer_and_theirs_into_ours(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    assert ours.load_state_dict(theirs.state_dict()) == theirs.load_state_dict(ours.state_dict())
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+
+
+def test_image_features_are_the_peers(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    image = images(ours)
+    for mode in MODES:
+        with mode():
+            same(ours.encode_image(image), theirs.encode_image(image))
+            same(ours.encode_image(image, normalize=True), theirs.encode_image(image, normalize=True))
+
+
+def test_text_features_are_the_peers(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    text = captions(ours)
+    for mode in MODES:
+        with mode():
+            same(ours.encode_text(text), theirs.encode_text(text))
+            same(ours.encode_text(text, normalize=True), theirs.encode_text(text, normalize=True))
+
+
+def test_forward_and_logits_are_the_peers(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    image, text = images(ours, 3), captions(ours, 4)
+    for mode in MODES:
+        with mode():
+            same(ours(image, text), theirs(image, text))
+            same(ours.get_logits(image, text), theirs.get_logits(image, text))
+
+
+def test_every_block_of_both_towers_gives_what_the_peers_gives(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    image, text = images(ours), captions(ours)
+    options: dict[str, Any] = {"image_output_extra_tokens": True, "normalize": False}
+    for mode in MODES:
+        with mode():
+            found = ours.forward_intermediates(image, text, **options)
+            assert len(found["image_intermediates"]) == len(found["text_intermediates"]) == LAYERS
+            same(found, theirs.forward_intermediates(image, text, **options))
+
+
+def test_the_activation_is_felt() -> None:
+    """The tolerance tells the activations apart, so that a twin with the wrong one would not pass."""
+    ours, theirs = small_pair("vit-b32")
+    wrong, _ = small_pair("vit-b32", "vision.activation=quick_gelu", "text.activation=quick_gelu")
+    image, text = images(ours), captions(ours)
+    with torch.inference_mode():
+        assert (wrong.encode_image(image) - theirs.encode_image(image)).abs().max() > 100 * TOLERANCE
+        assert (wrong.encode_text(text) - theirs.encode_text(text)).abs().max() > 100 * TOLERANCE
+
+
+# Every option of forward, in both classes
+
+
+def test_forward_takes_either_input_alone(tiny: tuple[Any, Any]) -> None:
+    ours, theirs = tiny
+    image, text = images(ours), captions(ours)
+    for arguments in ((image, None), (None, text), (image, text)):
+        for output_dict in (False, True):
+            ours.output_dict = theirs.output_dict = output_dict
+            found, expected = ours(*arguments), theirs(*arguments)
+            assert type(found) is type(expected)
+            if output_dict:
+                assert list(found) == list(expected)
+                found, expected = tuple(found.values()), tuple(expected.values())
+            assert len(found) == len(expected) == 4
+            for one, other in zip(found, expected, strict=True):
+                assert (one is None) == (other is None)
+                if other is not None:
+                    same(one, other)
+    ours.output_dict = theirs.output_dict = False
+
+
+def test_intermediates_agree_under_every_combination_of_options(tiny: tuple[Any, Any]) -> None:
+    ours, theirs = tiny
+    image, text = images(ours), captions(ours)
+    switches = (
+        "normalize",
+        "normalize_intermediates",
+        "intermediates_only",
+        "image_output_extra_tokens",
+        "text_output_extra_tokens",
+        "output_logits",
+        "output_logit_scale_bias",
+    )
+    for fmt, *values in itertools.product(("NCHW", "NLC"), *[(False, True)] * len(switches)):
+        options = dict(zip(switches, values, strict=True))
+        found = ours.forward_intermediates(image, text, image_output_fmt=fmt, **options)
+        expected = theirs.forward_intermediates(image, text, image_output_fmt=fmt, **options)
+        if not options["normalize"]:  # logits of raw features near 100: an ulp there is the tolerance of all others
+            for key in ("image_logits", "text_logits"):
+                if key in expected:
+                    torch.testing.assert_close(found.pop(key), expected.pop(key), rtol=1e-6, atol=TOLERANCE)
+        same(found, expected)
+
+
+INDICES = (None, 1, 2, 3, [0], [0, 2], [2, 0], (1, 1), [-1], [-3, -1], [-1, 0])
+
+
+@pytest.mark.parametrize("indices", INDICES, ids=repr)
+def test_indices_pick_the_peers_blocks(tiny: tuple[Any, Any], indices: Any) -> None:
+    ours, theirs = tiny
+    image, text = images(ours), captions(ours)
+    for only, early in ((False, False), (True, False), (True, True)):
+        options: dict[str, Any] = {
+            "image_indices": indices,
+            "text_indices": indices,
+            "intermediates_only": only,
+            "stop_early": early,
+        }
+        same(ours.forward_intermediates(image, text, **options), theirs.forward_intermediates(image, text, **options))
+
+
+def test_intermediates_take_either_input_alone(tiny: tuple[Any, Any]) -> None:
+    ours, theirs = tiny
+    for arguments in ({"image": images(ours)}, {"text": captions(ours)}):
+        same(ours.forward_intermediates(**arguments), theirs.forward_intermediates(**arguments))
+
+
+def test_stopping_early_never_changes_a_feature(tiny: tuple[Any, Any]) -> None:
+    """The peer's image features come from the last wanted block here, which is no feature; ours stay what they are."""
+    ours, _ = tiny
+    image, text = images(ours), captions(ours)
+    options: dict[str, Any] = {"image_indices": [0], "text_indices": [0], "normalize": False}
+    found = ours.forward_intermediates(image, text, stop_early=True, **options)
+    assert torch.equal(found["image_features"], ours.encode_image(image))
+    assert torch.equal(found["text_features"], ours.encode_text(text))
+
+
+# Training
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize("kind", [CLIP, CustomTextCLIP], ids=["CLIP", "CustomTextCLIP"])
+def test_one_backward_gives_the_peers_gradients(kind: type[nn.Module], checkpointing: bool) -> None:
+    ours, theirs = tiny_pair(kind)
+    ours.set_grad_checkpointing(checkpointing)
+    image, text = images(ours, 4), captions(ours, 4)
+    mine = ClipLoss()(*ours.train()(image, text))
+    other = open_clip.ClipLoss()(*theirs.train()(image, text))
+    same(mine, other)
+    mine.backward()
+    other.backward()
+    assert gradients(ours).keys() == gradients(theirs).keys()
+    assert all(gradient is not None and gradient.any() for gradient in gradients(ours).values())
+    same(gradients(ours), gradients(theirs))
+
+
+@pytest.mark.parametrize("unlocked", range(6))
+def test_locked_towers_train_the_parameters_that_the_peers_train(tiny: tuple[Any, Any], unlocked: int) -> None:
+    ours, theirs = tiny
+    try:
+        for model in (ours, theirs):
+            model.lock_image_tower(unlocked_groups=unlocked)
+            model.lock_text_tower(unlocked)
+        mine = {name: parameter.requires_grad for name, parameter in published(ours).items()}
+        assert mine == {name: parameter.requires_grad for name, parameter in published(theirs).items()}
+    finally:
+        ours.requires_grad_(True)
+        theirs.requires_grad_(True)
+
+
+# The two programs that users write
+
+
+def test_the_published_program_runs_as_it_stands() -> None:
+    vision_cfg = CLIPVisionCfg(layers=12, width=768, patch_size=16, image_size=224)
+    text_cfg = CLIPTextCfg(context_length=77, vocab_size=49408, width=512, heads=8, layers=12)
+    model = CLIP(embed_dim=512, vision_cfg=vision_cfg, text_cfg=text_cfg, output_dict=True)
+    output = model(torch.randn(4, 3, 224, 224), torch.randint(0, 49408, (4, 77)))
+    similarity = (output["image_features"] @ output["text_features"].T) * output["logit_scale"]
+    assert similarity.shape == (4, 4)
+    assert output["image_features"].shape == output["text_features"].shape == (4, 512)
+    assert similarity.isfinite().all()
+    assert similarity.abs().max() <= output["logit_scale"] * 1.0001
+    torch.testing.assert_close(output["logit_scale"].item(), 1 / 0.07)
+
+
+def test_locked_image_training_moves_the_text_tower_and_nothing_of_the_image_tower() -> None:
+    model: Any = CLIP(**tiny_arguments(output_dict=True)).train()
+    model.lock_image_tower(unlocked_groups=0, freeze_bn_stats=True)
+    model.set_grad_checkpointing(enable=True)
+    before = {name: parameter.detach().clone() for name, parameter in published(model).items()}
+    optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
+    output = model(images(model, 4), captions(model, 4))
+    zoo.loss("contrastive")(output["image_features"], output["text_features"], output["logit_scale"]).backward()
+    optimizer.step()
+    for name, parameter in published(model).items():
+        assert torch.equal(parameter, before[name]) == name.startswith("visual."), name
+
+
+# Full size
+
+
+def cut_to_fit(name: str) -> tuple[int, int] | None:
+    """Return how many blocks of each tower fit in memory; None where the whole model does."""
+    config: Any = zoo.config(name)
+    return None if (config.parameter_count() or 0) <= IN_MEMORY else (12, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, id=f"{name}-first-12-blocks" if cut_to_fit(name) else name) for name in NAMES]
+)
+def test_the_full_size_gives_the_peers_features(name: str) -> None:
+    theirs_config, overrides = peer_config(name), []
+    if layers := cut_to_fit(name):
+        for tower, count in zip(("vision", "text"), layers, strict=True):
+            theirs_config[f"{tower}_cfg"]["layers"] = count
+            overrides.append(f"{tower}.layers={count}")
+    theirs: Any = open_clip.CLIP(**theirs_config).eval()
+    ours = on_meta(zoo.config(name, overrides))
+    ours.load_state_dict(theirs.state_dict(), assign=True)  # one copy of the weights for both
+    image, text = images(ours, 1), captions(ours, 2)
+    with torch.inference_mode():
+        same(ours.encode_image(image), theirs.encode_image(image))
+        same(ours.encode_text(text), theirs.encode_text(text))
+        same(ours.get_logits(image, text), theirs.get_logits(image, text))
+
+
