@@ -108,6 +108,18 @@ def test_a_small_number_in_scientific_notation_is_a_number(write: Write) -> None
     assert zoo.config(write("extends: vit-b16\nvision: {ls_init_value: 1e-4}\n")).vision.ls_init_value == 1e-4
 
 
+@pytest.mark.parametrize("text", ["no", "off", "y", "2026-01-02", "1_000", "0o17", "1:30"])
+def test_a_scalar_that_only_older_yaml_converts_is_a_string(text: str, write: Write) -> None:
+    assert zoo.config(write(f"extends: vit-b16\ndescription: {text}\n")).description == text
+    assert zoo.config("vit-b16", [f"description={text}"]).description == text
+
+
+def test_a_changed_file_is_read_again(write: Write) -> None:
+    path = write("extends: vit-b16\nvision: {layers: 2}\n")
+    assert zoo.config(path).vision.layers == 2
+    assert zoo.config(write("extends: vit-b16\nvision: {layers: 11}\n")).vision.layers == 11
+
+
 def test_a_mapping_may_extend_and_is_left_alone() -> None:
     mine = {"extends": "vit-b16", "vision": {"layers": 1}}
     before = copy.deepcopy(mine)
@@ -157,8 +169,11 @@ BAD_FILES = {
     "deep": ("a: " + "[" * 20_000, "is nested deeper than 32 levels"),
     "many values": ("a: [" + "1," * 10_001 + "]", "has more than 10,000 values"),
     "key that is a number": ("1: x\n", ":1:1: keys are strings; quote '1'"),
-    "key that is a truth value": ("no: x\n", "keys are strings; quote 'no'"),
-    "Norway": ("extends: vit-b16\ndescription: no\n", ":2:1: description: expected a string, found False"),
+    "key that is a truth value": ("true: x\n", "keys are strings; quote 'true'"),
+    "endless number": ("a: " + "9" * 5000, "is not YAML: "),
+    "yes for true": ("extends: vit-b16\nnonscalar_logit_scale: yes\n", ":2:1: nonscalar_logit_scale: expected true or false, found 'yes'"),
+    "number with a leading zero": ("extends: vit-b16\nembed_dim: 0512\n", ":2:1: embed_dim: expected a whole number, found '0512'"),
+    "time for a number": ("extends: vit-b16\nembed_dim: 12:30:00\n", ":2:1: embed_dim: expected a whole number, found '12:30:00'"),
     "no model": ("embed_dim: 3\n", ":1:1: model: required key is missing; allowed: "),
     "unknown model": ("model: clipp\n", ":1:1: model: unknown model 'clipp', did you mean 'clip'?"),
     "missing value": ("extends: vit-b16\nembed_dim: ???\n", ":2:1: embed_dim: a value is missing ('???')"),

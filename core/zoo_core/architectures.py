@@ -31,7 +31,7 @@ from zoo_core.errors import (
 )
 from zoo_core.plugin import Kind
 from zoo_core.registry import Plugin, Registry, folder, squash
-from zoo_core.yaml_files import Document, KeyPath, Mark, read_document
+from zoo_core.yaml_files import Document, KeyPath, Mark, read_document, read_value
 
 __all__ = ["Architectures", "Entry"]
 
@@ -65,6 +65,7 @@ class Architectures:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self._documents: dict[Path, tuple[tuple[int, int, int], Document]] = {}
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -146,10 +147,22 @@ class Architectures:
                     yield Entry(path.stem, path, plugin, aliases.get(path.stem, ()))
 
     def _read(self, path: Path, below: tuple[Path, ...], owner: str | None = None) -> Document:
-        document = read_document(path)
+        document = self._fresh(path)
         if owner is not None:
             _qualify(document.data, self.registry, owner)
         return self._extended(document, path, (*below, path.resolve()))
+
+    def _fresh(self, path: Path) -> Document:
+        """Return what a file holds now; a file that did not change is read once, since many extend the same few."""
+        try:
+            info = path.stat()
+        except OSError:
+            return read_document(path)
+        stamp = info.st_mtime_ns, info.st_size, info.st_ino
+        if self._documents.get(path, (None, None))[0] != stamp:
+            self._documents[path] = stamp, read_document(path)
+        _, document = self._documents[path]
+        return Document(copy.deepcopy(document.data), dict(document.marks))
 
     def _extended(self, document: Document, path: Path, below: tuple[Path, ...]) -> Document:
         """Lay a document over the one that it extends."""
@@ -267,18 +280,19 @@ def _names_another(base: Any, over: Any) -> bool:
 
 def _parse_override(override: str) -> Document:
     """Turn `"vision.layers=2"` into a document of one value."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     mark = Mark(f"override '{override}'")
-    key, equals, _ = override.partition("=")
+    key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise ConfigError(mark.problem("expected key.path=value, such as vision.layers=2"))
     try:
-        data = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(mark.problem(f"cannot be read: {str(error).splitlines()[0]}")) from None
-    return Document(cast("dict[str, Any]", data), {tuple(key.split(".")): mark})
+        data = read_value(text)
+    except ValueError as error:
+        raise ConfigError(mark.problem(str(error), key)) from None
+    *sections, last = key.split(".")
+    data = {last: data}
+    for section in reversed(sections):
+        data = {section: data}
+    return Document(data, {(*sections, last): mark})
 
 
 def _resolve(document: Document) -> Iterator[Problem]:

@@ -1,23 +1,24 @@
 """Reading a YAML file so that every value knows its line, and so that no file can hurt.
 
-Positions come from PyYAML's nodes, values from OmegaConf's own YAML loader (which, unlike PyYAML's, reads `1e-3` as
-a number). Aliases, merge keys, tags and duplicate keys are refused: `extends` and `${key}` do what they are for.
+Values are those of YAML 1.2's core schema: `no` and `on` are strings, `1e-3` is a number, a date is a string. Aliases,
+merge keys, tags and duplicate keys are refused: `extends` and `${key}` do what they are for.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import yaml
 
 from zoo_core.errors import ConfigError, Problem
 
-__all__ = ["Document", "KeyPath", "Mark", "read_document"]
+__all__ = ["Document", "KeyPath", "Mark", "read_document", "read_value"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -25,11 +26,28 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 10_000
 
-_YAML: Any = yaml  # its stubs leave the functions untyped
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN_TAGS = {
-    f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
-}
+_YAML: Any = yaml  # its stubs leave functions and loaders untyped
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
+
+
+class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """PyYAML's safe loader (libyaml's where it is there) with the scalars of YAML 1.2."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+_Loader: Any = _SafeLoader
+_FLOAT = (
+    r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), list(_first))
 
 
 @dataclass(frozen=True)
@@ -69,16 +87,35 @@ def read_document(path: Path) -> Document:
     """
     source = str(path)
     text = _read_text(path)
-    node = _compose(text, source)
-    if node is None:
-        raise ConfigError(Problem("the file is empty; expected a mapping of keys", source=source))
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(Problem("expected a mapping of keys at the top level", source=source, line=1, column=1))
+    _check_events(text, source)
     marks: dict[KeyPath, Mark] = {(): Mark(source, 1, 1)}
-    found = list(_walk(node, (), source, marks))
-    if found:
-        raise ConfigError(found)
-    return Document(_values(text, source), marks)
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise ConfigError(Problem("the file is empty; expected a mapping of keys", source=source))
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(Problem("expected a mapping of keys at the top level", source=source, line=1, column=1))
+        found = list(_walk(node, (), source, marks))
+        if found:
+            raise ConfigError(found)
+        return Document(loader.construct_document(node), marks)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _not_yaml(error, source) from None
+    finally:
+        loader.dispose()
+
+
+def read_value(text: str) -> Any:
+    """Return the value that `text` has in a YAML file.
+
+    Raises:
+        ValueError: it is no YAML; the reason is named.
+    """
+    try:
+        return _YAML.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(str(_not_yaml(error, ""))) from None
 
 
 def _read_text(path: Path) -> str:
@@ -105,33 +142,33 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _compose(text: str, source: str) -> yaml.Node | None:
-    """Check the events of the parser, which does not recurse, before anything that does."""
+def _check_events(text: str, source: str) -> None:
+    """Look at the events of the parser, which does not recurse, before anything that does."""
     depth = nodes = 0
     try:
-        for event in _YAML.parse(text, Loader=_LOADER):
-            mark = event.start_mark
-            where = Mark(source, mark.line + 1, mark.column + 1)
+        for event in _YAML.parse(text, Loader=_Loader):
+            where = Mark(source, event.start_mark.line + 1, event.start_mark.column + 1)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            nodes += isinstance(event, yaml.NodeEvent)
             if isinstance(event, yaml.AliasEvent):
                 raise ConfigError(where.problem(f"aliases (*{event.anchor}) are not supported; write ${{key}} instead"))
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            nodes += isinstance(event, yaml.NodeEvent)
             if depth > MAX_DEPTH:
                 raise ConfigError(where.problem(f"is nested deeper than {MAX_DEPTH} levels"))
             if nodes > MAX_NODES:
                 raise ConfigError(where.problem(f"has more than {MAX_NODES:,} values"))
-        return _YAML.compose(text, Loader=_LOADER)
-    except yaml.MarkedYAMLError as error:
+    except yaml.YAMLError as error:
+        raise _not_yaml(error, source) from None
+
+
+def _not_yaml(error: Exception, source: str) -> ConfigError:
+    """Return PyYAML's error, or a number that Python cannot hold, as a problem with a place."""
+    if isinstance(error, ConfigError):
+        return error
+    if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-        raise ConfigError(
-            Mark(source, line, column).problem(f"is not YAML: {error.problem or error.context}")
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(Problem(f"is not YAML: {' '.join(str(error).split())}", source=source)) from None
+        return ConfigError(Mark(source, line, column).problem(f"is not YAML: {error.problem or error.context}"))
+    return ConfigError(Problem(f"is not YAML: {' '.join(str(error).split())}", source=source))
 
 
 def _walk(node: yaml.Node, path: KeyPath, source: str, marks: dict[KeyPath, Mark]) -> Iterator[Problem]:
@@ -174,13 +211,3 @@ def _walk_entry(
 def _mark(node: yaml.Node, source: str) -> Mark:
     start = node.start_mark
     return Mark(source, start.line + 1, start.column + 1) if start is not None else Mark(source)
-
-
-def _values(text: str, source: str) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(text), resolve=False))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(Problem(f"cannot be read: {str(error).splitlines()[0]}", source=source)) from None
