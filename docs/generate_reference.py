@@ -23,9 +23,9 @@ component's own config then decides which other keys there are. One more key bel
 
 | key | what it does |
 |---|---|
-| `extends` | name of an architecture, or a `.yaml` file beside this one, whose keys are taken over; sections are merged key by key, and a section that names another component starts empty |
+| `extends` | name of an architecture, or a `.yaml` file beside this one, whose keys are taken over |
 
-A whole value may be `${other.key}`, which stands for the value of that key.
+Sections are merged key by key; a section that names another component starts empty. A whole value may also be `${other.key}`, which stands for the value of that key.
 """
 
 HEADINGS = {

@@ -216,8 +216,7 @@ class Capable(Plain):
     def __init__(self, config: VisionTowerConfig, *, embed_dim: int) -> None:
         super().__init__(config, embed_dim=embed_dim)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 6, 1))
-            for before in (3, 6)
+            nn.Sequential(nn.Conv2d(before, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 6, 1)) for before in (3, 6)
         )
 
     def maps(self, image: Tensor) -> list[Tensor]:

@@ -12,9 +12,9 @@ from typing import Any
 import open_clip
 import torch
 from torch import Tensor, nn
-from zoo.catalog import architectures
 
 import zoo
+from zoo.catalog import architectures
 
 torch.set_num_threads(1)  # threads of a tiny model only wait for each other: 30 times slower on a busy machine
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import open_clip
 import pytest
 import yaml
-import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import zoo
 from test_configs import TINY
 from zoo.catalog import architectures
 from zoo_core.errors import ConfigError, UnknownNameError

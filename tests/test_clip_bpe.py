@@ -90,9 +90,7 @@ def test_ids_equal_the_peers_on_a_sample_of_every_family_of_texts(family: str) -
 
 @pytest.mark.parametrize("cleaning", ["whitespace", "canonicalize"])
 def test_ids_equal_the_peers_in_the_other_cleanings(cleaning: Cleaning) -> None:
-    assert_equal_to_the_peer(
-        [text for texts in families(seed=1, share=0.02).values() for text in texts], cleaning
-    )
+    assert_equal_to_the_peer([text for texts in families(seed=1, share=0.02).values() for text in texts], cleaning)
 
 
 def test_ids_equal_the_peers_around_a_sample_of_code_points() -> None:
@@ -144,9 +142,7 @@ def test_words_of_vocabulary_pieces_are_encoded_as_the_peer_does() -> None:
     rng = random.Random(0)
     pieces = [piece for piece in map("".join, file_of_merges()) if piece.isascii() and piece.isalpha()]
     words = ["".join(rng.choices(pieces, k=rng.randint(2, 8))) for _ in range(1_500)]
-    assert_equal_to_the_peer(
-        words + ["".join(rng.choices("aeiouhst", k=rng.randint(5, 60))) for _ in range(500)]
-    )
+    assert_equal_to_the_peer(words + ["".join(rng.choices("aeiouhst", k=rng.randint(5, 60))) for _ in range(500)])
 
 
 @pytest.mark.parametrize("alphabet", ["ab", "aeiouhst", string.ascii_lowercase, "犬가é"])
@@ -298,11 +294,7 @@ def test_decode_refuses_what_is_no_id(ids: Sequence[int], message: str) -> None:
 
 
 def test_tokenizers_of_one_size_share_their_merges() -> None:
-    merges = {
-        id(ours(cleaning, special=special)._chunks.merges)
-        for cleaning in CLEANINGS
-        for special in (True, False)
-    }
+    merges = {id(ours(cleaning, special=special)._chunks.merges) for cleaning in CLEANINGS for special in (True, False)}
     assert len(merges) == 1
     assert ours(vocab_size=SMALL)._chunks.merges is not ours()._chunks.merges
 

@@ -488,9 +488,7 @@ def test_classify_prints_a_table_with_the_likeliest_first(run: Run, tiny: Path, 
     assert sum(shares) == pytest.approx(100, abs=0.2)
 
 
-def test_an_unreadable_image_is_named_after_the_others_were_done(
-    run: Run, tiny: Path, pictures: Path
-) -> None:
+def test_an_unreadable_image_is_named_after_the_others_were_done(run: Run, tiny: Path, pictures: Path) -> None:
     images = [pictures / "notes.txt", pictures / "b.png", pictures / "none.png", pictures / "sub" / "c.png"]
     status, out, err = run("classify", *images, "--labels", "cat,dog", "--model", tiny)
     assert status == 1
@@ -550,10 +548,7 @@ def test_the_default_model_is_the_one_that_ships_with_weights(
     monkeypatch.setattr("zoo.embedding.open_model", open_model)
     assert run("classify", pictures / "b.png", "--labels", "a,b")[0] == 0
     assert run("classify", pictures / "b.png", "--labels", "a,b", "--pretrained", "other")[0] == 0
-    assert (
-        run("classify", pictures / "b.png", "--labels", "a,b", "--model", "vit-b16", "--pretrained", "x")[0]
-        == 0
-    )
+    assert run("classify", pictures / "b.png", "--labels", "a,b", "--model", "vit-b16", "--pretrained", "x")[0] == 0
     assert asked == [("digits-tiny", "demo"), ("digits-tiny", "other"), ("vit-b16", "x")]
 
 
@@ -592,14 +587,10 @@ def test_embed_keeps_the_order_of_files_and_takes_each_once(
     named = [pictures / "sub" / "c.png", pictures / "b.png", pictures / "sub" / "c.png", pictures / "sub"]
     assert run("embed", *named, "--out", tmp_path / "x.npy", "--model", tiny)[0] == 0
     assert ids(tmp_path / "x.ids.txt") == [str(named[0]), str(named[1])]
-    np.testing.assert_allclose(
-        np.load(tmp_path / "x.npy"), reference(tiny, [str(one) for one in named[:2]]), atol=2e-6
-    )
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), reference(tiny, [str(one) for one in named[:2]]), atol=2e-6)
 
 
-def test_embed_writes_parquet_that_knows_its_model(
-    run: Run, tiny: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_embed_writes_parquet_that_knows_its_model(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "vectors.parquet"
     assert run("embed", pictures, "--out", out, "--model", tiny, "--batch-size", 3)[0] == 0
@@ -610,9 +601,7 @@ def test_embed_writes_parquet_that_knows_its_model(
     ] or [str(field.type) for field in table.schema] == ["string", "fixed_size_list<item: float>[16]"]
     assert table.column_names == ["id", "embedding"]
     found = table.column("id").to_pylist()
-    np.testing.assert_allclose(
-        np.array(table.column("embedding").to_pylist()), reference(tiny, found), atol=2e-6
-    )
+    np.testing.assert_allclose(np.array(table.column("embedding").to_pylist()), reference(tiny, found), atol=2e-6)
     metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     assert metadata["zoo.model"] == str(tiny)
     assert zoo.config(json.loads(metadata["zoo.config"])) == zoo.load(tiny).config
@@ -636,9 +625,7 @@ def test_embed_reads_captions_one_a_line(run: Run, tiny: Path, tmp_path: Path) -
     assert run("embed", "--text", tmp_path / "captions.txt", "--out", out, "--model", tiny)[0] == 0
     assert ids(tmp_path / "x.ids.txt") == ["a dog", "zwei Hünde", "a dog"]
     with torch.no_grad():
-        expected = torch.nn.functional.normalize(
-            zoo.load(tiny).encode_text(["a dog", "zwei Hünde", "a dog"]).double()
-        )
+        expected = torch.nn.functional.normalize(zoo.load(tiny).encode_text(["a dog", "zwei Hünde", "a dog"]).double())
     np.testing.assert_allclose(np.load(out), expected.numpy(), atol=2e-6)
 
 
@@ -655,9 +642,7 @@ def test_unreadable_images_are_skipped_counted_and_exit_with_1(
     assert np.load(tmp_path / "x.npy").shape == (1, 16)
 
 
-def test_nothing_is_written_where_no_image_can_be_read(
-    run: Run, tiny: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_written_where_no_image_can_be_read(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_text("old")
     assert run("embed", pictures / "notes.txt", "--out", tmp_path / "x.npy", "--model", tiny)[0] == 1
     assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"x.npy": "old"}
@@ -724,9 +709,7 @@ def test_embed_refuses_before_any_work(
     assert not any(one.name.startswith("x") for one in tmp_path.iterdir())
 
 
-def test_a_file_that_cannot_be_written_is_an_error(
-    run: Run, tiny: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     status, _, err = run("embed", pictures, "--out", tmp_path / "file" / "x.npy", "--model", tiny)
     assert status == 2

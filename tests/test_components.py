@@ -95,9 +95,7 @@ def test_a_config_object_is_taken_as_it_is() -> None:
     check_component(stranger(), broken_towers.PlainConfig())
 
 
-EVERYTHING = frozenset(
-    {"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-image-size"}
-)
+EVERYTHING = frozenset({"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-image-size"})
 
 
 def test_a_tower_that_claims_everything_and_keeps_it_passes() -> None:
@@ -286,7 +284,5 @@ def test_an_architecture_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.syspath_prepend(tmp_path)
     plugin = Plugin("towers", "acme_yaml", "acme", "1.0", architectures="acme_yaml")
     registry = Registry([*default_registry().plugins, plugin])
-    with pytest.raises(
-        BrokenPromiseError, match=r"architecture 'acme-net' of towers .*: model: unknown model 'clop'"
-    ):
+    with pytest.raises(BrokenPromiseError, match=r"architecture 'acme-net' of towers .*: model: unknown model 'clop'"):
         check_plugin("acme", registry)

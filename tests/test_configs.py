@@ -7,9 +7,10 @@ import pickle
 from typing import Any
 
 import pytest
-import zoo
 from hypothesis import given
 from hypothesis import strategies as st
+
+import zoo
 from zoo_core.config import Config, ModelConfig, dotted
 from zoo_core.errors import ConfigError, ZooError
 

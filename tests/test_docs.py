@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 import zoo
 
 ROOT = Path(__file__).parent.parent

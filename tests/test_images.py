@@ -64,9 +64,7 @@ def test_evaluation_gives_the_bits_that_open_clip_gives(frame, resize_mode, inte
     fill = 77 if resize_mode == "longest" else 0
     config = ImageConfig(resize_mode=resize_mode, interpolation=interpolation, fill=fill)
     ours = ImagePreprocessor(config, image_size=frame)
-    theirs = image_transform(
-        frame, False, resize_mode=resize_mode, interpolation=interpolation, fill_color=fill
-    )
+    theirs = image_transform(frame, False, resize_mode=resize_mode, interpolation=interpolation, fill_color=fill)
     for width, height in SIZES:
         image = picture(width, height, mode)
         expected = theirs(image)
@@ -121,9 +119,7 @@ def test_open_clip_fills_a_frame_that_is_not_square_alike_where_it_is_bicubic():
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_training_crops_are_torchvisions_of_the_same_seed(interpolation, ratio, mode):
     train = AugmentationConfig(scale=[0.3, 1.0], ratio=list(ratio))
-    ours = ImagePreprocessor(
-        ImageConfig(interpolation=interpolation, train=train), image_size=(48, 64), train=True
-    )
+    ours = ImagePreprocessor(ImageConfig(interpolation=interpolation, train=train), image_size=(48, 64), train=True)
     theirs = tv.Compose(
         [
             tv.RandomResizedCrop((48, 64), (0.3, 1.0), ratio, tv.InterpolationMode(interpolation)),
@@ -291,9 +287,7 @@ def test_it_survives_pickling(train):
 def test_the_picture_handed_in_is_left_alone():
     image = picture(20, 30)
     before = image.tobytes()
-    train = AugmentationConfig(
-        color_jitter=(0.5, 0.5, 0.5, 0.5), color_jitter_probability=1.0, grey_probability=1.0
-    )
+    train = AugmentationConfig(color_jitter=(0.5, 0.5, 0.5, 0.5), color_jitter_probability=1.0, grey_probability=1.0)
     for training in (False, True):
         ImagePreprocessor(ImageConfig(train=train), image_size=(30, 20), train=training)(image)
     assert image.tobytes() == before and image.mode == "RGB"

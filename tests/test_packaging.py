@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 import zoo
 from zoo_core.plugin import ENTRY_POINT_GROUP
 

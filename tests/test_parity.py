@@ -13,6 +13,9 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from torch import nn
+
+import zoo
 from peer import (
     LAYERS,
     captions,
@@ -25,9 +28,6 @@ from peer import (
     small_pair,
     tiny_arguments,
 )
-from torch import nn
-
-import zoo
 from zoo import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
 NAMES = sorted(peer_names())
@@ -357,5 +357,3 @@ def test_the_full_size_gives_the_peers_features(name: str) -> None:
         same(ours.encode_image(image), theirs.encode_image(image))
         same(ours.encode_text(text), theirs.encode_text(text))
         same(ours.get_logits(image, text), theirs.get_logits(image, text))
-
-

@@ -115,9 +115,7 @@ def test_macs_equal_the_analytic_count_with_both_products_of_attention() -> None
 def test_the_fast_path_of_torchs_own_encoder_layer_is_counted_too() -> None:
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, batch_first=True)
     text = nn.Sequential(nn.Embedding(VOCAB, WIDTH), *(layer for _ in range(LAYERS)))
-    assert profile_model(DualEncoder(None, text), **SIZES, steps=1).towers["text"].macs == transformer_macs(
-        CONTEXT
-    )
+    assert profile_model(DualEncoder(None, text), **SIZES, steps=1).towers["text"].macs == transformer_macs(CONTEXT)
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -153,9 +151,7 @@ def test_parameters_count_shared_ones_once_and_the_logit_scale_in_the_model_only
         (lambda x: x.view(-1), 0),
     ],
 )
-def test_peak_memory_is_that_of_the_buffers_alive_together(
-    run: Callable[[Tensor], Tensor], buffers: int
-) -> None:
+def test_peak_memory_is_that_of_the_buffers_alive_together(run: Callable[[Tensor], Tensor], buffers: int) -> None:
     tower = profile_model(DualEncoder(Calling(run)), **SIZES, batch_size=4, steps=1).towers["image"]
     one = 4 * 3 * IMAGE_SIZE[0] * IMAGE_SIZE[1] * 4
     assert one * buffers <= tower.peak_activation_bytes <= one * buffers + 256
@@ -429,9 +425,7 @@ def test_a_stack_holds_exactly_the_functions_around_an_operator_in_its_thread() 
         event("python_function", "equal", 200, 5),
     ]
     mend_trace({"traceEvents": [inside, after, shorter, together, elsewhere, outside, *frames]})
-    found = [
-        e.get("args", {}).get("Call stack") for e in (inside, after, together, shorter, elsewhere, outside)
-    ]
+    found = [e.get("args", {}).get("Call stack") for e in (inside, after, together, shorter, elsewhere, outside)]
     assert found == ["inner;main", None, "equal;main", "equal;main", None, None]
 
 
@@ -461,9 +455,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_runs(tmp_path: 
         )
 
 
-def test_a_trace_that_cannot_be_finished_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trace_that_cannot_be_finished_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> bytes:
         raise OSError(28, "No space left on device")
 

@@ -164,9 +164,7 @@ QUARANTINED = {
 
 
 @pytest.mark.parametrize(("module", "reason"), QUARANTINED.values(), ids=QUARANTINED)
-def test_a_bad_plugin_is_quarantined_and_the_good_one_works(
-    install: Install, module: Any, reason: str
-) -> None:
+def test_a_bad_plugin_is_quarantined_and_the_good_one_works(install: Install, module: Any, reason: str) -> None:
     registry = install({"acme/parts": module, "good/parts": hooks(components=[spec("fine")])})
     (bad,) = registry.quarantined
     assert bad.error is not None
@@ -198,16 +196,12 @@ def test_a_plugin_may_declare_nothing(install: Install) -> None:
 
 def test_whoever_asks_for_a_missing_part_is_told_of_the_quarantined_plugins(install: Install) -> None:
     registry = install({"acme": "nobody_wrote_this", "good": hooks(components=[spec()])})
-    with pytest.raises(
-        UnknownNameError, match=r"unknown vision-tower 'lidar'; .*; quarantined plugins: parts \(acme"
-    ):
+    with pytest.raises(UnknownNameError, match=r"unknown vision-tower 'lidar'; .*; quarantined plugins: parts \(acme"):
         registry.get("vision-tower", "lidar")
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest(install: Install) -> None:
-    registry = install(
-        {"acme-towers": hooks(components=[spec("conv-mean"), spec("other", kind="text-tower")])}
-    )
+    registry = install({"acme-towers": hooks(components=[spec("conv-mean"), spec("other", kind="text-tower")])})
     for asked, near in {
         "conv-men": "conv-mean",
         "acme-tower/conv-mean": "acme-towers/conv-mean",
@@ -234,9 +228,7 @@ def test_a_name_that_two_claim_is_refused_with_both_owners_and_the_cure(clash: R
         "vision-tower 'conv' is claimed by parts (Acme_Towers 1.0) and by parts (other 1.0); write "
         "'Acme_Towers/conv' or 'other/conv', or leave one out with ZOO_DISABLE_PLUGINS"
     )
-    assert [[one.plugin.distribution for one in owners] for owners in clash.clashes] == [
-        ["Acme_Towers", "other"]
-    ]
+    assert [[one.plugin.distribution for one in owners] for owners in clash.clashes] == [["Acme_Towers", "other"]]
 
 
 @pytest.mark.parametrize("spelling", ["Acme_Towers", "acme-towers", "acme.towers", "ACME__towers"])
@@ -247,9 +239,7 @@ def test_a_qualified_name_reaches_its_owner_in_any_spelling(clash: Registry, spe
 def test_one_distribution_that_claims_a_name_twice_is_not_told_to_qualify_it(install: Install) -> None:
     registry = install({f"acme/{name}": hooks(components=[spec()]) for name in ("one", "two")})
     for name in ("conv", "acme/conv"):
-        with pytest.raises(
-            AmbiguousNameError, match=r"one \(acme 1.0\) and by two \(acme 1.0\); leave one out with"
-        ):
+        with pytest.raises(AmbiguousNameError, match=r"one \(acme 1.0\) and by two \(acme 1.0\); leave one out with"):
             registry.get("vision-tower", name)
 
 
@@ -262,9 +252,7 @@ def test_a_name_without_a_clash_stays_as_it_is(install: Install) -> None:
     assert install({"acme": hooks(components=[spec()])}).qualified("vision-tower", "conv", "acme") == "conv"
 
 
-@pytest.mark.parametrize(
-    "disable", ["acme-towers", "Acme_Towers", " acme.towers ,x", "conv", "acme_towers/conv"]
-)
+@pytest.mark.parametrize("disable", ["acme-towers", "Acme_Towers", " acme.towers ,x", "conv", "acme_towers/conv"])
 def test_a_plugin_can_be_left_out_by_any_of_its_names(install: Install, disable: str) -> None:
     plugins = {"Acme_Towers/conv": hooks(components=[spec()]), "other/parts": hooks(components=[spec()])}
     registry = install(plugins, disable=disable)
@@ -415,9 +403,7 @@ def test_exports_are_imported_on_first_use(install: Install) -> None:
 
 def test_an_export_that_two_offer_is_refused_with_both_owners(install: Install) -> None:
     registry = install({name: hooks(exports={"Conv": f"{__name__}:ConvConfig"}) for name in ("one", "two")})
-    with pytest.raises(
-        AmbiguousNameError, match=r"by parts \(one 1.0\) and by parts \(two 1.0\); leave one out"
-    ):
+    with pytest.raises(AmbiguousNameError, match=r"by parts \(one 1.0\) and by parts \(two 1.0\); leave one out"):
         registry.export("Conv")
 
 

@@ -148,9 +148,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> Plug
     (tmp_path / "acme_config.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "acme_config", raising=False)
-    spec = ComponentSpec(
-        "vision-tower", "mean-pool", "acme_config:MeanPool", "acme_tower:MeanPool", "Mean of pixels"
-    )
+    spec = ComponentSpec("vision-tower", "mean-pool", "acme_config:MeanPool", "acme_tower:MeanPool", "Mean of pixels")
     return Plugin("acme", "acme.plugin", "acme-towers", "1.2", components=(spec,))
 
 
@@ -168,19 +166,13 @@ def test_the_parts_of_a_stranger_are_alternatives(tmp_path: Path, monkeypatch: p
     check = jsonschema.Draft202012Validator(with_plugin(stranger(tmp_path, monkeypatch, code)))
     section = {"tower": "mean-pool", "image_size": 32, "gain": 1.5}
     assert check.is_valid(changed("vision", section))
-    assert not check.is_valid(
-        changed("vision", {"tower": "mean-pool", "image_size": 32})
-    )  # gain is required ...
-    assert check.is_valid(
-        {"extends": "vit-b16", "vision": {"gain": 2.0}}
-    )  # ... but where a file extends another
+    assert not check.is_valid(changed("vision", {"tower": "mean-pool", "image_size": 32}))  # gain is required ...
+    assert check.is_valid({"extends": "vit-b16", "vision": {"gain": 2.0}})  # ... but where a file extends another
     assert not check.is_valid(changed("vision", {**section, "patch_size": 8}))  # a key of another tower
     assert not check.is_valid(changed("vision", {"tower": "vit", "gain": 1.0}))
 
 
-def test_a_strangers_broken_config_is_left_out_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_strangers_broken_config_is_left_out_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = with_plugin(stranger(tmp_path, monkeypatch, "raise RuntimeError('no licence')"))
     assert "acme-towers 1.2" in schema["$comment"]
     assert "no licence" in schema["$comment"]

@@ -91,9 +91,7 @@ class Environment:
     folder: Path
 
     def run(self, *arguments: str, disable: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ZOO"))
-        }
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ZOO"))}
         environment |= {"OMP_NUM_THREADS": "1", "ZOO_DISABLE_PLUGINS": disable, "COLUMNS": "400"}
         return subprocess.run(
             [self.python, *arguments],
@@ -142,9 +140,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
         "-q",
         *wheels,
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, *install], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     shutil.copy(ACME / "my-model.yaml", folder)
     shutil.copytree(ACME / "tests", folder / "tests")
@@ -239,9 +235,7 @@ def test_listing_with_strangers_installed_imports_no_torch(registry: Any) -> Non
 
 
 @pytest.mark.parametrize("distribution", REASONS)
-def test_a_bad_plugin_is_quarantined_with_its_version_and_the_reason(
-    registry: Any, distribution: str
-) -> None:
+def test_a_bad_plugin_is_quarantined_with_its_version_and_the_reason(registry: Any, distribution: str) -> None:
     version, reason = registry["errors"][distribution]
     assert version == "2.5"
     assert reason.startswith(REASONS[distribution])
@@ -296,10 +290,7 @@ print(json.dumps([told("vit"), told("clip-zoo/vit"), told("clip_zoo/vit")]))
 
 def test_a_stolen_name_is_refused_with_both_owners_and_the_cure(environment: Environment) -> None:
     refused, qualified, other_spelling = environment.script(STOLEN)
-    assert (
-        "vision.tower: vision-tower 'vit' is claimed by parts (acme-thief 2.5) and by vit (clip-zoo"
-        in refused
-    )
+    assert "vision.tower: vision-tower 'vit' is claimed by parts (acme-thief 2.5) and by vit (clip-zoo" in refused
     assert "write 'acme-thief/vit' or 'clip-zoo/vit', or leave one out with ZOO_DISABLE_PLUGINS" in refused
     assert (qualified, other_spelling) == ("clip-zoo/vit", "clip_zoo/vit")
 
@@ -346,7 +337,5 @@ def test_the_tutorial_shows_the_code_of_the_example(name: str, block: str) -> No
 
 
 def test_the_tutorial_shows_every_file_of_the_example() -> None:
-    files = {
-        str(path.relative_to(ACME)) for path in ACME.rglob("*") if path.suffix in (".py", ".toml", ".yaml")
-    }
+    files = {str(path.relative_to(ACME)) for path in ACME.rglob("*") if path.suffix in (".py", ".toml", ".yaml")}
     assert {name for name, _ in BLOCKS} == files - {"acme_towers/__init__.py"}

@@ -50,11 +50,7 @@ SENTENCES = (
 FRAGMENTS = " ".join(SENTENCES).split(" ")
 CLASSES = list(IMAGENET_CLASSNAMES)
 TEMPLATES = list(OPENAI_IMAGENET_TEMPLATES)
-EMOJI = [
-    chr(c)
-    for low, high in ((0x1F300, 0x1F64F), (0x1F680, 0x1F6FF), (0x2600, 0x27BF))
-    for c in range(low, high)
-]
+EMOJI = [chr(c) for low, high in ((0x1F300, 0x1F64F), (0x1F680, 0x1F6FF), (0x2600, 0x27BF)) for c in range(low, high)]
 SPECIALS = (
     "<start_of_text>",
     "<end_of_text>",
@@ -83,12 +79,8 @@ def scene(rng: random.Random) -> str:
     """Return a sentence of the length and wording of a COCO caption."""
     number = rng.choice(("A", "Two", "Several", "A group of", "A man with a", "A woman holding the", "This"))
     verb = rng.choice(("sitting on", "standing next to", "parked in front of", "lying under", "looking at"))
-    place = rng.choice(
-        ("a wooden table", "the street", "a grassy field", "a kitchen counter", "the beach at sunset")
-    )
-    return (
-        f"{number} {rng.choice(CLASSES)} {verb} {rng.choice(('a', 'the'))} {rng.choice(CLASSES)} on {place}."
-    )
+    place = rng.choice(("a wooden table", "the street", "a grassy field", "a kitchen counter", "the beach at sunset"))
+    return f"{number} {rng.choice(CLASSES)} {verb} {rng.choice(('a', 'the'))} {rng.choice(CLASSES)} on {place}."
 
 
 def families(seed: int = 0, share: float = 1.0) -> dict[str, list[str]]:
@@ -118,9 +110,7 @@ def families(seed: int = 0, share: float = 1.0) -> dict[str, list[str]]:
     return texts
 
 
-CONTROLS = (
-    "".join(map(chr, range(0xA1))) + " " * 20 + "\u200b\u200e\u2028\u3000\ufeff\ufffd\ufffc\u206a\ud800\udc00"
-)
+CONTROLS = "".join(map(chr, range(0xA1))) + " " * 20 + "\u200b\u200e\u2028\u3000\ufeff\ufffd\ufffc\u206a\ud800\udc00"
 
 
 def _edges() -> Iterator[str]:

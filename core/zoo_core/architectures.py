@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +142,11 @@ class Architectures:
             if plugin.architectures is None:
                 continue
             root = Path(str(folder(plugin.architectures)))
-            aliases = _aliases(root / f"{ALIASES}.yaml")
+            try:
+                aliases = _aliases(root / f"{ALIASES}.yaml")
+            except ConfigError as error:  # costs this plugin its aliases, and nobody anything else
+                warnings.warn(f"aliases of {plugin.label} are left out: {error}", stacklevel=2)
+                aliases = {}
             for path in root.glob("*.yaml"):
                 if path.stem != ALIASES:
                     yield Entry(path.stem, path, plugin, aliases.get(path.stem, ()))
@@ -150,7 +155,7 @@ class Architectures:
         document = self._fresh(path)
         if owner is not None:
             _qualify(document.data, self.registry, owner)
-        return self._extended(document, path, (*below, path.resolve()))
+        return self._extended(document, path, (*below, path.resolve()), owner)
 
     def _fresh(self, path: Path) -> Document:
         """Return what a file holds now; a file that did not change is read once, since many extend the same few."""
@@ -164,7 +169,7 @@ class Architectures:
         _, document = self._documents[path]
         return Document(copy.deepcopy(document.data), dict(document.marks))
 
-    def _extended(self, document: Document, path: Path, below: tuple[Path, ...]) -> Document:
+    def _extended(self, document: Document, path: Path, below: tuple[Path, ...], owner: str | None = None) -> Document:
         """Lay a document over the one that it extends."""
         if "extends" not in document.data:
             return document
@@ -175,7 +180,7 @@ class Architectures:
                 mark.problem(f"expected the name of an architecture or a file, found {base!r}", "extends")
             )
         try:
-            target, owner = self._base(base, path)
+            target, owner = self._base(base, path, owner)
         except ZooError as error:
             raise ConfigError(mark.problem(str(error), "extends")) from None
         if target.resolve() in below or len(below) >= MAX_EXTENDS:
@@ -184,10 +189,13 @@ class Architectures:
             raise ConfigError(mark.problem(f"the chain {chain} {reason}", "extends"))
         return _merged(self._read(target, below, owner), document)
 
-    def _base(self, name: str, path: Path) -> tuple[Path, str | None]:
+    def _base(self, name: str, path: Path, owner: str | None) -> tuple[Path, str | None]:
+        """Find what a file extends; a distribution's own file means its own architecture before a stranger's."""
         if is_path(name):
-            return path.parent / name, None
-        entry = self.find(name)
+            return path.parent / name, owner
+        offered = self._index.get(squash(name), [])
+        own = [entry for entry in offered if owner is not None and entry.plugin.belongs_to(owner)]
+        entry = own[0] if len(own) == 1 else self.find(name)
         return entry.path, entry.plugin.distribution
 
     def _overridden(self, document: Document, overrides: Sequence[str]) -> Document:
@@ -226,11 +234,22 @@ def is_path(source: str | Path) -> bool:
 
 
 def _aliases(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the further names that a folder gives its architectures; such as those that it has elsewhere.
+
+    Raises:
+        ConfigError: the file is there, but is no mapping of names to names.
+    """
     if not path.is_file():
         return {}
-    return {
-        name: (alias,) if isinstance(alias, str) else tuple(alias) for name, alias in read_document(path).data.items()
-    }
+    document = read_document(path)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in document.data.items():
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in cast("list[object]", names)):
+            message = f"expected a name or a list of names, found {value!r}"
+            raise ConfigError(document.mark((name,)).problem(message, name))
+        found[name] = tuple(cast("list[str]", names))
+    return found
 
 
 def _plain(source: Mapping[str, Any]) -> dict[str, Any]:

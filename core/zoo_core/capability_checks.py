@@ -61,10 +61,7 @@ def _check_refusal(component: Component, capability: str, call: Callable[[], obj
     except CapabilityError:
         raise
     except Exception as error:
-        fail(
-            f"{component} must refuse '{capability}' with a CapabilityError, "
-            f"found {type(error).__name__}: {error}"
-        )
+        fail(f"{component} must refuse '{capability}' with a CapabilityError, found {type(error).__name__}: {error}")
     fail(f"{component} does not claim '{capability}', but offers it; claim it, or leave it out")
 
 
@@ -119,9 +116,7 @@ def _check_locking(component: Component, tower: Tower, claimed: bool) -> None:
     trainable: list[int] = []
     for unlocked in range(1, groups + 1):
         tower.lock(unlocked)
-        trainable.append(
-            sum(parameter.numel() for parameter in tower.parameters() if parameter.requires_grad)
-        )
+        trainable.append(sum(parameter.numel() for parameter in tower.parameters() if parameter.requires_grad))
     if any(more <= less for less, more in zip([0, *trainable], trainable, strict=False)):
         fail(f"{component}: each layer group must unlock more parameters than the last, found {trainable}")
     if trainable[-1] != sum(parameter.numel() for parameter in tower.parameters()):
@@ -138,9 +133,7 @@ def _check_gradient_checkpointing(component: Component, tower: Tower, claimed: b
         _check_refusal(component, "gradient-checkpointing", tower.set_grad_checkpointing)
     tower.set_grad_checkpointing()
     checkpointed, fewer_bytes = _gradients(tower, inputs)
-    if plain.keys() != checkpointed.keys() or any(
-        not close(plain[name], checkpointed[name]) for name in plain
-    ):
+    if plain.keys() != checkpointed.keys() or any(not close(plain[name], checkpointed[name]) for name in plain):
         fail(f"{component}: gradient checkpointing changes the gradients")
     if fewer_bytes >= plain_bytes:
         fail(f"{component}: gradient checkpointing keeps as many activations as without")
@@ -162,9 +155,7 @@ def _gradients(tower: Tower, inputs: Tensor) -> tuple[dict[str, Tensor], int]:
         tower.train().zero_grad()
         tower(inputs).square().sum().backward()
     return {
-        name: parameter.grad.clone()
-        for name, parameter in tower.named_parameters()
-        if parameter.grad is not None
+        name: parameter.grad.clone() for name, parameter in tower.named_parameters() if parameter.grad is not None
     }, kept
 
 
@@ -174,9 +165,7 @@ def _check_variable_image_size(component: Component, tower: Tower, claimed: bool
         if claimed:
             height, width = tower.image_size
             features = tower(torch.randn(2, 3, 2 * height, width))
-            check_shape(
-                component, f"forward of {2 * height} x {width} pixels", features, (2, tower.output_dim)
-            )
+            check_shape(component, f"forward of {2 * height} x {width} pixels", features, (2, tower.output_dim))
 
 
 def _check_variable_text_length(component: Component, tower: Tower, claimed: bool) -> None:

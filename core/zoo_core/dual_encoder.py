@@ -299,8 +299,8 @@ class DualEncoder(nn.Module):
         """Preprocess a picture or a list of pictures into `[B, C, H, W]`."""
         if self.preprocess is None:
             raise InputError(
-                f"expected an image tensor [B, C, H, W], found {type(images).__name__}: this model has no preprocessing; "
-                "build it with zoo.build, or set model.preprocess"
+                f"expected an image tensor [B, C, H, W], found {type(images).__name__}: this model has no "
+                "preprocessing; build it with zoo.build, or set model.preprocess"
             )
         pictures = cast("Sequence[Any]", images) if isinstance(images, list | tuple) else [images]
         if pictures and all(isinstance(one, Tensor) for one in pictures):

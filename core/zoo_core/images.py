@@ -52,9 +52,7 @@ class Preprocessor(ABC):
         import torch
 
         if isinstance(images, str) or not isinstance(cast("object", images), Iterable):
-            raise InputError(
-                f"batch takes several images, found one {type(images).__name__}; put it in a list"
-            )
+            raise InputError(f"batch takes several images, found one {type(images).__name__}; put it in a list")
         pictures = list(images)
         rows = torch.empty((len(pictures), 3, *self.image_size), dtype=torch.float32)
         for index, picture in enumerate(pictures):

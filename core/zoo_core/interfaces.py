@@ -88,9 +88,11 @@ class Tower(nn.Module, ABC):
                 if isinstance(module, _NORMS):
                     module.requires_grad_(True)
         open_norms = {module for part in _parts(unlocked) if isinstance(part, nn.Module) for module in part.modules()}
-        self._frozen_statistics = [
-            module for module in self.modules() if isinstance(module, _BatchNorm) and module not in open_norms
-        ] if freeze_bn_stats else []
+        self._frozen_statistics = (
+            [module for module in self.modules() if isinstance(module, _BatchNorm) and module not in open_norms]
+            if freeze_bn_stats
+            else []
+        )
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

@@ -333,7 +333,9 @@ def _resolve(target: str) -> Any:
 def _reason(error: BaseException) -> str:
     """Return `Type: message` in one line; our own messages stand alone."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return (
+        text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    )
 
 
 def _is_installed(requirement: str) -> bool:

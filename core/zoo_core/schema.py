@@ -49,9 +49,7 @@ def architecture_schema(registry: Registry) -> Schema:
             continue
         try:
             whole, partial = (_component_schema(component, variant) for variant in ("whole", "partial"))
-        except (
-            Exception
-        ) as error:  # a stranger's config class may raise anything; the others' schema must not suffer
+        except Exception as error:  # a stranger's config class may raise anything; the others' schema must not suffer
             left_out.append(f"{component}: {' '.join(str(error).split())}")
             continue
         definitions |= {_key(component, "whole"): whole, _key(component, "partial"): partial}
@@ -82,9 +80,7 @@ def _union(definitions: Schema, prefix: str) -> Schema:
 def _component_schema(component: Component, variant: str) -> Schema:
     """Return what a section may hold that picks `component`."""
     config_class = component.config_class()
-    schema: Schema = config_class.model_json_schema(
-        ref_template=f"#/$defs/{_key(component, variant)}/$defs/{{model}}"
-    )
+    schema: Schema = config_class.model_json_schema(ref_template=f"#/$defs/{_key(component, variant)}/$defs/{{model}}")
     selector: str = config_class.selector
     names = [component.spec.name, component.qualified_name]
     schema["properties"][selector] = schema["properties"].get(selector, {}) | {"enum": names}

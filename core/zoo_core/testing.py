@@ -82,9 +82,7 @@ def check_plugin(distribution: str, registry: Registry | None = None) -> tuple[C
     return components
 
 
-def check_component(
-    component: Component, values: Mapping[str, Any] | ComponentConfig, *, embed_dim: int = 16
-) -> None:
+def check_component(component: Component, values: Mapping[str, Any] | ComponentConfig, *, embed_dim: int = 16) -> None:
     """Check a component's config, and of a tower all that its kind and its capabilities promise.
 
     Args:
@@ -133,17 +131,12 @@ def _config_class(component: Component) -> type[ComponentConfig]:
         fail(f"{component}: its config {spec.config} must derive from zoo_core.config.{base.__name__}")
     default = found.model_fields[base.selector].default
     if default != spec.name:
-        fail(
-            f"{component}: '{base.selector}' of {found.__name__} must default to '{spec.name}', "
-            f"found {default!r}"
-        )
+        fail(f"{component}: '{base.selector}' of {found.__name__} must default to '{spec.name}', found {default!r}")
     return found
 
 
 def _check_light(plugin: Plugin) -> None:
-    modules = {
-        target.partition(":")[0] for target in (plugin.target, *(one.config for one in plugin.components))
-    }
+    modules = {target.partition(":")[0] for target in (plugin.target, *(one.config for one in plugin.components))}
     command = [sys.executable, "-c", _IMPORT_ALL, ",".join(HEAVY), *sorted(modules)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

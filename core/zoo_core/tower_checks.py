@@ -45,9 +45,7 @@ def _build(component: Component, config: ComponentConfig, embed_dim: int) -> Tow
     if not isinstance(tower, interface):
         fail(f"{component}: its factory must return a {interface.__name__}, found {type(tower).__name__}")
     required = (
-        ("output_dim", "image_size")
-        if interface is VisionTower
-        else ("output_dim", "context_length", "vocab_size")
+        ("output_dim", "image_size") if interface is VisionTower else ("output_dim", "context_length", "vocab_size")
     )
     for name in required:
         found = getattr(tower, name, None)

@@ -24,9 +24,7 @@ def build_tower(registry: Registry, config: ComponentConfig, embed_dim: int, int
     component = registry.get(config.kind, config.component)
     tower = component.build(config, embed_dim=embed_dim)
     if not isinstance(tower, interface):
-        raise PluginError(
-            f"{component}: its factory must return a {interface.__name__}, found {type(tower).__name__}"
-        )
+        raise PluginError(f"{component}: its factory must return a {interface.__name__}, found {type(tower).__name__}")
     if getattr(tower, "output_dim", None) != embed_dim:
         raise PluginError(
             f"{component}: its output_dim must be the embed_dim {embed_dim}, found {getattr(tower, 'output_dim', None)}"

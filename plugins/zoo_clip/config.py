@@ -4,6 +4,7 @@ import math
 from typing import Annotated
 
 from pydantic import Field
+
 from zoo_core.config import Config, EmbedDim, ModelConfig
 
 LogitScale = Annotated[float, Field(ge=-20, le=20)]

@@ -11,15 +11,15 @@ from typing import Any, Self, cast
 
 import torch
 from torch import nn
+
+from zoo_clip.checkpoints import flatten, nest, own_names
+from zoo_clip.config import ClipArguments, ClipConfig
 from zoo_core.config import Section, TextTowerConfig, VisionTowerConfig
 from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.registry import Registry, default_registry
 from zoo_core.towers import build_tower
-
-from zoo_clip.checkpoints import flatten, nest, own_names
-from zoo_clip.config import ClipArguments, ClipConfig
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 

@@ -101,9 +101,7 @@ def _opened(path: str) -> BinaryIO:
             return Path(path).open("rb")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    raise InputError(
-        f"is {'a directory' if stat.S_ISDIR(mode) else 'a device or pipe'}, expected a regular file"
-    )
+    raise InputError(f"is {'a directory' if stat.S_ISDIR(mode) else 'a device or pipe'}, expected a regular file")
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:

@@ -144,9 +144,7 @@ def crop_box(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def jitter(
-    picture: Image.Image, brightness: float, contrast: float, saturation: float, hue: float
-) -> Image.Image:
+def jitter(picture: Image.Image, brightness: float, contrast: float, saturation: float, hue: float) -> Image.Image:
     """Change the colours at random, in random order, as torchvision's `ColorJitter` does.
 
     Args:

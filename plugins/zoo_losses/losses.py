@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from zoo_core.errors import InputError
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from zoo_core.config import Ratio, TextTowerConfig
 from zoo_core.sizes import transformer_parameters
-
 from zoo_text.tokenizer_config import ClipBpeConfig
 
 __all__ = ["ClipBpeConfig", "ClipTextConfig"]
@@ -46,5 +46,7 @@ class ClipTextConfig(TextTowerConfig):
     def parameter_count(self, embed_dim: int) -> int:
         """Return the exact number of parameters."""
         embeddings = (self.vocab_size + self.context_length) * self.width
-        stack = transformer_parameters(self.width, self.layers, self.mlp_ratio, layer_scale=self.ls_init_value is not None)
+        stack = transformer_parameters(
+            self.width, self.layers, self.mlp_ratio, layer_scale=self.ls_init_value is not None
+        )
         return embeddings + stack + 2 * self.width + self.width * embed_dim

@@ -129,10 +129,9 @@ class Chunks(dict[str, "Iterable[int]"]):
 
     def __missing__(self, chunk: str) -> Iterable[int]:
         words = _splitter(chunk.isascii(), self._special)(chunk)
-        if words == [chunk]:  # a word is a chunk too, and the only one that splits into itself
-            ids = self.merges.encode(chunk)
-        else:
-            ids = chain.from_iterable(map(self.__getitem__, words))
+        # A word is a chunk too, and the only one that splits into itself.
+        single = words == [chunk]
+        ids = self.merges.encode(chunk) if single else chain.from_iterable(map(self.__getitem__, words))
         if len(chunk) > LONG_WORD:
             return ids
         if len(self) >= CACHED_CHUNKS:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
 from zoo_core.errors import InputError
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
-
 from zoo_text.config import ClipTextConfig
 
 

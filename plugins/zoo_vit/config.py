@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from zoo_core.config import Ratio, Size, VisionTowerConfig
 from zoo_core.sizes import transformer_parameters
 
@@ -52,5 +53,7 @@ class ViTConfig(VisionTowerConfig):
         rows, columns = self.grid
         patches = 3 * self.patch_size[0] * self.patch_size[1] * self.width
         positions = (rows * columns + 2) * self.width  # one for each patch, one for the class token, and that token
-        stack = transformer_parameters(self.width, self.layers, self.mlp_ratio, layer_scale=self.ls_init_value is not None)
+        stack = transformer_parameters(
+            self.width, self.layers, self.mlp_ratio, layer_scale=self.ls_init_value is not None
+        )
         return patches + positions + stack + 4 * self.width + self.width * embed_dim

@@ -1,4 +1,4 @@
-"""Start-up times beside the peer, each in a fresh interpreter, interleaved: `python tests/benchmarks/bench_import.py`."""
+"""Start-up times beside the peer, each in a fresh interpreter, interleaved."""
 
 from __future__ import annotations
 

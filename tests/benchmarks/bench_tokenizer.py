@@ -69,9 +69,7 @@ def measure(texts: list[str]) -> dict[str, dict[str, float]]:
     """Return texts a second of both, cold and warm, and their ratio."""
     if not torch.equal(ours()(texts), peers()(texts)):
         raise SystemExit("the two tokenizers disagree: nothing to compare")
-    times: dict[str, dict[str, list[float]]] = {
-        state: {"zoo": [], "open_clip": []} for state in ("cold", "warm")
-    }
+    times: dict[str, dict[str, list[float]]] = {state: {"zoo": [], "open_clip": []} for state in ("cold", "warm")}
     for _ in range(ROUNDS):
         for name, make in (("zoo", ours), ("open_clip", peers)):
             encode = make()
@@ -86,9 +84,7 @@ def measure(texts: list[str]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--captions", type=int, default=20_000, help="number of distinct captions")
     arguments = parser.parse_args()

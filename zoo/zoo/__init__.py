@@ -55,12 +55,15 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module 'zoo' has no attribute '{name}'")
     from zoo.catalog import registry
-    from zoo_core.errors import UnknownNameError
+    from zoo_core.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 
     try:
         return registry().export(name)
-    except UnknownNameError as error:
+    except AmbiguousNameError as error:
         raise AttributeError(f"module 'zoo' has no attribute '{name}': {error}") from None
+    except UnknownNameError:
+        hint = did_you_mean(name, __dir__()) + registry().quarantine_note()
+        raise AttributeError(f"module 'zoo' has no attribute '{name}'{hint}") from None
 
 
 def __dir__() -> list[str]:

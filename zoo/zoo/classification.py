@@ -51,9 +51,7 @@ def parse_labels(text: str) -> list[str]:
     """
     labels = [label.strip() for label in text.split(",") if label.strip()]
     if not labels:
-        raise InputError(
-            f"labels: expected names with commas between them, such as 'cat,dog', found {text!r}"
-        )
+        raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {text!r}")
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise InputError(f"labels: {', '.join(twice)} is there twice; give each label once")

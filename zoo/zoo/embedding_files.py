@@ -133,9 +133,7 @@ class _ParquetWriter(Writer):
         self._file = parquet.ParquetWriter(path, self._schema)
 
     def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
-        values = self._arrow.FixedSizeListArray.from_arrays(
-            self._arrow.array(rows.reshape(-1)), rows.shape[1]
-        )
+        values = self._arrow.FixedSizeListArray.from_arrays(self._arrow.array(rows.reshape(-1)), rows.shape[1])
         columns = [self._arrow.array(ids, self._arrow.string()), values]
         self._file.write_table(self._arrow.Table.from_arrays(columns, schema=self._schema))
 

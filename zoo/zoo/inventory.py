@@ -69,11 +69,7 @@ def list_architectures(pattern: str = "*", known: Architectures | None = None) -
     known = known or architectures()
     names = set(known.names(pattern))
     offers = Counter(entry.name for entry in known.entries)
-    return [
-        _listing(entry, known, qualified=offers[entry.name] > 1)
-        for entry in known.entries
-        if entry.name in names
-    ]
+    return [_listing(entry, known, qualified=offers[entry.name] > 1) for entry in known.entries if entry.name in names]
 
 
 def describe_model(source: str) -> dict[str, Any]:
@@ -111,8 +107,7 @@ def describe_model(source: str) -> dict[str, Any]:
         "parameters": config.parameter_count(),
         "towers": _towers(config),
         "components": {
-            section: _provenance(known.registry.get(part.kind, part.component))
-            for section, part in _parts(config)
+            section: _provenance(known.registry.get(part.kind, part.component)) for section, part in _parts(config)
         },
         "pretrained": tags,
         "config": config.data(),

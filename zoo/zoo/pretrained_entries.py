@@ -12,8 +12,8 @@ from pydantic import Field
 
 from zoo.catalog import architectures
 from zoo_core.config import Config
-from zoo_core.errors import ConfigError
-from zoo_core.registry import folder
+from zoo_core.errors import AmbiguousNameError, ConfigError
+from zoo_core.registry import Plugin, folder
 from zoo_core.yaml_files import read_document
 
 __all__ = ["Pretrained", "entries_of"]
@@ -40,15 +40,22 @@ def entries_of(name: str) -> dict[str, Pretrained]:
     Raises:
         UnknownNameError: there is no such architecture.
         ConfigError: an entry is malformed.
+        AmbiguousNameError: two plugins offer one tag, so whose weights are meant cannot be told.
     """
     entry = architectures().find(name)
     found: dict[str, Pretrained] = {}
+    owners: dict[str, Plugin] = {}
     for plugin in architectures().registry.plugins:
         if plugin.pretrained is None:
             continue
         file = Path(str(folder(plugin.pretrained))) / f"{entry.name}.yaml"
-        if file.is_file():
-            found |= _read(file)
+        for tag, pretrained in _read(file).items() if file.is_file() else ():
+            if tag in found:
+                raise AmbiguousNameError(
+                    f"pretrained '{tag}' of '{entry.name}' is offered by {owners[tag].label} and by {plugin.label}; "
+                    "leave one out with ZOO_DISABLE_PLUGINS"
+                )
+            found[tag], owners[tag] = pretrained, plugin
     return found
 
 

@@ -23,12 +23,8 @@ def classify_command(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
     labels: Annotated[str, typer.Option(metavar="LABELS", help="With commas between them: 'cat,dog'.")],
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
-    pretrained: Annotated[
-        str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")
-    ] = None,
-    template: Annotated[
-        str, typer.Option(help="Caption in which {} stands for a label.")
-    ] = "a photo of a {}",
+    pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
+    template: Annotated[str, typer.Option(help="Caption in which {} stands for a label.")] = "a photo of a {}",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell which of some labels fits an image best."""

@@ -20,9 +20,7 @@ def embed_command(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .npy or .parquet.")],
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
-    pretrained: Annotated[
-        str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")
-    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="How many go through the model at a time.")] = 32,
     text: Annotated[bool, typer.Option("--text", help="Paths are text files with a caption a line.")] = False,
 ) -> None:

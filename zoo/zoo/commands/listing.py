@@ -33,9 +33,7 @@ def list_command(
         else (one.name, count(one.parameters), _size(one.image_size), one.embed_dim, ", ".join(one.aliases))
         for one in found
     ]
-    show(
-        table(("NAME", "PARAMETERS", "IMAGE", "EMBED", "ALIAS"), rows, right=("PARAMETERS", "IMAGE", "EMBED"))
-    )
+    show(table(("NAME", "PARAMETERS", "IMAGE", "EMBED", "ALIAS"), rows, right=("PARAMETERS", "IMAGE", "EMBED")))
 
 
 def info_command(
@@ -63,10 +61,7 @@ def info_command(
                 ("aliases", ", ".join(found["aliases"]) or None),
                 ("file", found["file"]),
                 ("parameters", _exact(found["parameters"])),
-                *(
-                    (f"  {section}", _exact(tower["parameters"]))
-                    for section, tower in found["towers"].items()
-                ),
+                *((f"  {section}", _exact(tower["parameters"])) for section, tower in found["towers"].items()),
             )
         ),
         "",
@@ -93,9 +88,7 @@ def plugins_command(json: AsJson = False) -> None:
     if json:
         show_json(found)
         return
-    plugins = [
-        (one["name"], one["distribution"], one["version"], one["status"], one["reason"]) for one in found
-    ]
+    plugins = [(one["name"], one["distribution"], one["version"], one["status"], one["reason"]) for one in found]
     parts = [
         (part["kind"], part["name"], one["name"], _abilities(part), part["summary"])
         for one in found

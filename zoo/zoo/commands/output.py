@@ -46,9 +46,7 @@ def show(*parts: RenderableType) -> None:
     typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()
-) -> RenderableType:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> RenderableType:
     """Return a table with a header.
 
     Args:

@@ -23,9 +23,7 @@ def demo_command(
         "zoo-demo"
     ),
     seed: Annotated[int, typer.Option(min=0, help="Decides the split, the weights and the training.")] = 0,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps; the recipe's own if left out.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; the recipe's own if left out.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a tiny CLIP on digits, offline.

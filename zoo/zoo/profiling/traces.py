@@ -30,9 +30,7 @@ __all__ = ["mend_trace", "tensorboard_trace_handler", "write_trace"]
 Event = dict[str, Any]
 
 
-def tensorboard_trace_handler(
-    folder: str | Path, worker_name: str | None = None
-) -> Callable[[profile], None]:
+def tensorboard_trace_handler(folder: str | Path, worker_name: str | None = None) -> Callable[[profile], None]:
     """Return an `on_trace_ready` for `torch.profiler.profile` that saves each trace, mended, into `folder`.
 
     A file is called `<worker>.<time in ns>.pt.trace.json.gz` and appears whole or not at all. Call stacks
@@ -151,9 +149,7 @@ def _worker(name: str | None) -> str:
     if name is None:
         return f"{socket.gethostname()}_{os.getpid()}"
     if not name or name != Path(name).name:
-        raise InputError(
-            f"worker_name: found {name!r}, it is the first part of a file's name and holds no '/'"
-        )
+        raise InputError(f"worker_name: found {name!r}, it is the first part of a file's name and holds no '/'")
     return name
 
 
