@@ -23,7 +23,7 @@ component's own config then decides which other keys there are. One more key bel
 
 | key | what it does |
 |---|---|
-| `extends` | name of an architecture, or a `.yaml` file beside this one, whose keys are taken over |
+| `extends` | an architecture, or a `.yaml` file beside this one, whose keys are taken over |
 
 Sections are merged key by key; a section that names another component starts empty. A whole value may also be `${other.key}`, which stands for the value of that key.
 """

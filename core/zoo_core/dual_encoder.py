@@ -319,7 +319,7 @@ class DualEncoder(nn.Module):
         _check_token_ids(text, tower)
         return text
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for name in ("logit_scale", "logit_bias"):
             ours, theirs = getattr(self, name), state_dict.get(prefix + name)
             if ours is not None and theirs is not None and theirs.numel() == 1:

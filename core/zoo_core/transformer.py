@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from zoo_core.errors import InputError
 
@@ -117,7 +117,7 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
         return self.out_proj(x.transpose(1, 2).reshape(batch, tokens, width))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for name in ("weight", "bias"):
             if f"{prefix}in_proj_{name}" in state_dict:
                 state_dict[f"{prefix}in_proj.{name}"] = state_dict.pop(f"{prefix}in_proj_{name}")
