@@ -25,7 +25,8 @@ component's own config then decides which other keys there are. One more key bel
 |---|---|
 | `extends` | an architecture, or a `.yaml` file beside this one, whose keys are taken over |
 
-Sections are merged key by key; a section that names another component starts empty. A whole value may also be `${other.key}`, which stands for the value of that key.
+Sections are merged key by key; a section that names another component starts empty. A whole value may also be
+`${other.key}`, which stands for the value of that key.
 """
 
 HEADINGS = {

@@ -317,37 +317,43 @@ def _parse_override(override: str) -> Document:
 def _resolve(document: Document) -> Iterator[Problem]:
     """Replace every `${key}` by the value that it names, in place; yield those that name none."""
     pending = list(_references(document.data, ()))
-    if not pending:
+    malformed = [(path, text) for path, text in pending if not _INTERPOLATION.fullmatch(text)]
+    for path, text in malformed:
+        missing = text == "???"
+        rule = f"only a whole value '${{key}}' may refer to another, found {text!r}"
+        yield document.mark(path).problem("a value is missing ('???')" if missing else rule, dotted(path))
+    if malformed or not pending:
         return
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.create(document.data)
+    for path, text in pending:
+        try:
+            value = _referred(tree, path)
+        except ValueError as error:
+            yield document.mark(path).problem(f"{text} {error}", dotted(path))
+            continue
+        document.references[path] = text
+        node: Any = document.data
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
+
+
+def _referred(tree: Any, path: KeyPath) -> Any:
+    """Return the value that the reference at `path` leads to; a `ValueError` says why it leads to none."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    tree = OmegaConf.create(document.data)
-    values: list[tuple[KeyPath, Any]] = []
-    for path, text in pending:
-        place = document.mark(path)
-        if text == "???":
-            yield place.problem("a value is missing ('???')", dotted(path))
-            continue
-        if not _INTERPOLATION.fullmatch(text):
-            yield place.problem(f"only a whole value '${{key}}' may refer to another, found {text!r}", dotted(path))
-            continue
-        try:
-            value = OmegaConf.select(tree, dotted(path), throw_on_resolution_failure=True, throw_on_missing=True)
-        except (OmegaConfBaseException, RecursionError) as error:
-            reason = "refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
-            yield place.problem(f"{text}: {reason}", dotted(path))
-            continue
-        if OmegaConf.is_config(value):
-            yield place.problem(f"{text} names a section; only single values can be referred to", dotted(path))
-            continue
-        values.append((path, value))
-    document.references.update(pending)
-    for (*sections, last), value in values:
-        node: Any = document.data
-        for key in sections:
-            node = node[key]
-        node[last] = value
+    try:
+        value = OmegaConf.select(tree, dotted(path), throw_on_resolution_failure=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"leads nowhere: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ValueError("leads back to itself") from None
+    if OmegaConf.is_config(value):
+        raise ValueError("names a section; only single values can be referred to")
+    return value
 
 
 def _references(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
