@@ -119,8 +119,9 @@ class Attention(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("weight", "bias"):
-            if f"{prefix}in_proj_{name}" in state_dict:
-                state_dict[f"{prefix}in_proj.{name}"] = state_dict.pop(f"{prefix}in_proj_{name}")
+            published, own = f"{prefix}in_proj_{name}", f"{prefix}in_proj.{name}"
+            if published in state_dict and own not in state_dict:  # with both, one is unexpected
+                state_dict[own] = state_dict.pop(published)
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
 
 
