@@ -13,6 +13,9 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from torch import nn
+
+import zoo
 from peer import (
     LAYERS,
     captions,
@@ -25,9 +28,6 @@ from peer import (
     small_pair,
     tiny_arguments,
 )
-from torch import nn
-
-import zoo
 from zoo import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
 NAMES = sorted(peer_names())
@@ -228,7 +228,9 @@ def test_intermediates_agree_under_every_combination_of_options(tiny: tuple[Any,
         options = dict(zip(switches, values, strict=True))
         found = ours.forward_intermediates(image, text, image_output_fmt=fmt, **options)
         expected = theirs.forward_intermediates(image, text, image_output_fmt=fmt, **options)
-        if not options["normalize"]:  # logits of raw features near 100: an ulp there is the tolerance of all others
+        if not options[
+            "normalize"
+        ]:  # logits of raw features near 100: an ulp there is the tolerance of all others
             for key in ("image_logits", "text_logits"):
                 if key in expected:
                     torch.testing.assert_close(found.pop(key), expected.pop(key), rtol=1e-6, atol=TOLERANCE)
@@ -249,7 +251,10 @@ def test_indices_pick_the_peers_blocks(tiny: tuple[Any, Any], indices: Any) -> N
             "intermediates_only": only,
             "stop_early": early,
         }
-        same(ours.forward_intermediates(image, text, **options), theirs.forward_intermediates(image, text, **options))
+        same(
+            ours.forward_intermediates(image, text, **options),
+            theirs.forward_intermediates(image, text, **options),
+        )
 
 
 def test_intermediates_take_either_input_alone(tiny: tuple[Any, Any]) -> None:
@@ -288,7 +293,9 @@ def test_one_backward_gives_the_peers_gradients(kind: type[nn.Module], checkpoin
 
 
 @pytest.mark.parametrize("unlocked", range(6))
-def test_locked_towers_train_the_parameters_that_the_peers_train(tiny: tuple[Any, Any], unlocked: int) -> None:
+def test_locked_towers_train_the_parameters_that_the_peers_train(
+    tiny: tuple[Any, Any], unlocked: int
+) -> None:
     ours, theirs = tiny
     try:
         for model in (ours, theirs):
@@ -324,7 +331,9 @@ def test_locked_image_training_moves_the_text_tower_and_nothing_of_the_image_tow
     before = {name: parameter.detach().clone() for name, parameter in published(model).items()}
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
     output = model(images(model, 4), captions(model, 4))
-    zoo.loss("contrastive")(output["image_features"], output["text_features"], output["logit_scale"]).backward()
+    zoo.loss("contrastive")(
+        output["image_features"], output["text_features"], output["logit_scale"]
+    ).backward()
     optimizer.step()
     for name, parameter in published(model).items():
         assert torch.equal(parameter, before[name]) == name.startswith("visual."), name
@@ -357,5 +366,3 @@ def test_the_full_size_gives_the_peers_features(name: str) -> None:
         same(ours.encode_image(image), theirs.encode_image(image))
         same(ours.encode_text(text), theirs.encode_text(text))
         same(ours.get_logits(image, text), theirs.get_logits(image, text))
-
-
