@@ -1,4 +1,4 @@
-"""What CLIP and CustomTextCLIP do beyond the numbers: arguments, names, layouts, precision, errors, folders."""
+"""What CLIP and CustomTextCLIP do beyond the numbers: arguments, names, layouts, errors, folders."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Our models against open_clip 3.3.0: the same weights give the same numbers, in every architecture that both offer.
+"""Our models against open_clip 3.3.0: the same weights give the same numbers, in each architecture of both.
 
-Weights are shared through state dicts, loaded strictly in both directions. The default run takes scaled-down twins
-(see `peer.py`); `--slow` takes the full sizes, with one copy of the weights for both sides.
+Weights are shared through state dicts, loaded strictly in both directions. The default run takes scaled-down
+twins (see `peer.py`); `--slow` takes the full sizes, with one copy of the weights for both sides.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def test_intermediates_take_either_input_alone(tiny: tuple[Any, Any]) -> None:
 
 
 def test_stopping_early_never_changes_a_feature(tiny: tuple[Any, Any]) -> None:
-    """The peer's image features come from the last wanted block here, which is no feature; ours stay what they are."""
+    """The peer's image features would come from the last wanted block, which is no feature."""
     ours, _ = tiny
     image, text = images(ours), captions(ours)
     options: dict[str, Any] = {"image_indices": [0], "text_indices": [0], "normalize": False}
