@@ -1,7 +1,7 @@
 """The peer, open_clip 3.3.0, beside ours: scaled-down twins of every architecture that both of us offer.
 
-A twin keeps what makes an architecture what it is: number of heads, ratios, LayerScale, activation, patch size. Ours
-is built from our YAML and theirs from their JSON, so nothing but the scale is common to both.
+A twin keeps what makes an architecture what it is: number of heads, ratios, LayerScale, activation, patch.
+Ours is built from our YAML and theirs from their JSON, so nothing but the scale is common to both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 import zoo
 from zoo.catalog import architectures
 
-torch.set_num_threads(1)  # threads of a tiny model only wait for each other: 30 times slower on a busy machine
+torch.set_num_threads(
+    1
+)  # threads of a tiny model only wait for each other: 30 times slower on a busy machine
 
 Json = dict[str, Any]
 
@@ -91,7 +93,7 @@ def tiny_arguments(**changes: Any) -> Json:
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw every weight anew, so that none is near its start, where LayerScale hides blocks and biases are zero."""
+    """Draw every weight anew: at the start LayerScale hides the blocks, and biases are zero."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -124,7 +126,11 @@ def captions(model: Any, count: int = 2, seed: int = 0) -> Tensor:
 
 def published(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return a model's parameters by the names of its state dict."""
-    return {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, nn.Parameter)}
+    return {
+        key: value
+        for key, value in model.state_dict(keep_vars=True).items()
+        if isinstance(value, nn.Parameter)
+    }
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor | None]:

@@ -1,7 +1,7 @@
-"""Our models against open_clip 3.3.0: the same weights give the same numbers, in every architecture that both offer.
+"""Our models against open_clip 3.3.0: the same weights give the same numbers, in each architecture of both.
 
-Weights are shared through state dicts, loaded strictly in both directions. The default run takes scaled-down twins
-(see `peer.py`); `--slow` takes the full sizes, with one copy of the weights for both sides.
+Weights are shared through state dicts, loaded strictly in both directions. The default run takes scaled-down
+twins (see `peer.py`); `--slow` takes the full sizes, with one copy of the weights for both sides.
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ def test_intermediates_agree_under_every_combination_of_options(tiny: tuple[Any,
         options = dict(zip(switches, values, strict=True))
         found = ours.forward_intermediates(image, text, image_output_fmt=fmt, **options)
         expected = theirs.forward_intermediates(image, text, image_output_fmt=fmt, **options)
-        if not options["normalize"]:  # logits of raw features near 100: an ulp there is the tolerance of all others
+        if not options[
+            "normalize"
+        ]:  # logits of raw features near 100: an ulp there is the tolerance of all others
             for key in ("image_logits", "text_logits"):
                 if key in expected:
                     torch.testing.assert_close(found.pop(key), expected.pop(key), rtol=1e-6, atol=TOLERANCE)
@@ -249,7 +251,10 @@ def test_indices_pick_the_peers_blocks(tiny: tuple[Any, Any], indices: Any) -> N
             "intermediates_only": only,
             "stop_early": early,
         }
-        same(ours.forward_intermediates(image, text, **options), theirs.forward_intermediates(image, text, **options))
+        same(
+            ours.forward_intermediates(image, text, **options),
+            theirs.forward_intermediates(image, text, **options),
+        )
 
 
 def test_intermediates_take_either_input_alone(tiny: tuple[Any, Any]) -> None:
@@ -259,7 +264,7 @@ def test_intermediates_take_either_input_alone(tiny: tuple[Any, Any]) -> None:
 
 
 def test_stopping_early_never_changes_a_feature(tiny: tuple[Any, Any]) -> None:
-    """The peer's image features come from the last wanted block here, which is no feature; ours stay what they are."""
+    """The peer's image features would come from the last wanted block, which is no feature."""
     ours, _ = tiny
     image, text = images(ours), captions(ours)
     options: dict[str, Any] = {"image_indices": [0], "text_indices": [0], "normalize": False}
@@ -288,7 +293,9 @@ def test_one_backward_gives_the_peers_gradients(kind: type[nn.Module], checkpoin
 
 
 @pytest.mark.parametrize("unlocked", range(6))
-def test_locked_towers_train_the_parameters_that_the_peers_train(tiny: tuple[Any, Any], unlocked: int) -> None:
+def test_locked_towers_train_the_parameters_that_the_peers_train(
+    tiny: tuple[Any, Any], unlocked: int
+) -> None:
     ours, theirs = tiny
     try:
         for model in (ours, theirs):
@@ -324,7 +331,9 @@ def test_locked_image_training_moves_the_text_tower_and_nothing_of_the_image_tow
     before = {name: parameter.detach().clone() for name, parameter in published(model).items()}
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
     output = model(images(model, 4), captions(model, 4))
-    zoo.loss("contrastive")(output["image_features"], output["text_features"], output["logit_scale"]).backward()
+    zoo.loss("contrastive")(
+        output["image_features"], output["text_features"], output["logit_scale"]
+    ).backward()
     optimizer.step()
     for name, parameter in published(model).items():
         assert torch.equal(parameter, before[name]) == name.startswith("visual."), name

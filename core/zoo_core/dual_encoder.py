@@ -348,9 +348,9 @@ def _matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
 def _check_image(image: Tensor, tower: VisionTower) -> None:
     found = f"found {image.dtype} {list(image.shape)}"
     height, width = tower.image_size
-    if image.ndim != 4:
+    if image.ndim != 4 or image.shape[1] != tower.image_channels:
         hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
-        raise InputError(f"expected images [B, 3, {height}, {width}], {found}{hint}")
+        raise InputError(f"expected images [B, {tower.image_channels}, {height}, {width}], {found}{hint}")
     if not image.is_floating_point():
         raise InputError(f"expected preprocessed images in floating point, {found}; model.preprocess makes them")
     if not tower.variable_image_size and tuple(image.shape[2:]) != tower.image_size:
@@ -365,8 +365,8 @@ def _check_token_ids(text: Tensor, tower: TextTower) -> None:
     length = tower.context_length
     if text.ndim != 2 or text.dtype not in _TOKEN_DTYPES:
         raise InputError(f"expected int64 token ids [B, {length}], {found}")
-    if text.shape[1] > length or (text.shape[1] < length and not tower.variable_text_length):
-        allowed = f"at most {length}" if tower.variable_text_length else f"exactly {length}"
+    if not (1 if tower.variable_text_length else length) <= text.shape[1] <= length:
+        allowed = f"1 to {length}" if tower.variable_text_length else f"exactly {length}"
         raise InputError(f"expected {allowed} tokens in each row, {found}")
     if text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
         return

@@ -121,10 +121,12 @@ class VisionTower(Tower):
 
     Attributes:
         image_size: height and width in pixels of the images it takes.
+        image_channels: channels of the images it takes.
         variable_image_size: whether it takes other sizes too.
     """
 
     image_size: tuple[int, int]
+    image_channels: int = 3
     variable_image_size: bool = False
 
     @abstractmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from zoo_core.transformer import rename_entry
 
 TEXT = "text."
 
@@ -23,13 +24,12 @@ def own_names(module: nn.Module) -> frozenset[str]:
     )
 
 
-def nest(state_dict: dict[str, Any], prefix: str, text_names: frozenset[str]) -> None:
-    """Move the text tower's entries below `text.`, in place; a key that is there already is left alone."""
+def nest(state_dict: dict[str, Any], prefix: str, text: nn.Module, text_names: frozenset[str]) -> None:
+    """Move the text tower's entries below `text.`, in place; a key in both layouts stays in both, and is refused."""
     for key in list(state_dict):
         name = key.removeprefix(prefix)
-        nested = prefix + TEXT + name
-        if key.startswith(prefix) and name.partition(".")[0] in text_names and nested not in state_dict:
-            state_dict[nested] = state_dict.pop(key)
+        if key.startswith(prefix) and name.partition(".")[0] in text_names:
+            rename_entry(state_dict, key, prefix + TEXT + name, text)
 
 
 def flatten(state_dict: dict[str, Any], prefix: str) -> None:

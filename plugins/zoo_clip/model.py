@@ -96,7 +96,7 @@ class CustomTextCLIP(DualEncoder):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if self.text is not None:
-            nest(state_dict, prefix, own_names(self.text) - own_names(self))
+            nest(state_dict, prefix, self.text, own_names(self.text) - own_names(self))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -1,0 +1,178 @@
+"""Two processes on this machine: DDP and FSDP2 train as one process does, and state dicts keep their layout.
+
+All that two processes do is done once, by one pair of them, since starting them takes most of the time. They
+meet through a file, so that no port is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from peer import captions, images, randomized, tiny_arguments
+from zoo import CLIP, ClipLoss, CustomTextCLIP
+
+WORLD = 2
+BATCH = 4
+KINDS = {"CLIP": CLIP, "CustomTextCLIP": CustomTextCLIP}
+FULL = StateDictOptions(full_state_dict=True)
+
+
+def model_of(kind: str) -> Any:
+    return randomized(KINDS[kind](**tiny_arguments(nonscalar_logit_scale=True))).train()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    model = model_of("CLIP")
+    return images(model, BATCH), captions(model, BATCH)
+
+
+def step(model: Any, image: Tensor, text: Tensor) -> float:
+    """Take one SGD step on a batch and return the loss before it."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss = ClipLoss()(*model(image, text))
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def single(kind: str) -> tuple[float, dict[str, Tensor]]:
+    """Return loss and weights of the same step in one process: the mean over the shards' losses."""
+    model = model_of(kind)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = [
+        ClipLoss()(*model(*shard)) for shard in zip(*(one.chunk(WORLD) for one in batch()), strict=True)
+    ]
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    optimizer.step()
+    return loss.item(), model.state_dict()
+
+
+def sharded(kind: str) -> Any:
+    model = model_of(kind)
+    for tower in (model.visual, model.text):
+        for block in tower.transformer.resblocks:
+            fully_shard(block)
+    fully_shard(model)
+    return model
+
+
+def other_weights(kind: str) -> dict[str, Tensor]:
+    """Return weights that no model here starts with."""
+    return randomized(KINDS[kind](**tiny_arguments(nonscalar_logit_scale=True)), seed=1).state_dict()
+
+
+def run_ddp(rank: int, kind: str) -> dict[str, Any]:
+    """Train one step with gradients that are averaged."""
+    model = DistributedDataParallel(model_of(kind))
+    loss = step(model, *(one.chunk(WORLD)[rank] for one in batch()))
+    return {"loss": loss, "state": get_model_state_dict(model, options=FULL)}
+
+
+def run_fsdp(rank: int, kind: str) -> dict[str, Any]:
+    """Train one step with parameters that are sharded."""
+    model = sharded(kind)
+    loss = step(model, *(one.chunk(WORLD)[rank] for one in batch()))
+    return {"loss": loss, "state": get_model_state_dict(model, options=FULL)}
+
+
+def run_round_trip(rank: int, kind: str) -> dict[str, Any]:
+    """Load the weights of one process into shards, compute with them, and gather them again."""
+    model = sharded(kind)
+    set_model_state_dict(model, other_weights(kind), options=FULL)
+    text = model(*batch())[1]
+    return {"text": text.detach(), "state": get_model_state_dict(model, options=FULL)}
+
+
+def run_sharded_round_trip(rank: int, kind: str) -> dict[str, Any]:
+    """Load shards into shards."""
+    source, target = sharded(kind), sharded(kind)
+    set_model_state_dict(source, other_weights(kind), options=FULL)
+    set_model_state_dict(target, get_model_state_dict(source))
+    return {"state": get_model_state_dict(target, options=FULL)}
+
+
+RUNS = {
+    "ddp": run_ddp,
+    "fsdp": run_fsdp,
+    "round-trip": run_round_trip,
+    "sharded-round-trip": run_sharded_round_trip,
+}
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
+    try:
+        found = {f"{name} {kind}": run(rank, kind) for name, run in RUNS.items() for kind in KINDS}
+        torch.save(found, Path(folder) / f"{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Return what each process found in each run."""
+    folder = tmp_path_factory.mktemp("processes")
+    mp.spawn(worker, (str(folder),), nprocs=WORLD)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run", ["ddp", "fsdp"])
+def test_a_step_of_two_processes_is_the_step_of_one(found: list[dict[str, Any]], run: str, kind: str) -> None:
+    loss, state = single(kind)
+    of_each = [one[f"{run} {kind}"] for one in found]
+    assert sum(one["loss"] for one in of_each) / WORLD == pytest.approx(loss, abs=1e-6)
+    for one in of_each:
+        torch.testing.assert_close(one["state"], dict(state), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run", ["ddp", "fsdp"])
+def test_gathered_weights_load_into_a_model_of_one_process(
+    found: list[dict[str, Any]], run: str, kind: str
+) -> None:
+    alone = KINDS[kind](**tiny_arguments())  # with a scalar logit scale
+    gathered = found[0][f"{run} {kind}"]["state"]
+    assert gathered.keys() == alone.state_dict().keys(), "the layout of the class, whatever wraps it"
+    alone.load_state_dict(gathered)
+    for key, value in alone.state_dict().items():
+        assert torch.equal(value, gathered[key].reshape(value.shape)), key
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run", ["round-trip", "sharded-round-trip"])
+def test_weights_of_one_process_reach_the_shards_and_come_back(
+    found: list[dict[str, Any]], run: str, kind: str
+) -> None:
+    source = other_weights(kind)
+    for one in found:
+        gathered = one[f"{run} {kind}"]["state"]
+        assert gathered.keys() == source.keys()
+        for key, value in source.items():
+            assert torch.equal(gathered[key], value), key
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_compute_what_one_process_computes(found: list[dict[str, Any]], kind: str) -> None:
+    alone = model_of(kind)
+    alone.load_state_dict(other_weights(kind))
+    expected = alone(*batch())[1].detach()
+    for one in found:
+        torch.testing.assert_close(one[f"round-trip {kind}"]["text"], expected, rtol=0, atol=1e-6)
