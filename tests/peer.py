@@ -16,9 +16,7 @@ from torch import Tensor, nn
 import zoo
 from zoo.catalog import architectures
 
-torch.set_num_threads(
-    1
-)  # threads of a tiny model only wait for each other: 30 times slower on a busy machine
+torch.set_num_threads(1)  # threads of a tiny model only wait for each other: 30 times slower on a busy machine
 
 Json = dict[str, Any]
 
@@ -126,11 +124,7 @@ def captions(model: Any, count: int = 2, seed: int = 0) -> Tensor:
 
 def published(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return a model's parameters by the names of its state dict."""
-    return {
-        key: value
-        for key, value in model.state_dict(keep_vars=True).items()
-        if isinstance(value, nn.Parameter)
-    }
+    return {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, nn.Parameter)}
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor | None]:

@@ -94,9 +94,7 @@ def test_a_logit_bias_is_a_fourth_output_and_an_offset_of_the_logits() -> None:
 
 
 @pytest.mark.parametrize(("nonscalar", "shape"), [(False, ()), (True, (1,))])
-def test_nonscalar_logit_scale_gives_scale_and_bias_one_dimension(
-    nonscalar: bool, shape: tuple[int, ...]
-) -> None:
+def test_nonscalar_logit_scale_gives_scale_and_bias_one_dimension(nonscalar: bool, shape: tuple[int, ...]) -> None:
     model = tiny(init_logit_bias=-1.0, nonscalar_logit_scale=nonscalar)
     assert model.logit_scale.shape == model.logit_bias.shape == shape
 
@@ -120,9 +118,7 @@ def outputs_of_peer(theirs: Any, ours: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_cast_dtype_casts_matrices_and_leaves_norms_and_logit_scale(dtype: torch.dtype) -> None:
     model = tiny(cast_dtype=dtype, init_logit_bias=-1.0)
-    norms = {
-        id(one) for module in model.modules() if isinstance(module, LayerNorm) for one in module.parameters()
-    }
+    norms = {id(one) for module in model.modules() if isinstance(module, LayerNorm) for one in module.parameters()}
     assert len(norms) == 2 * (2 * 6 + 3)
     for name, parameter in model.named_parameters():
         kept = id(parameter) in norms or name in ("logit_scale", "logit_bias")
@@ -246,9 +242,7 @@ def test_no_weight_decay_names_what_the_peer_names() -> None:
         model = tiny(kind)
         known = {*model.state_dict(), *dict(model.named_parameters())}
         assert model.no_weight_decay() <= known
-        assert (
-            len({id(one) for name, one in model.named_parameters() if name in model.no_weight_decay()}) == 3
-        )
+        assert len({id(one) for name, one in model.named_parameters() if name in model.no_weight_decay()}) == 3
 
 
 # State dicts
@@ -319,9 +313,7 @@ def test_a_state_dict_that_does_not_fit_is_refused(change: dict[str, Tensor | No
         model.load_state_dict(state)
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [(False, True), (True, False)], ids=["to-one-element", "to-scalar"]
-)
+@pytest.mark.parametrize(("source", "target"), [(False, True), (True, False)], ids=["to-one-element", "to-scalar"])
 def test_logit_scale_and_bias_load_from_either_shape(source: bool, target: bool) -> None:
     state = tiny(nonscalar_logit_scale=source, init_logit_scale=1.0, init_logit_bias=-2.0).state_dict()
     model = tiny(nonscalar_logit_scale=target, init_logit_bias=0.0)
@@ -585,9 +577,7 @@ def test_nothing_breaks_the_compiled_graph(model: Any) -> None:
 def test_an_exported_program_takes_any_batch(model: Any) -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     shapes = {"image": {0: batch}, "text": {0: batch}}
-    program = torch.export.export(
-        model, (images(model, 3), captions(model, 3)), dynamic_shapes=shapes
-    ).module()
+    program = torch.export.export(model, (images(model, 3), captions(model, 3)), dynamic_shapes=shapes).module()
     for count in (2, 3, 5):
         arguments = images(model, count), captions(model, count)
         torch.testing.assert_close(program(*arguments), model(*arguments), rtol=0, atol=1e-5)
@@ -775,9 +765,7 @@ def test_overrides_change_the_architecture() -> None:
 
 
 def test_dtype_and_device_are_those_asked_for() -> None:
-    assert {one.dtype for one in zoo.build(ARCHITECTURE, dtype=torch.bfloat16).parameters()} == {
-        torch.bfloat16
-    }
+    assert {one.dtype for one in zoo.build(ARCHITECTURE, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
     assert {one.device.type for one in zoo.build(ARCHITECTURE, device="meta").parameters()} == {"meta"}
 
 
@@ -849,9 +837,7 @@ def test_a_folder_of_something_else_is_never_replaced(built: Any, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_save_that_fails_leaves_the_old_model(
-    built: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_save_that_fails_leaves_the_old_model(built: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import safetensors.torch
 
     folder = zoo.save(built, tmp_path / "model")

@@ -362,8 +362,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str, absent: set[st
         ({"vocab_size": "all"}, "ClipBpeConfig: vocab_size: expected a whole number, found 'all'"),
         (
             {"cleaning": "lowers"},
-            "ClipBpeConfig: cleaning: 'lowers' is not known, did you mean 'lower'?; "
-            "allowed: canonicalize, lower, whitespace",
+            "ClipBpeConfig: cleaning: 'lowers' is not known, did you mean 'lower'? "
+            "(allowed: canonicalize, lower, whitespace)",
         ),
         (
             {"special_tokens_in_text": 1},

@@ -53,9 +53,7 @@ def single(kind: str) -> tuple[float, dict[str, Tensor]]:
     """Return loss and weights of the same step in one process: the mean over the shards' losses."""
     model = model_of(kind)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    losses = [
-        ClipLoss()(*model(*shard)) for shard in zip(*(one.chunk(WORLD) for one in batch()), strict=True)
-    ]
+    losses = [ClipLoss()(*model(*shard)) for shard in zip(*(one.chunk(WORLD) for one in batch()), strict=True)]
     loss = torch.stack(losses).mean()
     loss.backward()
     optimizer.step()
@@ -145,9 +143,7 @@ def test_a_step_of_two_processes_is_the_step_of_one(found: list[dict[str, Any]],
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("run", ["ddp", "fsdp"])
-def test_gathered_weights_load_into_a_model_of_one_process(
-    found: list[dict[str, Any]], run: str, kind: str
-) -> None:
+def test_gathered_weights_load_into_a_model_of_one_process(found: list[dict[str, Any]], run: str, kind: str) -> None:
     alone = KINDS[kind](**tiny_arguments())  # with a scalar logit scale
     gathered = found[0][f"{run} {kind}"]["state"]
     assert gathered.keys() == alone.state_dict().keys(), "the layout of the class, whatever wraps it"

@@ -26,9 +26,7 @@ def features(count: int, width: int = 8, dtype: torch.dtype = torch.float32) -> 
     return [side.to(dtype).requires_grad_() for side in F.normalize(drawn, dim=-1)]
 
 
-def scale_and_bias(
-    shape: tuple[int, ...], bias: float | None, dtype: torch.dtype = torch.float32
-) -> list[Any]:
+def scale_and_bias(shape: tuple[int, ...], bias: float | None, dtype: torch.dtype = torch.float32) -> list[Any]:
     scale = torch.full(shape, 14.0, dtype=dtype).requires_grad_()
     return [scale, None if bias is None else torch.full(shape, bias, dtype=dtype).requires_grad_()]
 
@@ -59,9 +57,7 @@ FORMULAS = {"contrastive": contrastive, "sigmoid": sigmoid}
 @pytest.mark.parametrize("shape", SHAPES, ids=["scalar", "one-element"])
 @pytest.mark.parametrize("bias", [None, -10.0], ids=["no-bias", "bias"])
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_value_and_gradients_are_the_peers(
-    name: str, shape: tuple[int, ...], bias: float | None, count: int
-) -> None:
+def test_value_and_gradients_are_the_peers(name: str, shape: tuple[int, ...], bias: float | None, count: int) -> None:
     results: list[list[Any]] = []
     for loss in (zoo.loss(name), PEERS[name]()):
         inputs = [*features(count), *scale_and_bias(shape, bias)]
@@ -120,12 +116,8 @@ def test_public_classes_are_what_the_names_build() -> None:
     ids=["other-count", "other-width", "one-dimension", "three-dimensions"],
 )
 @pytest.mark.parametrize("name", PEERS)
-def test_features_that_are_no_pairs_are_refused(
-    name: str, images: tuple[int, ...], texts: tuple[int, ...]
-) -> None:
-    with pytest.raises(
-        InputError, match=r"expected image and text features of one shape \[B, D\], found"
-    ) as caught:
+def test_features_that_are_no_pairs_are_refused(name: str, images: tuple[int, ...], texts: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"expected image and text features of one shape \[B, D\], found") as caught:
         zoo.loss(name)(torch.zeros(images), torch.zeros(texts), torch.tensor(1.0))
     assert str(list(images)) in str(caught.value)
     assert str(list(texts)) in str(caught.value)

@@ -228,9 +228,7 @@ def test_intermediates_agree_under_every_combination_of_options(tiny: tuple[Any,
         options = dict(zip(switches, values, strict=True))
         found = ours.forward_intermediates(image, text, image_output_fmt=fmt, **options)
         expected = theirs.forward_intermediates(image, text, image_output_fmt=fmt, **options)
-        if not options[
-            "normalize"
-        ]:  # logits of raw features near 100: an ulp there is the tolerance of all others
+        if not options["normalize"]:  # logits of raw features near 100: an ulp there is the tolerance of all others
             for key in ("image_logits", "text_logits"):
                 if key in expected:
                     torch.testing.assert_close(found.pop(key), expected.pop(key), rtol=1e-6, atol=TOLERANCE)
@@ -293,9 +291,7 @@ def test_one_backward_gives_the_peers_gradients(kind: type[nn.Module], checkpoin
 
 
 @pytest.mark.parametrize("unlocked", range(6))
-def test_locked_towers_train_the_parameters_that_the_peers_train(
-    tiny: tuple[Any, Any], unlocked: int
-) -> None:
+def test_locked_towers_train_the_parameters_that_the_peers_train(tiny: tuple[Any, Any], unlocked: int) -> None:
     ours, theirs = tiny
     try:
         for model in (ours, theirs):
@@ -331,9 +327,7 @@ def test_locked_image_training_moves_the_text_tower_and_nothing_of_the_image_tow
     before = {name: parameter.detach().clone() for name, parameter in published(model).items()}
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
     output = model(images(model, 4), captions(model, 4))
-    zoo.loss("contrastive")(
-        output["image_features"], output["text_features"], output["logit_scale"]
-    ).backward()
+    zoo.loss("contrastive")(output["image_features"], output["text_features"], output["logit_scale"]).backward()
     optimizer.step()
     for name, parameter in published(model).items():
         assert torch.equal(parameter, before[name]) == name.startswith("visual."), name

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from zoo_core.transformer import rename_entry
+
+from zoo_core.state_dicts import rename_entry
 
 TEXT = "text."
 
