@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor
 
-from zoo.demo.recipe import FIGURES, TRAIN_TEMPLATES, WORDS, Recipe, optional
+from zoo.demo.settings import FIGURES, TRAIN_TEMPLATES, WORDS, Recipe, optional
 
 __all__ = ["PICTURE_SIDE", "Digits", "Split", "captions", "distort", "draw_groups", "load_digits", "tensors"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.demo.data import Split
 from zoo.demo.evaluation import Evaluation
-from zoo.demo.recipe import FIGURES, HELD_OUT_TEMPLATES, WORDS, optional
+from zoo.demo.settings import FIGURES, HELD_OUT_TEMPLATES, WORDS, optional
 
 __all__ = ["draw"]
 

@@ -18,7 +18,7 @@ import zoo
 from zoo.demo.data import Digits, Split, load_digits
 from zoo.demo.evaluation import Evaluation, evaluate
 from zoo.demo.picture import draw
-from zoo.demo.recipe import ARCHITECTURE, RECIPE, Recipe, optional, recipe
+from zoo.demo.settings import ARCHITECTURE, RECIPE, Recipe, optional, recipe
 from zoo.demo.training import Progress, train
 from zoo_core.errors import InputError
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 import zoo
 from zoo.demo.data import Split, captions, distort, draw_groups, tensors
-from zoo.demo.recipe import Recipe
+from zoo.demo.settings import Recipe
 
 __all__ = ["Progress", "train"]
 
@@ -23,6 +24,22 @@ Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each step with its number (from 1), the number of steps, and what was measured."""
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread.
+
+    The matrices are too small to share. On a busy machine several threads wait for one another most of the time, and
+    with one the sums, hence the result, do not depend on how many cores there are.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def train(model: Any, split: Split, recipe: Recipe, seed: int, progress: Progress | None = None) -> list[float]:
     """Train a model in place and leave it in evaluation mode.
 
