@@ -120,8 +120,8 @@ def _checked(seed: int, steps: int | None) -> Recipe:
 
 def _fresh_model(seed: int) -> Any:
     """Build the model with weights that depend on the seed alone; the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         return zoo.build(ARCHITECTURE)
 
 

@@ -73,7 +73,7 @@ class Recipe:
     Angles are in degrees; `shift`, `scale`, `shear` and `noise` are fractions of what they change.
     """
 
-    steps: int = 320
+    steps: int = 400
     groups: int = 16
     """Sets of ten distinct digits in a step. The loss is computed within each, so that no caption is held against
     another picture of the digit that it names."""
