@@ -18,7 +18,7 @@ import zoo
 from zoo.demo import DemoResult, draw, recipe, run_demo
 from zoo.demo.data import Digits, captions, distort, draw_groups, load_digits
 from zoo.demo.evaluation import Evaluation, evaluate
-from zoo.demo.recipe import FIGURES, HELD_OUT_TEMPLATES, RECIPE, TRAIN_TEMPLATES, WORDS
+from zoo.demo.settings import FIGURES, HELD_OUT_TEMPLATES, RECIPE, TRAIN_TEMPLATES, WORDS
 from zoo.demo.training import train
 from zoo_core.errors import InputError, MissingDependencyError
 
@@ -42,7 +42,7 @@ def generator() -> torch.Generator:
 
 def test_importing_the_demo_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'sklearn', 'matplotlib', 'numpy'}"
-    code = f"import sys, zoo.demo, zoo.demo.recipe; print({heavy} & set(sys.modules))"
+    code = f"import sys, zoo.demo, zoo.demo.settings; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 
@@ -161,10 +161,14 @@ def test_progress_hears_of_every_step(digits: Digits) -> None:
     assert [measured["loss"] for _, _, measured in heard] == losses
 
 
-def test_training_leaves_the_model_in_evaluation_mode(digits: Digits) -> None:
+def test_training_takes_one_thread_and_leaves_the_model_in_evaluation_mode(digits: Digits) -> None:
+    used: list[int] = []
     model = zoo.build("digits-tiny")
-    train(model, digits.train, replace(RECIPE, steps=1), 0)
+    threads = torch.get_num_threads()
+    train(model, digits.train, replace(RECIPE, steps=1), 0, lambda *_: used.append(torch.get_num_threads()))
     assert not model.training
+    assert used == [1]
+    assert torch.get_num_threads() == threads
 
 
 def test_the_saved_model_gives_the_reported_accuracy(result: DemoResult) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.demo.picture import draw
-    from zoo.demo.recipe import recipe
     from zoo.demo.run import DemoResult, run_demo
+    from zoo.demo.settings import recipe
 
 __all__ = ["DemoResult", "draw", "recipe", "run_demo"]
 
-_HOMES = {"DemoResult": "run", "draw": "picture", "recipe": "recipe", "run_demo": "run"}
+_HOMES = {"DemoResult": "run", "draw": "picture", "recipe": "settings", "run_demo": "run"}
 
 
 def __getattr__(name: str) -> Any:

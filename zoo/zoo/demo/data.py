@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor
 
-from zoo.demo.recipe import FIGURES, TRAIN_TEMPLATES, WORDS, Recipe, optional
+from zoo.demo.settings import FIGURES, TRAIN_TEMPLATES, WORDS, Recipe, optional
 
 __all__ = ["PICTURE_SIDE", "Digits", "Split", "captions", "distort", "draw_groups", "load_digits", "tensors"]
 
@@ -61,7 +61,7 @@ def load_digits(seed: int, test_share: float) -> Digits:
     return Digits(*(Split([_picture(data.images[i]) for i in part], labels[part], part) for part in (train, test)))
 
 
-def _picture(greys: Any) -> Image.Image:
+def _picture(greys: np.ndarray[Any, np.dtype[np.float64]]) -> Image.Image:
     """Enlarge greys `[8, 8]` from 0 to 16 to a picture."""
     pixels = np.round(greys * (255 / BRIGHTEST)).astype(np.uint8)
     return Image.fromarray(pixels).resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC)

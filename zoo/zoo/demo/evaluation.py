@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.demo.data import Split
-from zoo.demo.recipe import FIGURES, HELD_OUT_TEMPLATES, WORDS
+from zoo.demo.settings import FIGURES, HELD_OUT_TEMPLATES, WORDS
 
 __all__ = ["Evaluation", "evaluate"]
 

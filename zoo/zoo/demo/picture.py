@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.demo.data import Split
 from zoo.demo.evaluation import Evaluation
-from zoo.demo.recipe import FIGURES, HELD_OUT_TEMPLATES, WORDS, optional
+from zoo.demo.settings import FIGURES, HELD_OUT_TEMPLATES, WORDS, optional
 
 __all__ = ["draw"]
 
@@ -86,7 +86,7 @@ def _draw_confusion(figure: Any, evaluation: Evaluation) -> None:
     axis = figure.add_axes((0.1, 0.075, 0.86, 0.78))
     right = np.eye(10, dtype=bool)
     for cells, colors in ((right, "Blues"), (~right, "Reds")):
-        shade = np.ma.masked_where(~cells, np.sqrt(counts / counts.sum(axis=1, keepdims=True)))
+        shade = np.ma.masked_where(~cells | (counts == 0), np.sqrt(counts / counts.sum(axis=1, keepdims=True)))
         axis.imshow(shade, cmap=colors, vmin=0, vmax=1.1)
     axis.set_xticks(range(10), FIGURES, color=INK)
     axis.set_yticks(range(10), FIGURES, color=INK)

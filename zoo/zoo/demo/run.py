@@ -18,7 +18,7 @@ import zoo
 from zoo.demo.data import Digits, Split, load_digits
 from zoo.demo.evaluation import Evaluation, evaluate
 from zoo.demo.picture import draw
-from zoo.demo.recipe import ARCHITECTURE, RECIPE, Recipe, optional, recipe
+from zoo.demo.settings import ARCHITECTURE, RECIPE, Recipe, optional, recipe
 from zoo.demo.training import Progress, train
 from zoo_core.errors import InputError
 
@@ -120,8 +120,8 @@ def _checked(seed: int, steps: int | None) -> Recipe:
 
 def _fresh_model(seed: int) -> Any:
     """Build the model with weights that depend on the seed alone; the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         return zoo.build(ARCHITECTURE)
 
 

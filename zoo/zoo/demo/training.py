@@ -7,15 +7,19 @@ picture away from captions that describe it. One forward pass serves all groups;
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 import zoo
 from zoo.demo.data import Split, captions, distort, draw_groups, tensors
-from zoo.demo.recipe import Recipe
+from zoo.demo.settings import Recipe
+
+if TYPE_CHECKING:
+    from zoo_core.interfaces import Loss
 
 __all__ = ["Progress", "train"]
 
@@ -23,13 +27,29 @@ Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each step with its number (from 1), the number of steps, and what was measured."""
 
 
+@contextmanager
+def one_thread() -> Generator[None, None, None]:
+    """Keep torch to one thread.
+
+    The matrices are too small to share. On a busy machine several threads wait for one another most of the time, and
+    with one the sums, hence the result, do not depend on how many cores there are.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def train(model: Any, split: Split, recipe: Recipe, seed: int, progress: Progress | None = None) -> list[float]:
     """Train a model in place and leave it in evaluation mode.
 
     Returns:
         the loss of each step.
     """
-    generator = Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(_parameter_groups(model, recipe), lr=recipe.learning_rate, betas=recipe.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, recipe))
     loss_of = zoo.loss("contrastive")
@@ -39,9 +59,9 @@ def train(model: Any, split: Split, recipe: Recipe, seed: int, progress: Progres
     for step, (images, tokens) in enumerate(_batches(model, split, recipe, generator), start=1):
         loss = _group_loss(model, images, tokens, recipe, loss_of)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
         nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
-        optimizer.step()
+        optimizer.step()  # pyright: ignore[reportUnknownMemberType]
         schedule.step()
         model.logit_scale.data.clamp_(0, math.log(recipe.largest_logit_scale))
         losses.append(loss.item())
@@ -51,10 +71,10 @@ def train(model: Any, split: Split, recipe: Recipe, seed: int, progress: Progres
     return losses
 
 
-def _batches(model: Any, split: Split, recipe: Recipe, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(model: Any, split: Split, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images `[groups * 10, 3, H, W]` and token ids `[caption_sets * 10, L]`, digits 0 to 9 over and over."""
     images = tensors(split.pictures, model.preprocess)
-    labels = torch.from_numpy(split.labels)
+    labels = torch.from_numpy(split.labels)  # pyright: ignore[reportUnknownMemberType]
     tokens = torch.stack([model.tokenizer(texts) for texts in captions()])  # [10, captions, L]
     digits = torch.arange(10).repeat(recipe.caption_sets)
     for step in range(recipe.steps):
@@ -67,7 +87,7 @@ def _batches(model: Any, split: Split, recipe: Recipe, generator: Generator) -> 
         )
 
 
-def _group_loss(model: Any, images: Tensor, tokens: Tensor, recipe: Recipe, loss_of: nn.Module) -> Tensor:
+def _group_loss(model: Any, images: Tensor, tokens: Tensor, recipe: Recipe, loss_of: Loss) -> Tensor:
     """Return the mean loss of the groups; group g is held against caption set g modulo their number."""
     pictured = model.encode_image(images, normalize=True).unflatten(0, (recipe.groups, 10))
     written = model.encode_text(tokens, normalize=True).unflatten(0, (recipe.caption_sets, 10))

@@ -31,6 +31,7 @@ ARCHITECTURE = "digits-tiny"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIGURES = tuple(str(digit) for digit in range(10))
 
+# Of many kinds, so that the text tower learns to look past words that it has not met.
 TRAIN_TEMPLATES = (
     "{}",
     "a {}",
@@ -44,6 +45,16 @@ TRAIN_TEMPLATES = (
     "a scan of the number {}",
     "the number {} on paper",
     "this is a {}.",
+    "it says {}",
+    "they drew {}",
+    "someone has written {}",
+    "here is the digit {}",
+    "my friend wrote the number {}",
+    "what you see is {}",
+    "look, a {}!",
+    "a blurry {}",
+    "the answer is {}",
+    "a child writes a {}",
 )
 
 HELD_OUT_TEMPLATES = (
