@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -236,7 +238,14 @@ def test_a_pattern_that_matches_nothing_is_told_and_is_an_empty_list(run: Run) -
     status, out, err = run("list", "zzz")
     assert (status, out) == (0, "")
     assert "no architecture matches 'zzz'" in err
+    assert "'*zzz*'" in err
     assert run("list", "zzz", "--json") == (0, "[]\n", "")
+
+
+def test_an_empty_list_names_the_plugins_that_cannot_be_used(strangers: Path) -> None:
+    done = program("list", "wreck*", path=strangers)
+    assert done.returncode == 0
+    assert "quarantined plugins: wreck (wrecked 1.2)" in done.stderr
 
 
 @pytest.mark.parametrize("columns", ["40", "60", "200"])
@@ -858,3 +867,39 @@ def test_profile_of_a_device_that_is_none_is_an_error(run: Run, tiny: Path, prof
     status, _, err = run("profile", tiny, "--device", "abacus")
     assert status == 2
     assert err.startswith("error: device 'abacus' is none")
+
+
+# a terminal
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_sees_a_progress_bar_and_errors_on_lines_of_their_own(
+    tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    seen = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # which is how a terminal tells its end
+            while chunk := os.read(leader, 65_536):
+                seen.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    arguments = ["embed", str(pictures / "notes.txt"), str(pictures), "--out", str(tmp_path / "x.npy")]
+    try:
+        done = program(
+            *arguments, "--model", str(tiny), capture_output=False, stdout=subprocess.PIPE, stderr=follower
+        )
+    finally:
+        os.close(follower)
+        reader.join()
+        os.close(leader)
+    assert done.returncode == 1
+    assert done.stdout == f"{tmp_path / 'x.npy'}: 4 embeddings of width 16\n"
+    text = seen.decode()
+    assert "5/5" in text
+    lines = [line.rpartition("\x1b[2K")[2] for line in text.replace("\r", "\n").split("\n")]
+    assert any(line.startswith("error: ") and "notes.txt" in line for line in lines)
