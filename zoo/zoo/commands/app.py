@@ -35,7 +35,6 @@ class _Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            _close_quietly()
             raise typer.Exit(PIPE_CLOSED) from None
         except (ZooError, OSError) as error:
             if os.environ.get("ZOO_DEBUG"):
@@ -103,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = 0
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # of help, which is printed before a command begins
+    except BrokenPipeError:
         _close_quietly()
     return status
 
