@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -236,7 +238,14 @@ def test_a_pattern_that_matches_nothing_is_told_and_is_an_empty_list(run: Run) -
     status, out, err = run("list", "zzz")
     assert (status, out) == (0, "")
     assert "no architecture matches 'zzz'" in err
+    assert "'*zzz*'" in err
     assert run("list", "zzz", "--json") == (0, "[]\n", "")
+
+
+def test_an_empty_list_names_the_plugins_that_cannot_be_used(strangers: Path) -> None:
+    done = program("list", "wreck*", path=strangers)
+    assert done.returncode == 0
+    assert "quarantined plugins: wreck (wrecked 1.2)" in done.stderr
 
 
 @pytest.mark.parametrize("columns", ["40", "60", "200"])
@@ -314,6 +323,14 @@ def zoo_architectures():
 """
 
 
+CRASH = """
+class Config(VisionTowerConfig):
+    tower: str = "mean-pool"
+    def parameter_count(self, embed_dim):
+        return 1 // 0
+"""
+
+
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two distributions: one clashes with ours and ships broken files too, the other cannot be imported."""
@@ -321,11 +338,12 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "acme" / "architectures").mkdir(parents=True)
     (root / "acme" / "__init__.py").touch()
     (root / "acme" / "plugin.py").write_text(STRANGER)
-    (root / "acme" / "config.py").write_text("from zoo_core.config import VisionTowerConfig as Config\n")
+    (root / "acme" / "config.py").write_text("from zoo_core.config import VisionTowerConfig\n" + CRASH)
     for name, text in {
         "acme-good": "extends: vit-b32",
         "acme-typo": "extends: vit-b32\nembed_dims: 3",
         "acme-torn": "vision: {",
+        "acme-crash": "extends: vit-b32\nvision: {tower: mean-pool, image_size: 32}",
         "vit-e14": "extends: vit-b32",
     }.items():
         (root / "acme" / "architectures" / f"{name}.yaml").write_text(text)
@@ -346,6 +364,7 @@ def test_a_strangers_broken_file_is_a_row_of_the_list(strangers: Path) -> None:
     assert "acme-typo.yaml:2:1: embed_dims: unknown key" in found["acme-typo"]["problem"]
     assert "acme-torn.yaml:2:1: is not YAML" in found["acme-torn"]["problem"]
     assert found["acme-torn"]["parameters"] is None
+    assert found["acme-crash"]["problem"].startswith("ZeroDivisionError: ")
     assert found["vit-l14"]["parameters"] == zoo.config("vit-l14").parameter_count()
     # a name that two distributions offer is listed as it can be built
     assert found["acme-towers/vit-e14"]["parameters"] == zoo.config("vit-b32").parameter_count()
@@ -663,6 +682,14 @@ def test_an_interrupted_run_leaves_the_old_file_whole(
     assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"x.npy": "old", "x.parquet": "old"}
 
 
+def test_whoever_reads_the_old_file_keeps_it(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.npy").write_text("old")
+    with (tmp_path / "x.npy").open() as reader:
+        assert run("embed", pictures, "--out", tmp_path / "x.npy", "--model", tiny)[0] == 0
+        assert reader.read() == "old"
+    assert np.load(tmp_path / "x.npy").shape == (4, 16)
+
+
 def test_a_count_of_many_digits_fits_into_the_header(tmp_path: Path) -> None:
     from zoo.embedding_files import writer
 
@@ -841,3 +868,35 @@ def test_profile_of_a_device_that_is_none_is_an_error(run: Run, tiny: Path, prof
     status, _, err = run("profile", tiny, "--device", "abacus")
     assert status == 2
     assert err.startswith("error: device 'abacus' is none")
+
+
+# a terminal
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_sees_a_progress_bar_and_errors_on_lines_of_their_own(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    seen = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # which is how a terminal tells its end
+            while chunk := os.read(leader, 65_536):
+                seen.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    arguments = ["embed", pictures / "notes.txt", pictures, "--out", tmp_path / "x.npy", "--model", tiny]
+    with os.fdopen(follower, "w") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", terminal)
+        status, out, _ = run(*arguments)
+    reader.join()
+    os.close(leader)
+    assert (status, out) == (1, f"{tmp_path / 'x.npy'}: 4 embeddings of width 16\n")
+    text = seen.decode()
+    assert "5/5" in text
+    lines = [line.rpartition("\x1b[2K")[2] for line in text.replace("\r", "\n").split("\n")]
+    assert any(line.startswith("error: ") and "notes.txt" in line for line in lines)

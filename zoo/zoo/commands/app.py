@@ -35,7 +35,6 @@ class _Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            _close_quietly()
             raise typer.Exit(PIPE_CLOSED) from None
         except (ZooError, OSError) as error:
             if os.environ.get("ZOO_DEBUG"):
@@ -98,21 +97,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=arguments, prog_name="zoo")
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 0
-    else:
-        status = 0
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # of help, which is printed before a command begins
-        _close_quietly()
-    return status
-
-
-def _close_quietly() -> None:
-    """Send what is still to be written nowhere, or the interpreter would complain about it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            os.dup2(nowhere, stream.fileno())
-        except (OSError, ValueError):  # no real file: nothing is written at the end either
-            continue
+        return end.code if isinstance(end.code, int) else 0
+    return 0

@@ -18,6 +18,7 @@ def list_command(
     json: AsJson = False,
 ) -> None:
     """List the architectures."""
+    from zoo.catalog import registry
     from zoo.inventory import list_architectures
 
     found = list_architectures(pattern)
@@ -25,7 +26,8 @@ def list_command(
         show_json([one.to_dict() for one in found])
         return
     if not found:
-        typer.echo(f"no architecture matches '{pattern}'; '*' stands for anything: '*{pattern}*'", err=True)
+        hint = "" if "*" in pattern else f"; '*' stands for anything: '*{pattern}*'"
+        typer.echo(f"no architecture matches '{pattern}'{hint}{registry().quarantine_note()}", err=True)
         return
     rows = [
         (one.name, "", "", "", one.problem)

@@ -25,7 +25,7 @@ UNBOUNDED = 10_000
 
 def report(message: str) -> None:
     """Print what is wrong on standard error."""
-    typer.echo(f"error: {message}", err=True)
+    print(f"error: {message}", file=sys.stderr)  # a progress bar lets this through, and not the echo of typer
 
 
 def show_json(data: Any) -> None:
