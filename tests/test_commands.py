@@ -777,10 +777,10 @@ def fake_demo(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return result
 
     words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    package, recipe = types.ModuleType("zoo.demo"), types.ModuleType("zoo.demo.recipe")
+    package, recipe = types.ModuleType("zoo.demo"), types.ModuleType("zoo.demo.settings")
     package.run_demo, recipe.WORDS = run_demo, words  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "zoo.demo", package)
-    monkeypatch.setitem(sys.modules, "zoo.demo.recipe", recipe)
+    monkeypatch.setitem(sys.modules, "zoo.demo.settings", recipe)
 
 
 def test_the_last_line_of_the_demo_is_a_command_that_works(

@@ -4,7 +4,7 @@
     model.safetensors   the weights
     zoo.json            which zoo and which plugins wrote it
 
-A save writes a new folder beside the old one and swaps them by name, so that a killed process leaves one of the two.
+A save writes a new folder beside the old one and then swaps their names, so that no reader meets a folder half-written.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def save(model: DualEncoder, folder: str | Path) -> Path:
         (scratch / ORIGIN).write_text(json.dumps(_origin(config), indent=2) + "\n", encoding="utf-8")
         tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
         save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
-        _sync(scratch)
+        _finish(scratch)
         _swap(scratch, target)
     except OSError as error:
         raise SaveError(f"{target} cannot be written: {error.strerror or error}") from error
@@ -108,9 +108,13 @@ def _origin(config: ModelConfig) -> dict[str, Any]:
     return {"format": 1, "zoo": zoo.__version__, "parts": parts}
 
 
-def _sync(folder: Path) -> None:
-    """Bring every file of the new folder to the disk before it takes a name."""
+def _finish(folder: Path) -> None:
+    """Bring every file of the new folder to the disk before it takes a name, with the modes that new files get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    folder.chmod(0o777 & ~mask)  # mkdtemp made it for its owner alone
     for path in folder.iterdir():
+        path.chmod(0o666 & ~mask)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
 

@@ -6,6 +6,7 @@ drawn at random only to be thrown away, and nothing is held twice.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ def find_weights(source: Any, config: ModelConfig, pretrained: str | Path) -> Pa
 
     Raises:
         UnknownNameError: no such tag.
-        CheckpointError: no such file, or weights for another architecture.
+        CheckpointError: a damaged file, or weights for another activation.
     """
     if isinstance(pretrained, Path) or pretrained.endswith(".safetensors"):
         return Path(pretrained)
@@ -43,6 +44,7 @@ def find_weights(source: Any, config: ModelConfig, pretrained: str | Path) -> Pa
         raise UnknownNameError(f"architecture {source!r} has no pretrained tag '{pretrained}'{known}")
     entry = entries[pretrained]
     _check_fits(entry, config, pretrained)
+    _check_digest(entry)
     return entry.path
 
 
@@ -83,6 +85,17 @@ def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
             raise CheckpointError(
                 f"pretrained '{tag}' was trained with activation {entry.activation}, but {side}.activation is {found}"
             )
+
+
+def _check_digest(entry: Pretrained) -> None:
+    if entry.sha256 is None or not entry.path.is_file():
+        return
+    with entry.path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != entry.sha256:
+        raise CheckpointError(
+            f"{entry.path} is damaged: expected sha256 {entry.sha256}, found {found}; install zoo again"
+        )
 
 
 def _shown(keys: Iterable[str], limit: int = 6) -> str:

@@ -63,7 +63,7 @@ def demo_command(
 
 def _next_command(result: DemoResult) -> str:
     """Return a command that asks the new model about a digit that it was not trained on."""
-    from zoo.demo.recipe import WORDS
+    from zoo.demo.settings import WORDS
 
     template = max(result.template_accuracy, key=lambda one: result.template_accuracy[one]["word"])
     words = ["zoo", "classify", str(result.samples[7]), "--model", str(result.folder)]
