@@ -1,7 +1,8 @@
 """The peer, open_clip 3.3.0, beside ours: scaled-down twins of every architecture that both of us offer.
 
 A twin keeps what makes an architecture what it is: number of heads, ratios, LayerScale, activation, patch.
-Ours is built from our YAML and theirs from their JSON, so nothing but the scale is common to both.
+Ours is built from our YAML, theirs from their JSON: nothing but the scale is common to both. The peer is
+imported where it is needed: that takes seconds, and processes that only want a tiny model of ours do without.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +31,8 @@ GRID = (3, 2)
 @cache
 def peer_names() -> dict[str, str]:
     """Return the peer's name of each of our architectures that it has too."""
+    import open_clip
+
     theirs = set(open_clip.list_models())
     entries = architectures().entries
     return {one.name: alias for one in entries for alias in one.aliases if alias in theirs}
@@ -38,6 +40,8 @@ def peer_names() -> dict[str, str]:
 
 def peer_config(name: str) -> Json:
     """Return the peer's JSON for one of our names."""
+    import open_clip
+
     config = open_clip.get_model_config(peer_names()[name])
     assert config is not None
     return config
@@ -77,6 +81,8 @@ def small_overrides(name: str) -> list[str]:
 
 def small_pair(name: str, *overrides: str) -> tuple[Any, Any]:
     """Return our scaled-down model of a name and the peer's, with the same weights, in evaluation mode."""
+    import open_clip
+
     ours = zoo.build(name, overrides=[*small_overrides(name), *overrides])
     theirs = randomized(open_clip.CLIP(**small_peer_config(name))).eval()
     ours.load_state_dict(theirs.state_dict())

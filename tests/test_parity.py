@@ -111,6 +111,22 @@ def test_the_config_holds_the_peers_value_in_every_field(name: str) -> None:
     assert not theirs, "a key of the peer's JSON that nothing here looked at"
 
 
+@pytest.fixture
+def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out initialisation, which takes most of the time of building a model without memory."""
+    for name in (
+        "normal_",
+        "uniform_",
+        "zeros_",
+        "ones_",
+        "constant_",
+        "kaiming_uniform_",
+        "xavier_uniform_",
+    ):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+
+
+@pytest.mark.usefixtures("nothing_is_drawn")
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_have_the_peers_names_shapes_and_number(name: str) -> None:
     config: Any = zoo.config(name)
