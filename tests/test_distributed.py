@@ -112,11 +112,17 @@ RUNS = {
 }
 
 
+# FSDP2 of torch 2.6 asks a CPU stream for an event, which it has not: there, DDP alone is run.
+SHARDS_ON_CPU = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7)
+needs_shards = pytest.mark.skipif(not SHARDS_ON_CPU, reason="FSDP2 runs on the CPU from torch 2.7 on")
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
     try:
-        found = {f"{name} {kind}": run(rank, kind) for name, run in RUNS.items() for kind in KINDS}
+        runs = RUNS if SHARDS_ON_CPU else {"ddp": run_ddp}
+        found = {f"{name} {kind}": run(rank, kind) for name, run in runs.items() for kind in KINDS}
         torch.save(found, Path(folder) / f"{rank}.pt")
         dist.barrier()
     finally:
@@ -132,7 +138,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("run", ["ddp", "fsdp"])
+@pytest.mark.parametrize("run", ["ddp", pytest.param("fsdp", marks=needs_shards)])
 def test_a_step_of_two_processes_is_the_step_of_one(found: list[dict[str, Any]], run: str, kind: str) -> None:
     loss, state = single(kind)
     of_each = [one[f"{run} {kind}"] for one in found]
@@ -142,7 +148,7 @@ def test_a_step_of_two_processes_is_the_step_of_one(found: list[dict[str, Any]],
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("run", ["ddp", "fsdp"])
+@pytest.mark.parametrize("run", ["ddp", pytest.param("fsdp", marks=needs_shards)])
 def test_gathered_weights_load_into_a_model_of_one_process(found: list[dict[str, Any]], run: str, kind: str) -> None:
     alone = KINDS[kind](**tiny_arguments())  # with a scalar logit scale
     gathered = found[0][f"{run} {kind}"]["state"]
@@ -152,6 +158,7 @@ def test_gathered_weights_load_into_a_model_of_one_process(found: list[dict[str,
         assert torch.equal(value, gathered[key].reshape(value.shape)), key
 
 
+@needs_shards
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("run", ["round-trip", "sharded-round-trip"])
 def test_weights_of_one_process_reach_the_shards_and_come_back(
@@ -165,6 +172,7 @@ def test_weights_of_one_process_reach_the_shards_and_come_back(
             assert torch.equal(gathered[key], value), key
 
 
+@needs_shards
 @pytest.mark.parametrize("kind", KINDS)
 def test_shards_compute_what_one_process_computes(found: list[dict[str, Any]], kind: str) -> None:
     alone = model_of(kind)

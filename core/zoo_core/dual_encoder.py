@@ -322,8 +322,13 @@ class DualEncoder(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for name in ("logit_scale", "logit_bias"):
             ours, theirs = getattr(self, name), state_dict.get(prefix + name)
-            if ours is not None and theirs is not None and theirs.numel() == 1:
+            if ours is None or theirs is None:
+                continue
+            if theirs.numel() == 1:
                 state_dict[prefix + name] = theirs.reshape(ours.shape)  # published ones are [] or [1]
+            else:  # torch takes the first of several for a scalar
+                found = f"found shape {list(theirs.shape)}"
+                args[-1].append(f"size mismatch for {prefix}{name}: expected one value, {found}.")
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -342,7 +347,10 @@ def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
     """Return the dtype that a module's matrix products run in."""
-    return next((parameter.dtype for parameter in module.parameters() if parameter.ndim > 1), default)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            return parameter.dtype
+    return default
 
 
 def _check_image(image: Tensor, tower: VisionTower) -> None:
