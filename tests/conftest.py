@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads wait for each other on a busy machine
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
