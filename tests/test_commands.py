@@ -814,6 +814,7 @@ def profiled(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "parameters": 1_500_000,
         "parameter_bytes": 6_000_000,
         "macs": 2_500_000_000,
+        "flops": 5_000_000_000,
         "latency": 0.25,
         "samples_per_second": 16.0,
         "peak_activation_bytes": 3 * 2**20,
@@ -853,15 +854,25 @@ def test_profile_measures_the_model_with_its_own_sizes(
         "device": "cpu",
         "trace_dir": tmp_path,
     }
-    assert out.splitlines()[1].split() == ["image", "1.5M", "2.5G", "250.0", "16.0", "3.0"]
+    assert out.splitlines()[1].split() == ["image", "1.5M", "2.5G", "5.0G", "250.0", "16.0", "3.0"]
     assert "a processor" in out
 
 
 def test_profile_as_json_is_the_report(run: Run, tiny: Path, profiled: dict[str, Any]) -> None:
-    status, out, err = run("profile", tiny, "--json")
+    status, out, err = run("profile", tiny, "--json", "--no-trace")
     assert (status, err) == (0, "")
     assert json.loads(out)["towers"]["image"]["macs"] == 2_500_000_000
     assert profiled["trace_dir"] is None
+
+
+def test_profile_really_measures_and_writes_a_trace_for_tensorboard(tiny: Path, tmp_path: Path) -> None:
+    program = f"from zoo.commands.app import main; import sys; sys.argv = ['zoo', 'profile', {str(tiny)!r}, '--steps', '1']; main()"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "zoo-profile").glob("*.pt.trace.json.gz"))) == 1
+    assert done.stdout.splitlines()[-1] == "tensorboard --logdir zoo-profile"
+    image, text = (line.split() for line in done.stdout.splitlines()[1:3])
+    assert (image[0], text[0]) == ("image", "text")
 
 
 def test_profile_of_a_device_that_is_none_is_an_error(run: Run, tiny: Path, profiled: dict[str, Any]) -> None:

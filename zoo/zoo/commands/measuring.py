@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,15 +19,17 @@ def profile_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Images, and texts, in a batch.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 5,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda.")] = "cpu",
-    trace: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a trace for TensorBoard to this folder.")
-    ] = None,
+    trace: Annotated[Path, typer.Option(metavar="DIR", help="Where a trace for TensorBoard goes.")] = Path(
+        "zoo-profile"
+    ),
+    no_trace: Annotated[bool, typer.Option("--no-trace", help="Write no trace.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure what a model costs on this machine.
 
-    Parameters, multiply-adds, latency and memory of each tower.
+    Parameters, multiply-adds, FLOPs, latency and memory of each tower, and a trace of both.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes of its own affairs to stderr otherwise
     import zoo
     from zoo.profiling import profile_model
 
@@ -39,7 +43,7 @@ def profile_command(
         batch_size=batch_size,
         steps=steps,
         device=device,
-        trace_dir=trace,
+        trace_dir=None if no_trace else trace,
     ).to_dict()
     if json:
         show_json(found)
@@ -54,13 +58,14 @@ def _show(found: dict[str, Any]) -> None:
             tower,
             count(cost["parameters"]),
             count(cost["macs"]),
+            count(cost["flops"]),
             f"{cost['latency'] * 1e3:.1f}",
             f"{cost['samples_per_second']:.1f}",
             f"{cost['peak_activation_bytes'] / 2**20:.1f}",
         )
         for tower, cost in found["towers"].items()
     ]
-    columns = ("TOWER", "PARAMETERS", "MACS/SAMPLE", "MS/BATCH", "SAMPLES/S", "ACTIVATIONS MIB")
+    columns = ("TOWER", "PARAMETERS", "MACS/SAMPLE", "FLOPS/SAMPLE", "MS/BATCH", "SAMPLES/S", "ACTIVATIONS MIB")
     show(
         table(columns, rows, right=columns[1:]),
         "",
@@ -69,7 +74,13 @@ def _show(found: dict[str, Any]) -> None:
                 ("parameters", f"{found['parameters']:,} ({found['parameter_bytes'] / 2**20:.1f} MiB)"),
                 ("latency", f"median of {found['steps']} batches"),
                 *((key, value) for key, value in hardware.items()),
+                ("FLOPs", "2 x MACs, matrix products and attention"),
                 ("trace", found["trace"]),
             )
+        ),
+        *(
+            ["", "next:", shlex.join(["tensorboard", "--logdir", str(Path(found["trace"]).parent)])]
+            if found["trace"]
+            else []
         ),
     )
