@@ -65,7 +65,7 @@ def _show(found: dict[str, Any]) -> None:
         )
         for tower, cost in found["towers"].items()
     ]
-    columns = ("TOWER", "PARAMETERS", "MACS/SAMPLE", "FLOPS/SAMPLE", "MS/BATCH", "SAMPLES/S", "ACTIVATIONS MIB")
+    columns = ("TOWER", "PARAMETERS", "MACS", "FLOPS", "MS/BATCH", "SAMPLES/S", "MIB")
     show(
         table(columns, rows, right=columns[1:]),
         "",
@@ -74,7 +74,8 @@ def _show(found: dict[str, Any]) -> None:
                 ("parameters", f"{found['parameters']:,} ({found['parameter_bytes'] / 2**20:.1f} MiB)"),
                 ("latency", f"median of {found['steps']} batches"),
                 *((key, value) for key, value in hardware.items()),
-                ("FLOPs", "2 x MACs, matrix products and attention"),
+                ("MACs, FLOPs", "of one sample; a multiply-add is two FLOPs"),
+                ("MiB", "peak of the activations of a batch"),
                 ("trace", found["trace"]),
             )
         ),
