@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import zoo
+from zoo.demo.data import load_digits
+from zoo_core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,3 +46,33 @@ def test_the_readme_opens_with_two_commands() -> None:
     assert "\n" not in second and "pytest" in second
     ci = (ROOT / ".ci" / "run").read_text()
     assert second.rpartition("&& ")[2].rpartition("/")[2] in ci
+
+
+def test_the_programs_of_the_readme_run(tmp_path: Path) -> None:
+    """Every python block in turn, in one interpreter, in a folder with the files that they name."""
+    text = (ROOT / "README.md").read_text()
+    programs = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (architecture,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "my-arch.yaml").write_text(architecture)
+    digits = load_digits(0, 0.2).test
+    digits.pictures[digits.labels.tolist().index(7)].save(tmp_path / "seven.png")
+    program = "\n".join([*programs, 'print(zoo.config("my-arch.yaml").parameter_count())'])
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["the digit seven", str(zoo.config(tmp_path / "my-arch.yaml").parameter_count())]
+
+
+def test_the_readme_shows_the_errors_that_one_meets(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```\n(my-arch.yaml:.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    path = tmp_path / "my-arch.yaml"
+    path.write_text(
+        "# my-arch.yaml\nextends: vit-b16\nvision: {patchsize: 6}\ntext: {width: 256, heads: 7, activation: quick_gelu}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        zoo.config(path)
+    assert str(caught.value).replace(f"{tmp_path}/", "") == shown.strip()
+
+
+def test_the_readme_counts_the_parameters_rightly() -> None:
+    (counted,) = re.findall(r"parameter_count\(\) +# (\d+)", (ROOT / "README.md").read_text())
+    assert int(counted) == zoo.config("vit-b16-quickgelu").parameter_count()

@@ -188,28 +188,29 @@ class DualEncoder(nn.Module):
         output_logits = output_logits and not intermediates_only
         if output_logits and (image is None or text is None):
             raise InputError("output_logits needs both image and text")
+        shared = {
+            "stop_early": stop_early,
+            "normalize_intermediates": normalize_intermediates,
+            "intermediates_only": intermediates_only,
+        }
         output: dict[str, Any] = {}
         if image is not None:
             tower = self._image_tower()
             output |= tower.forward_intermediates(
                 self._image_tensor(image, tower),
                 indices=image_indices,
-                stop_early=stop_early,
-                normalize_intermediates=normalize_intermediates,
-                intermediates_only=intermediates_only,
                 output_fmt=image_output_fmt,
                 output_extra_tokens=image_output_extra_tokens,
+                **shared,
             )
         if text is not None:
             tower = self._text_tower()
             output |= tower.forward_intermediates(
                 self._token_ids(text, tower),
                 indices=text_indices,
-                stop_early=stop_early,
-                normalize_intermediates=normalize_intermediates,
-                intermediates_only=intermediates_only,
                 output_fmt=text_output_fmt,
                 output_extra_tokens=text_output_extra_tokens,
+                **shared,
             )
         if normalize:
             for key in ("image_features", "text_features"):

@@ -14,7 +14,8 @@ worker re-raises an error as `type(error)(message)`).
     │   └── ImageFileError (also OSError)    an image file that cannot be read as an image
     ├── CheckpointError (RuntimeError)       weights that are damaged or do not fit the architecture
     ├── MissingDependencyError (ImportError) an optional package is needed; the pip command is named
-    └── SaveError (OSError)                  a folder or file could not be written; nothing was left half-written
+    ├── SaveError (OSError)                  a folder or file could not be written; nothing was left half-written
+    └── BrokenPromiseError (AssertionError)  a component is not what its kind promises (`zoo_core.testing`)
 """
 
 from __future__ import annotations
