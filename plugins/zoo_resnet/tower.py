@@ -234,6 +234,8 @@ class ModifiedResNet(VisionTower):
     def _run(self, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return part(x)
+        if torch.compiler.is_compiling():  # which recomputes values and not side effects, and takes no context_fn
+            return checkpoint(part, x, use_reentrant=False)
         return checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(self)))
 
 
