@@ -38,10 +38,10 @@ class ModifiedResNetConfig(VisionTowerConfig):
     image_size: Size = (224, 224)
     """Height and width in pixels of the images; multiples of 32. Images of another such size are taken too."""
     layers: Annotated[tuple[Depth, Depth, Depth, Depth], BeforeValidator(_as_depths)] = (3, 4, 6, 3)
-    """Bottleneck blocks of each of the four stages."""
+    """Bottleneck blocks of each of the four stages: four whole numbers."""
     width: Annotated[int, Field(ge=2, le=65_536)] = 64
     """Channels after the stem, an even number; the last feature map has 32 times as many."""
-    head_width: Annotated[int, Field(ge=1, le=2_097_152)] = 64
+    head_width: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Channels of a head of the attention pooling; divides 32 times the width."""
 
     @property
