@@ -14,6 +14,7 @@ from open_clip.model import convert_weights_to_lp
 from open_clip.modified_resnet import ModifiedResNet as PeerResNet
 from PIL import Image
 from torch import Tensor, nn
+from torch.export import Dim
 
 import zoo
 from peer import captions, images, randomized, small_pair, small_peer_config
@@ -373,11 +374,22 @@ def test_a_compiled_checkpointed_step_gives_the_eager_gradients_and_statistics()
     same(buffers(model), buffers(eager))
 
 
-def test_an_exported_tower_gives_the_same_features() -> None:
+ANY_BATCH = {0: Dim("batch", min=2, max=64)}
+ANY_SIZE = ANY_BATCH | {2: 32 * Dim("rows", min=1, max=8), 3: 32 * Dim("columns", min=1, max=8)}
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "shape"),
+    [
+        pytest.param(ANY_BATCH, (3, 3, 96, 160), id="batch"),
+        pytest.param(ANY_SIZE, (3, 3, 64, 128), id="size", marks=pytest.mark.slow),
+    ],
+)
+def test_an_exported_tower_takes_any_batch_and_any_size(dynamic: dict[int, Any], shape: tuple[int, ...]) -> None:
     model = randomized(tower(**SMALLEST)).eval()
-    image = noise(2, 3, 32, 32)
     with torch.no_grad():
-        same(torch.export.export(model, (image,)).module()(image), model(image))
+        program = torch.export.export(model, (noise(2, 3, 96, 160),), dynamic_shapes=(dynamic,)).module()
+        same(program(noise(*shape)), model(noise(*shape)))
 
 
 # Configs
