@@ -23,9 +23,13 @@ Json = dict[str, Any]
 SHRINK = 8
 """Widths are divided by this; it divides every width and head width there is."""
 LAYERS = 3
+DEPTHS = [2, 1, 1, 2]
+"""Blocks of the stages of a residual network."""
 VOCABULARY = 1024
 GRID = (3, 2)
 """Rows and columns of patches: unequal, so that a swap of height and width shows."""
+RESIDUAL_IMAGE = 64
+"""Height and width of the images of a residual network, whose grid has to be square in the peer."""
 
 
 @cache
@@ -47,31 +51,41 @@ def peer_config(name: str) -> Json:
     return config
 
 
+def is_residual(name: str) -> bool:
+    """Tell whether the vision tower of one of our names is a residual network."""
+    return isinstance(peer_config(name)["vision_cfg"]["layers"], list)
+
+
 def small_peer_config(name: str) -> Json:
     """Return the peer's JSON for one of our names, scaled down."""
     config = peer_config(name)
     vision, text = config["vision_cfg"], config["text_cfg"]
-    patch = vision["patch_size"]
     config["embed_dim"] //= SHRINK
     vision["head_width"] = vision.get("head_width", 64) // SHRINK
-    vision["image_size"] = [side * patch for side in GRID]
     text["vocab_size"] = VOCABULARY
     for tower in (vision, text):
         tower["width"] //= SHRINK
         tower["layers"] = LAYERS
+    if is_residual(name):
+        vision |= {"layers": DEPTHS, "image_size": RESIDUAL_IMAGE}
+    else:
+        vision["image_size"] = [side * vision["patch_size"] for side in GRID]
     return config
 
 
 def small_overrides(name: str) -> list[str]:
     """Return the overrides that scale one of our architectures down."""
     config: Any = zoo.config(name)
-    height, width = (side * patch for side, patch in zip(GRID, config.vision.patch_size, strict=True))
+    if is_residual(name):
+        layers, image_size = DEPTHS, [RESIDUAL_IMAGE, RESIDUAL_IMAGE]
+    else:
+        layers, image_size = LAYERS, [side * patch for side, patch in zip(GRID, config.vision.patch_size, strict=True)]
     return [
         f"embed_dim={config.embed_dim // SHRINK}",
         f"vision.width={config.vision.width // SHRINK}",
         f"vision.head_width={config.vision.head_width // SHRINK}",
-        f"vision.layers={LAYERS}",
-        f"vision.image_size=[{height},{width}]",
+        f"vision.layers={layers}",
+        f"vision.image_size={image_size}",
         f"text.width={config.text.width // SHRINK}",
         f"text.layers={LAYERS}",
         f"text.vocab_size={VOCABULARY}",
@@ -97,17 +111,24 @@ def tiny_arguments(**changes: Any) -> Json:
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw every weight anew: at the start LayerScale hides the blocks, and biases are zero."""
+    """Draw every weight and running statistic anew: at the start LayerScale hides the blocks, and biases are zero."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         with torch.no_grad():
             if parameter.ndim > 1:
                 parameter.copy_(noise * (parameter[0].numel() ** -0.5))
+            elif name.endswith("bn3.weight"):  # ends a residual branch; a louder one lets 50 blocks outgrow float32
+                parameter.copy_(0.3 + 0.03 * noise)
             elif name.endswith((".weight", ".gamma")):
                 parameter.copy_(1 + 0.1 * noise)
             elif parameter.ndim == 1 and parameter.numel() > 1:
                 parameter.copy_(0.1 * noise)
+    for name, statistic in model.named_buffers():
+        if name.endswith("running_mean"):
+            statistic.copy_(0.1 * torch.randn(statistic.shape, generator=generator))
+        elif name.endswith("running_var"):
+            statistic.copy_(0.5 + torch.rand(statistic.shape, generator=generator))
     return model
 
 

@@ -19,6 +19,10 @@ SMALL = {
         {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "head_width": 16, "ls_init_value": 0.1},
         {"image_size": 32, "patch_size": 8, "width": 16, "layers": 2, "head_width": 16, "patch_dropout": 0.5},
     ],
+    "modified-resnet": [
+        {"image_size": [32, 64], "layers": [2, 1, 1, 1], "width": 4, "head_width": 16},
+        {"image_size": 64, "layers": [1, 1, 2, 1], "width": 2, "head_width": 64},
+    ],
     "clip-transformer": [
         {"context_length": 8, "vocab_size": 50, "width": 16, "layers": 3, "heads": 2},
         {

@@ -21,6 +21,7 @@ from peer import (
     captions,
     gradients,
     images,
+    is_residual,
     peer_config,
     peer_names,
     published,
@@ -39,7 +40,8 @@ PEER_ONLY = {
     "vision_cfg": {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
 }
-
+VIT_ONLY = {"mlp_ratio", "patch_size", "ls_init_value"}
+"""Fields of the peer's that a residual network does not read, and that ours does not have."""
 
 MODES = (torch.enable_grad, torch.inference_mode)
 """The peer takes other kernels for images where no gradient is asked for; users do both."""
@@ -73,7 +75,7 @@ def tiny_pair(kind: type[nn.Module], **changes: Any) -> tuple[Any, Any]:
 # Architectures
 
 
-def test_all_of_the_peers_plain_vision_transformers_are_offered() -> None:
+def test_all_of_the_peers_plain_transformers_and_residual_networks_are_offered() -> None:
     plain = {
         name
         for name in open_clip.list_models()
@@ -81,7 +83,6 @@ def test_all_of_the_peers_plain_vision_transformers_are_offered() -> None:
         and set(config) <= {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
         and set(config["vision_cfg"]) <= PEER_ONLY["vision_cfg"]
         and set(config["text_cfg"]) <= PEER_ONLY["text_cfg"]
-        and isinstance(config["vision_cfg"]["layers"], int)
     }
     assert plain == set(peer_names().values())
 
@@ -99,14 +100,17 @@ def test_the_config_holds_the_peers_value_in_every_field(name: str) -> None:
         given = theirs.pop(key)
         expected = dataclasses.asdict(defaults(**given))
         assert set(given) <= PEER_ONLY[key], "a field that our config does not know"
+        fields = PEER_ONLY[key]
+        if ours.component == "modified-resnet":
+            assert given["patch_size"] is None
+            fields, expected["layers"] = fields - VIT_ONLY, tuple(expected["layers"])
+        else:
+            assert ours.activation == activation
+            assert ours.norm_eps == 1e-5
         for field in ("image_size", "patch_size"):
             if field in expected:
                 expected[field] = (expected[field],) * 2
-        assert {field: getattr(ours, field) for field in PEER_ONLY[key]} == {
-            field: expected[field] for field in PEER_ONLY[key]
-        }
-        assert ours.activation == activation
-        assert ours.norm_eps == 1e-5
+        assert {field: getattr(ours, field) for field in fields} == {field: expected[field] for field in fields}
     assert config.text.pool_type == open_clip.CLIPTextCfg().pool_type
     assert not theirs, "a key of the peer's JSON that nothing here looked at"
 
@@ -188,11 +192,13 @@ def test_forward_and_logits_are_the_peers(pair: tuple[Any, Any]) -> None:
 def test_every_block_of_both_towers_gives_what_the_peers_gives(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
     image, text = images(ours), captions(ours)
-    options: dict[str, Any] = {"image_output_extra_tokens": True, "normalize": False}
+    residual = ours.config.vision.component == "modified-resnet"
+    options: dict[str, Any] = {"image_output_extra_tokens": not residual, "normalize": False}
     for mode in MODES:
         with mode():
             found = ours.forward_intermediates(image, text, **options)
-            assert len(found["image_intermediates"]) == len(found["text_intermediates"]) == LAYERS
+            assert len(found["image_intermediates"]) == (5 if residual else LAYERS)
+            assert len(found["text_intermediates"]) == LAYERS
             same(found, theirs.forward_intermediates(image, text, **options))
 
 
@@ -369,6 +375,8 @@ def test_the_full_size_gives_the_peers_features(name: str) -> None:
             theirs_config[f"{tower}_cfg"]["layers"] = count
             overrides.append(f"{tower}.layers={count}")
     theirs: Any = open_clip.CLIP(**theirs_config).eval()
+    if is_residual(name):
+        randomized(theirs)  # at the start each block is but its shortcut
     ours = on_meta(zoo.config(name, overrides))
     ours.load_state_dict(theirs.state_dict(), assign=True)  # one copy of the weights for both
     image, text = images(ours, 1), captions(ours, 2)

@@ -31,7 +31,8 @@ class CustomTextCLIP(DualEncoder):
         embed_dim: width of the joint embedding space.
         vision_cfg: config of the image tower, or a mapping (its `tower` key picks which; `vit` where it has none).
         text_cfg: config of the text tower, or a mapping (`clip-transformer` where it names none).
-        quick_gelu: build both towers with the activation `quick_gelu`.
+        quick_gelu: build both towers with the activation `quick_gelu`; a tower whose config declares a
+            `fixed_activation`, such as a ResNet's, stays as it is, and any other without a choice is refused.
         init_logit_scale: initial logarithm of the factor between cosines and logits.
         init_logit_bias: initial offset of the logits; no such parameter where None.
         nonscalar_logit_scale: give scale and bias the shape `[1]`, as FSDP needs.
@@ -68,7 +69,7 @@ class CustomTextCLIP(DualEncoder):
         vision = Section(VisionTowerConfig, default="vit").parse(vision_cfg, "vision_cfg")
         text = Section(TextTowerConfig, default="clip-transformer").parse(text_cfg, "text_cfg")
         if quick_gelu:
-            vision, text = (_with_quick_gelu(config) for config in (vision, text))
+            vision, text = _with_quick_gelu(vision, text)
         super().__init__(
             build_tower(registry, vision, arguments.embed_dim, VisionTower),
             build_tower(registry, text, arguments.embed_dim, TextTower),
@@ -140,7 +141,13 @@ class CLIP(CustomTextCLIP):
             super().__setattr__(name, value)
 
 
-def _with_quick_gelu(config: Any) -> Any:
-    if "activation" not in type(config).model_fields:
-        raise ConfigError(f"quick_gelu: tower '{config.component}' has no activation to choose")
-    return type(config).parse({**config.data(), "activation": "quick_gelu"})
+def _with_quick_gelu(*towers: Any) -> list[Any]:
+    """Choose quick_gelu in each tower with a choice; one whose config declares a `fixed_activation` stays as it is."""
+    choosing = [config for config in towers if "activation" in type(config).model_fields]
+    for config in towers:
+        if config not in choosing and (not choosing or getattr(config, "fixed_activation", None) is None):
+            raise ConfigError(f"quick_gelu: tower '{config.component}' has no activation to choose")
+    return [
+        type(config).parse({**config.data(), "activation": "quick_gelu"}) if config in choosing else config
+        for config in towers
+    ]

@@ -1,0 +1,275 @@
+"""The ResNet (He et al. 2016) in the shape that CLIP gave it (Radford et al. 2021, section 2.4).
+
+Beside the paper: a stem of three convolutions, strides that are average pools (Zhang 2019), and in place of the
+global average an attention whose only query is that average. Parameter names are those of published CLIP checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from zoo_core.errors import InputError
+from zoo_core.interfaces import LayerGroup, VisionTower
+from zoo_core.transformer import take_indices
+from zoo_resnet.config import EXPANSION, REDUCTION, ModifiedResNetConfig
+
+STAGES = 5
+"""Feature maps that a forward pass goes through: the stem's and one for each of the four stages of blocks."""
+
+
+class Bottleneck(nn.Module):
+    """Three convolutions added to their input; a stride is an average pool after the second of them.
+
+    Args:
+        inputs: channels in.
+        width: channels inside; `4 * width` come out.
+        stride: by how much the map shrinks.
+        first: whether the shortcut needs a convolution, because channels or size change.
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int, *, first: bool) -> None:
+        super().__init__()
+        outputs = EXPANSION * width
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.avgpool = _average_pool(stride)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if first:
+            convolution = nn.Conv2d(inputs, outputs, 1, bias=False)
+            # "0" and "1" are the names in published checkpoints, where the pool came as an afterthought
+            parts = {"-1": _average_pool(stride), "0": convolution, "1": nn.BatchNorm2d(outputs)}
+            self.downsample = nn.Sequential(OrderedDict(parts))
+        nn.init.zeros_(self.bn3.weight)  # a block starts as its shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform a map `[B, inputs, h, w]` into `[B, 4 * width, h / stride, w / stride]`."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.bn3(self.conv3(self.avgpool(x)))
+        return F.relu(x.add_(shortcut), inplace=True)
+
+
+class AttentionPool(nn.Module):
+    """Pools a map by attention; the query is the mean of the map, keys and values are the mean and every cell.
+
+    Args:
+        grid: rows and columns of the map that the positions belong to.
+        width: channels of the map.
+        heads: number of heads; divides `width`.
+        embed_dim: channels of the pooled feature.
+    """
+
+    def __init__(self, grid: tuple[int, int], width: int, heads: int, embed_dim: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.heads = heads
+        std = width**-0.5
+        self.positional_embedding = nn.Parameter(std * torch.randn(grid[0] * grid[1] + 1, width))
+        self.k_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.c_proj = nn.Linear(width, embed_dim)
+        for layer in (self.q_proj, self.k_proj, self.v_proj, self.c_proj):
+            nn.init.normal_(layer.weight, std=std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of a map `[B, C, h, w]`; positions are resampled to its size."""
+        positions = self._positions(x.shape[2], x.shape[3])
+        x = x.flatten(2).transpose(1, 2)  # [B, N, C]
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)
+        query, key, value = (
+            self._split(projected) for projected in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x))
+        )
+        return self.c_proj(F.scaled_dot_product_attention(query, key, value).flatten(1))  # from [B, H, 1, C / H]
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, x.shape[2] // self.heads)).transpose(1, 2)  # [B, H, N, C / H]
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        """Return positions `[1 + rows * columns, C]`: the mean's first, which no size changes."""
+        if (rows, columns) == self.grid:
+            return self.positional_embedding
+        mean, cells = self.positional_embedding.float().tensor_split([1])
+        cells = F.interpolate(  # [1, C, rows, columns]
+            cells.T.unflatten(1, self.grid)[None], size=(rows, columns), mode="bicubic", antialias=True
+        )
+        return torch.cat([mean, cells[0].flatten(1).T])
+
+
+class ModifiedResNet(VisionTower):
+    """A ResNet whose feature is pooled by attention.
+
+    Images of other sizes than `config.image_size` are taken where 32 divides both sides: the positions of the
+    attention pooling are then resampled (bicubic, with antialiasing), and the rest is convolutions.
+
+    Args:
+        config: sizes.
+        embed_dim: width of the pooled feature.
+    """
+
+    variable_image_size = True
+
+    def __init__(self, config: ModifiedResNetConfig, *, embed_dim: int) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        self.output_dim = embed_dim
+        self.grad_checkpointing = False
+        half, width = config.width // 2, config.width
+        self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = nn.Conv2d(half, half, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(half, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.avgpool = _average_pool(2)
+        inner, depth = config.stage_widths, config.layers
+        self.layer1 = _stage(width, inner[0], depth[0], stride=1)
+        self.layer2 = _stage(EXPANSION * inner[0], inner[1], depth[1], stride=2)
+        self.layer3 = _stage(EXPANSION * inner[1], inner[2], depth[2], stride=2)
+        self.layer4 = _stage(EXPANSION * inner[2], inner[3], depth[3], stride=2)
+        self.attnpool = AttentionPool(config.grid, config.pool_width, config.pool_width // config.head_width, embed_dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of images `[B, 3, H, W]`.
+
+        Raises:
+            InputError: 32 does not divide the height or the width.
+        """
+        return self.attnpool(self._trunk(image)[0])
+
+    def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features `[B, embed_dim]` and the cells of the last map `[B, N, 32 * width]`, row by row."""
+        x, _ = self._trunk(image)
+        return self.attnpool(x), x.flatten(2).transpose(1, 2)
+
+    def forward_intermediates(
+        self,
+        image: Tensor,
+        *,
+        indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str = "NCHW",
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """Return the maps of the stem (0) and the four stages (1 to 4); see `VisionTower.forward_intermediates`.
+
+        Maps differ in size and channels. There are no tokens beside their cells, so that the entries of
+        `image_intermediates_prefix` are `[B, 0, C]`.
+
+        Raises:
+            InputError: also for `normalize_intermediates`, because there is no final norm.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise InputError(f"image_output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
+        if normalize_intermediates:
+            raise InputError(
+                "normalize_intermediates: a modified-resnet has no final norm to apply; leave it out, or ask for "
+                "the text's intermediates alone"
+            )
+        take = take_indices(indices, STAGES)
+        x, kept = self._trunk(image, take, stop_early=stop_early and intermediates_only)
+        output: dict[str, Any] = {"image_intermediates": kept}
+        if output_fmt == "NLC":
+            output["image_intermediates"] = [one.flatten(2).transpose(1, 2) for one in kept]
+        if output_extra_tokens:
+            output["image_intermediates_prefix"] = [one.new_empty(one.shape[0], 0, one.shape[1]) for one in kept]
+        if not intermediates_only:
+            output["image_features"] = self.attnpool(x)
+        return output
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return the stem, each of the four stages and the attention pooling."""
+        stem = [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
+        return [stem, [self.layer1], [self.layer2], [self.layer3], [self.layer4], [self.attnpool]]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the stem and each block in the backward pass; running statistics move once all the same."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the positions."""
+        return {"attnpool.positional_embedding"}
+
+    def _stem(self, x: Tensor) -> Tensor:
+        """Return the map `[B, width, H / 4, W / 4]` of images."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = F.relu(self.bn3(self.conv3(x)), inplace=True)
+        return self.avgpool(x)
+
+    def _trunk(
+        self, image: Tensor, take: Collection[int] = (), *, stop_early: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the last map `[B, 32 * width, H / 32, W / 32]`, and those of the stages in `take`, in their order."""
+        _check_size(image)
+        stages: list[Sequence[Callable[[Tensor], Tensor]]] = [
+            [self._stem],
+            *(list(stage) for stage in (self.layer1, self.layer2, self.layer3, self.layer4)),
+        ]
+        last = max(take) if stop_early and take else STAGES - 1
+        x, kept = image, []
+        for number, stage in enumerate(stages[: last + 1]):
+            for part in stage:
+                x = self._run(part, x)
+            if number in take:
+                kept.append(x)
+        return x, kept
+
+    def _run(self, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return part(x)
+        if torch.compiler.is_compiling():  # which recomputes values and not side effects, and takes no context_fn
+            return checkpoint(part, x, use_reentrant=False)
+        return checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(self)))
+
+
+@contextmanager
+def _uncounted(tower: nn.Module) -> Generator[None]:
+    """Let batch norms in training normalise by the batch without moving their running statistics.
+
+    A batch that is recomputed for the backward pass would otherwise count twice.
+    """
+    norms = [module for module in tower.modules() if isinstance(module, _BatchNorm) and module.training]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _stage(inputs: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
+    """Return the blocks of a stage; the first changes channels and size."""
+    first = Bottleneck(inputs, width, stride, first=True)
+    rest = (Bottleneck(EXPANSION * width, width, 1, first=False) for _ in range(depth - 1))
+    return nn.Sequential(first, *rest)
+
+
+def _average_pool(stride: int) -> nn.Module:
+    return nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+
+
+def _check_size(image: Tensor) -> None:
+    height, width = image.shape[2:]
+    if min(height, width) < REDUCTION or height % REDUCTION or width % REDUCTION:
+        raise InputError(
+            f"expected images whose height and width are multiples of {REDUCTION} pixels, found {height} x {width}"
+        )
