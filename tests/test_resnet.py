@@ -149,7 +149,7 @@ def test_quick_gelu_is_refused_for_a_tower_that_does_not_say_its_activation_is_f
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments: dict[str, Any] = {"vision_cfg": ModifiedResNetConfig(image_size=32, width=2), "text_cfg": {}}
-    monkeypatch.delattr(ModifiedResNetConfig, "fixed_activation")
+    monkeypatch.setattr(ModifiedResNetConfig, "fixed_activation", None)
     with pytest.raises(ConfigError, match="quick_gelu: tower 'modified-resnet' has no activation to choose"):
         zoo.CLIP(16, **arguments, quick_gelu=True)
 

@@ -145,7 +145,7 @@ def _with_quick_gelu(*towers: Any) -> list[Any]:
     """Choose quick_gelu in each tower with a choice; one whose config declares a `fixed_activation` stays as it is."""
     choosing = [config for config in towers if "activation" in type(config).model_fields]
     for config in towers:
-        if config not in choosing and (not choosing or getattr(config, "fixed_activation", None) is None):
+        if config not in choosing and (not choosing or config.fixed_activation is None):
             raise ConfigError(f"quick_gelu: tower '{config.component}' has no activation to choose")
     return [
         type(config).parse({**config.data(), "activation": "quick_gelu"}) if config in choosing else config

@@ -31,7 +31,7 @@ Depth = Annotated[int, Field(ge=1, le=1_000)]
 class ModifiedResNetConfig(VisionTowerConfig):
     """A ResNet whose stem has three convolutions and whose last feature map is pooled by attention."""
 
-    fixed_activation: ClassVar[str] = "relu"
+    fixed_activation: ClassVar[str | None] = "relu"
     """Activation of the trunk; a model's `quick_gelu` concerns its text tower alone."""
 
     tower: str = "modified-resnet"
