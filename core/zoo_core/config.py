@@ -247,7 +247,7 @@ class VisionTowerConfig(ComponentConfig):
     kind: ClassVar[Kind] = "vision-tower"
     selector: ClassVar[str] = "tower"
     fixed_activation: ClassVar[str | None] = None
-    """The activation of a tower that leaves no choice of one; None where there is a field `activation`, or none known."""
+    """The activation of a tower that leaves no choice of one; None where a field `activation` chooses it."""
 
     tower: str
     """Name of the vision tower component."""
@@ -265,7 +265,7 @@ class TextTowerConfig(ComponentConfig):
     kind: ClassVar[Kind] = "text-tower"
     selector: ClassVar[str] = "tower"
     fixed_activation: ClassVar[str | None] = None
-    """The activation of a tower that leaves no choice of one; None where there is a field `activation`, or none known."""
+    """The activation of a tower that leaves no choice of one; None where a field `activation` chooses it."""
 
     tower: str
     """Name of the text tower component."""
