@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo_core.errors import InputError
 from zoo_losses.contrastive import ClipLoss
 from zoo_losses.gathering import Group, sum_over
-from zoo_losses.pairs import check_number
+from zoo_losses.pairs import check_number, told
 
 __all__ = ["CoCaLoss"]
 
@@ -102,14 +102,10 @@ class CoCaLoss(ClipLoss):
 
 def _check_captions(logits: Any, labels: Any) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point():
-        raise InputError(f"logits must be a floating-point tensor [B, L, V], found {_told(logits)}")
+        raise InputError(f"logits must be a floating-point tensor [B, L, V], found {told(logits)}")
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != logits.shape[:2]:
-        raise InputError(f"labels must be a tensor of int64 {list(logits.shape[:2])}, found {_told(labels)}")
+        raise InputError(f"labels must be a tensor of int64 {list(logits.shape[:2])}, found {told(labels)}")
     if labels.device != logits.device:
         raise InputError(f"labels are on {labels.device}, but logits on {logits.device}; move one of them")
     if labels.numel() == 0:
         raise InputError(f"expected at least one caption token, found logits {list(logits.shape)}")
-
-
-def _told(value: Any) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)

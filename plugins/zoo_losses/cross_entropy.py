@@ -79,7 +79,8 @@ class Teacher:
     @torch.no_grad()
     def of(cls, pairs: Pairs, chunk_size: int | None) -> Teacher:
         """Normalise a teacher's logits."""
-        rows, columns, _ = _terms(pairs.images, pairs.texts, (), chunk_size)
+        with torch.autocast(pairs.images.device.type, enabled=False):
+            rows, columns, _ = _terms(pairs.images, pairs.texts, (), chunk_size)
         return cls(pairs.images.detach(), pairs.texts.detach(), rows, pairs.shard.logsumexp(columns))
 
     def tile(self, where: slice, like: Tensor) -> Tensor:

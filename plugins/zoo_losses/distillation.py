@@ -79,14 +79,19 @@ class DistillClipLoss(PairLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
-        if len(dist_image_features) != len(image_features):
-            raise InputError(
-                f"expected the teacher's features of {len(image_features)} pairs, found {len(dist_image_features)}"
-            )
         if dist_logit_bias is not None:
             check_one("dist_logit_bias", dist_logit_bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
-        targets = [Positives.of(pairs), self._teacher(dist_image_features, dist_text_features, dist_logit_scale)]
+        with torch.no_grad():
+            taught = Pairs.of(
+                dist_image_features, dist_text_features, dist_logit_scale, group=self.group, prefix="dist_"
+            )
+        if taught.shard.sizes != pairs.shard.sizes:
+            raise InputError(
+                f"expected as many pairs of the teacher as of the student, found {list(taught.shard.sizes)} "
+                f"beside {list(pairs.shard.sizes)}"
+            )
+        targets = [Positives.of(pairs), Teacher.of(taught, self.chunk_size)]
         found = symmetric_cross_entropies(pairs, targets, self.chunk_size)
         contrastive, distillation = with_bias(found, logit_bias, image_features)
         contrastive = self.clip_loss_weight * contrastive
@@ -94,8 +99,3 @@ class DistillClipLoss(PairLoss):
         if output_dict:
             return {"contrastive_loss": contrastive, "distill_loss": distillation}
         return contrastive, distillation
-
-    @torch.no_grad()
-    def _teacher(self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Teacher:
-        with torch.autocast(image_features.device.type, enabled=False):
-            return Teacher.of(Pairs.of(image_features, text_features, logit_scale, group=self.group), self.chunk_size)

@@ -18,10 +18,13 @@ from torch.autograd.function import once_differentiable
 
 from zoo_core.errors import InputError
 
-__all__ = ["Shard", "sum_over"]
+__all__ = ["DTYPES", "Group", "Shard", "sum_over"]
 
 Group = Any
 """A `torch.distributed.ProcessGroup`, a name that builds of torch without distributed do not have."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What features may be."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ class Shard:
             if len(features) == 0:
                 raise InputError("expected at least one pair, found an empty batch")
             return cls(None, 0, (len(features),))
-        mine = (*features.shape, _DTYPES.index(features.dtype), int(ids is not None))
+        mine = (*features.shape, DTYPES.index(features.dtype), int(ids is not None))
         sizes, widths, dtypes, having = zip(*_exchange(mine, features.device, group), strict=True)
         if 0 in sizes:
             raise InputError(f"expected at least one pair on every rank, found batches of {list(sizes)}")
-        for what, found in (("feature widths", widths), ("dtypes", [_DTYPES[one] for one in dtypes])):
+        for what, found in (("feature widths", widths), ("dtypes", [DTYPES[one] for one in dtypes])):
             if len(set(found)) > 1:
                 raise InputError(f"expected the same {what} on every rank, found {list(found)}")
         if len(set(having)) > 1:
@@ -121,9 +124,6 @@ def _exchange(mine: tuple[int, ...], device: torch.device, group: Group) -> list
 
 def _ranks(having: tuple[int, ...]) -> str:
     return f"ranks {[rank for rank, has in enumerate(having) if has]}"
-
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class _Sum(Function):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from zoo_core.config import LossConfig
 from zoo_core.errors import InputError
-from zoo_losses.gathering import Group, Shard
+from zoo_losses.gathering import DTYPES, Group, Shard
 
-__all__ = ["PairLoss", "Pairs", "check_number", "check_one", "tiles"]
+__all__ = ["PairLoss", "Pairs", "check_number", "check_one", "tiles", "told"]
 
 TILE = 2**21
 """Logits that are held at once where no chunk size is given, measured by tests/benchmarks/bench_losses.py."""
@@ -89,17 +89,26 @@ class Pairs:
         ids: Tensor | None = None,
         *,
         group: Group = None,
+        prefix: str = "",
     ) -> Pairs:
         """Check a batch, gather its texts, and scale its images.
 
         Half precision is computed in float32, also under autocast: at a logit scale of 100 a logit in bfloat16 is
         off by up to 0.25.
 
+        Args:
+            image_features: unit-norm features of this process, `[B, D]`.
+            text_features: unit-norm features of this process, `[B, D]`.
+            logit_scale: factor of the cosines, `[]` or `[1]`.
+            ids: int64 `[B]`; pairs of one id are positives of each other.
+            group: the processes that share the batch.
+            prefix: what the names of the arguments start with in errors.
+
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
-        _check_features(image_features, text_features)
-        check_one("logit_scale", logit_scale, image_features)
+        _check_features(image_features, text_features, prefix)
+        check_one(f"{prefix}logit_scale", logit_scale, image_features)
         _check_ids(ids, image_features)
         shard = Shard.of(text_features, ids, group)
         dtype = torch.promote_types(image_features.dtype, text_features.dtype)
@@ -126,7 +135,7 @@ def tiles(images: Tensor, texts: Tensor, chunk_size: int | None) -> Iterator[tup
 def check_one(name: str, value: Any, features: Tensor) -> None:
     """Check that a logit scale or bias is one floating-point number beside the features."""
     if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim > 1 or not value.is_floating_point():
-        raise InputError(f"{name} must be a floating-point tensor [] or [1], found {_told(value)}")
+        raise InputError(f"{name} must be a floating-point tensor [] or [1], found {told(value)}")
     _check_device(name, value, features)
 
 
@@ -136,29 +145,33 @@ def check_number(name: str, value: Any) -> None:
         raise InputError(f"{name} must be a finite number of at least 0, found {value!r}")
 
 
-def _check_features(images: Any, texts: Any) -> None:
+def told(value: Any) -> str:
+    """Return what an argument is, for an error."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"
+
+
+def _check_features(images: Any, texts: Any, prefix: str) -> None:
     for name, features in (("image_features", images), ("text_features", texts)):
-        if not isinstance(features, Tensor) or not features.is_floating_point():
-            raise InputError(f"{name} must be a floating-point tensor [B, D], found {_told(features)}")
+        if not isinstance(features, Tensor) or features.dtype not in DTYPES:
+            raise InputError(f"{prefix}{name} must be a floating-point tensor [B, D], found {told(features)}")
     if images.ndim != 2 or images.shape != texts.shape:
         raise InputError(
-            f"expected image and text features of one shape [B, D], found {list(images.shape)} and {list(texts.shape)}"
+            f"expected image and text features of one shape [B, D], found {prefix}image_features "
+            f"{list(images.shape)} and {prefix}text_features {list(texts.shape)}"
         )
-    _check_device("text_features", texts, images)
+    _check_device(f"{prefix}text_features", texts, images)
 
 
 def _check_ids(ids: Any, features: Tensor) -> None:
     if ids is None:
         return
     if not isinstance(ids, Tensor) or ids.dtype != torch.int64 or ids.shape != features.shape[:1]:
-        raise InputError(f"ids must be a tensor of int64 [{len(features)}], one of each pair, found {_told(ids)}")
+        raise InputError(f"ids must be a tensor of int64 [{len(features)}], one of each pair, found {told(ids)}")
     _check_device("ids", ids, features)
 
 
 def _check_device(name: str, value: Tensor, features: Tensor) -> None:
     if value.device != features.device:
-        raise InputError(f"{name} is on {value.device}, but image_features on {features.device}; move one of them")
-
-
-def _told(value: Any) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise InputError(
+            f"{name} is on {value.device}, but the image features are on {features.device}; move one of them"
+        )

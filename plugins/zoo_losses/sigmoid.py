@@ -51,42 +51,46 @@ class SigLipLoss(PairLoss):
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
         bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).reshape(())
         with torch.autocast(pairs.images.device.type, enabled=False):
-            rows = _Rows.apply(pairs.images, pairs.texts, bias, pairs.row_ids, pairs.column_ids, self.chunk_size)
-            loss = pairs.shard.sum(rows.sum()) / pairs.shard.total
+            total = _Sum.apply(pairs.images, pairs.texts, bias, pairs.row_ids, pairs.column_ids, self.chunk_size)
+            loss = pairs.shard.sum(total) / pairs.shard.total
         return {"contrastive_loss": loss} if output_dict else loss
 
 
-class _Rows(Function):
-    """Sum over texts of the loss of each image, `[B]`, a tile of logits at a time, computed again in backward."""
+class _Sum(Function):
+    """Sum of the losses of all pairs, a tile of logits at a time.
+
+    Unlike a softmax, a sigmoid needs no other logit, so that a tile gives its gradients along with its losses, and
+    no logit is computed twice.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, images: Tensor, texts: Tensor, bias: Tensor, row_ids: Tensor, column_ids: Tensor, chunk_size: Any
     ) -> Tensor:
-        ctx.save_for_backward(images, texts, bias, row_ids, column_ids)
-        ctx.chunk_size = chunk_size
         losses = images.new_zeros(len(images))
-        for where, logits in tiles(images, texts, chunk_size):
-            logits += bias
-            losses -= F.logsigmoid(torch.where(row_ids[:, None] == column_ids[where], logits, -logits)).sum(dim=1)
-        return losses
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        images, texts, bias, row_ids, column_ids = ctx.saved_tensors
         to_images = torch.zeros_like(images) if ctx.needs_input_grad[0] else None
         to_texts = torch.empty_like(texts) if ctx.needs_input_grad[1] else None
         to_bias = torch.zeros_like(bias)
-        with torch.autocast(images.device.type, enabled=False):
-            for where, logits in tiles(images, texts, ctx.chunk_size):
-                logits += bias
-                positive = row_ids[:, None] == column_ids[where]
-                # Not sigmoid(logits) - 1 for positives, which loses what is left of a well-placed pair.
-                gradient = torch.where(positive, -torch.sigmoid(-logits), torch.sigmoid(logits)).mul_(weights[:, None])
-                to_bias += gradient.sum()
-                if to_images is not None:
-                    to_images.addmm_(gradient, texts[where])
-                if to_texts is not None:
-                    torch.mm(gradient.T, images, out=to_texts[where])
+        for where, logits in tiles(images, texts, chunk_size):
+            positive = row_ids[:, None] == column_ids[where]
+            logits += bias
+            wrongness = torch.where(positive, -logits, logits)
+            losses -= F.logsigmoid(-wrongness).sum(dim=1)
+            if not any(ctx.needs_input_grad):
+                continue
+            # Not sigmoid(logits) - 1 for positives, which loses what is left of a well-placed pair.
+            gradient = wrongness.sigmoid_()
+            gradient = torch.where(positive, -gradient, gradient)
+            to_bias += gradient.sum()
+            if to_images is not None:
+                to_images.addmm_(gradient, texts[where])
+            if to_texts is not None:
+                torch.mm(gradient.T, images, out=to_texts[where])
+        ctx.save_for_backward(to_images, to_texts, to_bias)
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        to_images, to_texts, to_bias = (None if one is None else weight * one for one in ctx.saved_tensors)
         return to_images, to_texts, to_bias, None, None, None
