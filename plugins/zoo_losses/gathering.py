@@ -83,9 +83,12 @@ class Shard:
         """Number of rows of all processes."""
         return sum(self.sizes)
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows of all processes, `[N, ...]`, in the order of ranks, of `[B, ...]`."""
-        return rows if len(self.sizes) == 1 else _Gather.apply(rows, self)
+    def gather(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the rows of all processes, `[N, ...]`, in the order of ranks, of `[B, ...]`.
+
+        They travel as they are; their gradients travel, and are summed, in the dtype that is asked for.
+        """
+        return rows.to(dtype) if len(self.sizes) == 1 else _Gather.apply(rows, dtype, self)
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over the processes of values of one shape."""
@@ -147,19 +150,19 @@ class _Gather(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, shard: Shard) -> Tensor:
-        ctx.shard = shard
+    def forward(ctx: Any, rows: Tensor, dtype: torch.dtype, shard: Shard) -> Tensor:
+        ctx.shard, ctx.dtype = shard, rows.dtype
         padded = rows.new_zeros(max(shard.sizes), *rows.shape[1:])
         padded[: len(rows)] = rows
         found = [torch.empty_like(padded) for _ in shard.sizes]
         dist.all_gather(found, padded, shard.group)
-        return torch.cat([one[:size] for one, size in zip(found, shard.sizes, strict=True)])
+        return torch.cat([one[:size] for one, size in zip(found, shard.sizes, strict=True)]).to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         shard: Shard = ctx.shard
-        return _summed(gradient, shard.group)[shard.start : shard.stop], None
+        return _summed(gradient, shard.group)[shard.start : shard.stop].to(ctx.dtype), None, None
 
 
 def _summed(values: Tensor, group: Group) -> Tensor:

@@ -113,11 +113,13 @@ class Pairs:
         shard = Shard.of(text_features, ids, group)
         dtype = torch.promote_types(image_features.dtype, text_features.dtype)
         dtype = torch.promote_types(dtype, torch.float32)
-        column_ids = torch.arange(shard.total, device=image_features.device) if ids is None else shard.gather(ids)
+        column_ids = (
+            torch.arange(shard.total, device=image_features.device) if ids is None else shard.gather(ids, ids.dtype)
+        )
         return cls(
             shard,
             images=image_features.to(dtype) * logit_scale.to(dtype),
-            texts=shard.gather(text_features).to(dtype),
+            texts=shard.gather(text_features, dtype),
             row_ids=column_ids[shard.start : shard.stop],
             column_ids=column_ids,
         )
