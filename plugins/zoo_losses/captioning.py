@@ -11,12 +11,12 @@ from torch import Tensor
 from zoo_core.errors import InputError
 from zoo_losses.contrastive import ClipLoss
 from zoo_losses.gathering import Group, sum_over
-from zoo_losses.pairs import check_number, told
+from zoo_losses.pairs import PairLoss, check_number, told
 
 __all__ = ["CoCaLoss"]
 
 
-class CoCaLoss(ClipLoss):
+class CoCaLoss(PairLoss):
     """The contrastive loss and the cross-entropy of captions, each times its weight (Yu et al. 2022).
 
     The mean of the captions is over the tokens of all processes that are no padding, not the mean of each process's
@@ -50,8 +50,9 @@ class CoCaLoss(ClipLoss):
         self.caption_loss_weight = caption_loss_weight
         self.clip_loss_weight = clip_loss_weight
         self.pad_id = pad_id
+        self.contrastive = ClipLoss(chunk_size=chunk_size, group=group)
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         self,
         image_features: Tensor,
         text_features: Tensor,
@@ -83,7 +84,7 @@ class CoCaLoss(ClipLoss):
         """
         captions = self.caption_loss_weight * self._of_captions(logits, labels)
         if self.clip_loss_weight:
-            found = super().forward(image_features, text_features, logit_scale, logit_bias, ids=ids)
+            found = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)
             contrastive = self.clip_loss_weight * found
         else:
             contrastive = captions.new_zeros(())
