@@ -74,8 +74,8 @@ def test_value_and_gradients_of_two_part_losses_are_the_peers(name: str) -> None
     peer: Any = open_clip.CoCaLoss(**options) if name == "coca" else PeerDistillClipLoss()
     results = []
     for loss in (zoo.loss(name, **options), peer):
-        batch = {key: one for key, one in single(drawn(6)).items() if key not in BIASED}
-        inputs = arguments_without(name, batch, BIASED)
+        inputs = arguments(name, single(drawn(6)), ids=False)
+        inputs = {key: one for key, one in inputs.items() if key not in BIASED}  # which the peer cannot take
         parts = loss(**inputs, output_dict=True)
         results.append([parts, gradients(total(parts), inputs)])
         positional = loss(*(inputs[key] for key in POSITIONS[name]))
@@ -91,18 +91,6 @@ POSITIONS = {
     ),
 }
 """The order in which the peer takes its arguments."""
-
-
-def arguments_without(name: str, batch: dict[str, Tensor], left_out: tuple[str, ...]) -> dict[str, Tensor]:
-    return (
-        arguments(name, batch | {key: torch.zeros(()) for key in left_out}, ids=False)
-        if not left_out
-        else {
-            key: batch[key].clone().requires_grad_(batch[key].is_floating_point())
-            for key in ARGUMENTS[name]
-            if key not in (*left_out, "ids")
-        }
-    )
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -208,10 +196,36 @@ def test_no_tensor_of_forward_or_backward_is_larger_than_a_chunk(name: str, chun
 
 
 def test_the_default_chunk_is_bounded_whatever_the_batch() -> None:
-    images, texts = (torch.zeros(20_000, 1) for _ in range(2))
+    images, texts = (torch.zeros(9_000, 1) for _ in range(2))
     with LargestTensor() as largest, torch.no_grad():
-        SigLipLoss()(images[:9_000], texts[:9_000], torch.tensor(1.0))
+        SigLipLoss()(images, texts, torch.tensor(1.0))
     assert largest.elements <= 9_000 * 256
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    ("name", "scored", "trained"),
+    [("contrastive", 1, 4), ("sigmoid", 1, 3), ("distillation", 3, 7)],
+)
+def test_a_chunk_takes_no_more_matrix_products_than_it_must(name: str, scored: int, trained: int) -> None:
+    """Logits and two gradients; logits once more in backward where a softmax first had to see them all."""
+    inputs = arguments(name, drawn(8), ids=False)
+    loss = built(name, chunk_size=2)
+    with Products() as products, torch.no_grad():
+        loss(**inputs)
+    assert products.count == 4 * scored
+    with Products() as products:
+        gradients(total(loss(**inputs, output_dict=True)), inputs)
+    assert products.count == 4 * trained
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -231,7 +245,7 @@ def test_logits_are_never_computed_below_float32(name: str, dtype: torch.dtype, 
     for key, one in gradients(expected, exact).items():
         assert grads[key].dtype == inputs[key].dtype
         rounding = torch.finfo(inputs[key].dtype).eps
-        torch.testing.assert_close(grads[key].double(), one, rtol=2 * rounding, atol=2e-5 + rounding / 10)
+        torch.testing.assert_close(grads[key].double(), one, rtol=2 * rounding, atol=1e-4 + rounding / 10)
 
 
 # --- bias, weights, teacher, padding ---
@@ -310,7 +324,7 @@ def test_options_reach_the_loss_and_its_copies(name: str) -> None:
 def test_a_loss_compiles_as_one_graph(name: str) -> None:
     inputs = arguments(name, drawn(5), ids=True)
     torch.compiler.reset()
-    compiled: Any = torch.compile(built(name, chunk_size=2), fullgraph=True, backend="aot_eager")
+    compiled: Any = torch.compile(built(name, chunk_size=3), fullgraph=True, backend="aot_eager")
     found = total(compiled(**inputs, output_dict=True))
     expected = reference(name, inputs)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
@@ -428,7 +442,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "wrong", "message"), WRONG, ids=[f"{name}-{[*wrong][0]}" for name, wrong, _ in WRONG])
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"), WRONG, ids=[f"{name}-{next(iter(wrong))}" for name, wrong, _ in WRONG]
+)
 def test_a_wrong_tensor_is_told_in_one_line(name: str, wrong: dict[str, Any], message: str) -> None:
     inputs = arguments(name, single(drawn(4)), ids=True) | wrong
     with pytest.raises(InputError) as caught:

@@ -49,9 +49,17 @@ class SigLipLoss(PairLoss):
         if logit_bias is not None:
             check_one("logit_bias", logit_bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
-        bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).reshape(())
+        bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).sum()
         with torch.autocast(pairs.images.device.type, enabled=False):
-            total = _Sum.apply(pairs.images, pairs.texts, bias, pairs.row_ids, pairs.column_ids, self.chunk_size)
+            total = _Sum.apply(
+                pairs.images,
+                pairs.texts,
+                bias,
+                pairs.row_ids,
+                pairs.column_ids,
+                self.chunk_size,
+                torch.is_grad_enabled(),
+            )
             loss = pairs.shard.sum(total) / pairs.shard.total
         return {"contrastive_loss": loss} if output_dict else loss
 
@@ -65,23 +73,32 @@ class _Sum(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, texts: Tensor, bias: Tensor, row_ids: Tensor, column_ids: Tensor, chunk_size: Any
+        ctx: Any,
+        images: Tensor,
+        texts: Tensor,
+        bias: Tensor,
+        row_ids: Tensor,
+        column_ids: Tensor,
+        chunk_size: int | None,
+        grad_enabled: bool,
     ) -> Tensor:
+        wants_images, wants_texts, wants_bias = (grad_enabled and one for one in ctx.needs_input_grad[:3])
         losses = images.new_zeros(len(images))
-        to_images = torch.zeros_like(images) if ctx.needs_input_grad[0] else None
-        to_texts = torch.empty_like(texts) if ctx.needs_input_grad[1] else None
-        to_bias = torch.zeros_like(bias)
+        to_images = torch.zeros_like(images) if wants_images else None
+        to_texts = torch.empty_like(texts) if wants_texts else None
+        to_bias = torch.zeros_like(bias) if wants_bias else None
         for where, logits in tiles(images, texts, chunk_size):
             positive = row_ids[:, None] == column_ids[where]
             logits += bias
             wrongness = torch.where(positive, -logits, logits)
             losses -= F.logsigmoid(-wrongness).sum(dim=1)
-            if not any(ctx.needs_input_grad):
+            if not (wants_images or wants_texts or wants_bias):
                 continue
             # Not sigmoid(logits) - 1 for positives, which loses what is left of a well-placed pair.
             gradient = wrongness.sigmoid_()
             gradient = torch.where(positive, -gradient, gradient)
-            to_bias += gradient.sum()
+            if to_bias is not None:
+                to_bias += gradient.sum()
             if to_images is not None:
                 to_images.addmm_(gradient, texts[where])
             if to_texts is not None:
@@ -93,4 +110,4 @@ class _Sum(Function):
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         to_images, to_texts, to_bias = (None if one is None else weight * one for one in ctx.saved_tensors)
-        return to_images, to_texts, to_bias, None, None, None
+        return to_images, to_texts, to_bias, None, None, None, None
