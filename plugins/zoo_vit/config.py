@@ -54,6 +54,10 @@ class ViTConfig(VisionTowerConfig):
         patches = 3 * self.patch_size[0] * self.patch_size[1] * self.width
         positions = (rows * columns + 2) * self.width  # one for each patch, one for the class token, and that token
         stack = transformer_parameters(
-            self.width, self.layers, self.mlp_ratio, layer_scale=self.ls_init_value is not None
+            self.width,
+            self.layers,
+            self.width // self.head_width,
+            self.mlp_ratio,
+            layer_scale=self.ls_init_value is not None,
         )
         return patches + positions + stack + 4 * self.width + self.width * embed_dim
