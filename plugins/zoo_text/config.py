@@ -15,6 +15,7 @@ from zoo_text.tokenizer_config import ClipBpeConfig
 
 __all__ = ["ClipBpeConfig", "ClipTextConfig"]
 
+PoolType = Literal["argmax", "eos", "first", "last"]
 TokenId = Annotated[int, Field(ge=0)]
 
 
@@ -44,7 +45,7 @@ class ClipTextConfig(TextTowerConfig):
     """Norms and scales inside the residual blocks."""
     causal: bool = True
     """Hide later tokens from earlier ones."""
-    pool_type: Literal["argmax", "eos", "first", "last"] = "argmax"
+    pool_type: PoolType = "argmax"
     """Where the feature is read: at the first of the largest ids (`argmax`), at the first `eos_id` (`eos`), or at
     the first or last position of the row, padding or not."""
     eos_id: TokenId | None = None

@@ -17,7 +17,7 @@ from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.pooling import pool_at_eos, pool_at_largest_id
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
-from zoo_text.config import ClipTextConfig
+from zoo_text.config import ClipTextConfig, PoolType
 
 
 class TextTransformer(TextTower):
@@ -38,7 +38,7 @@ class TextTransformer(TextTower):
         self.output_dim = embed_dim
         self.variable_text_length = config.takes_shorter_rows
         self.causal = config.causal
-        self.pool_type = config.pool_type
+        self.pool_type: PoolType = config.pool_type
         self.eos_id = config.eos_id
         self.pad_id = config.pad_id
         self.exact_class_mask = config.class_token_mask == "exact"
