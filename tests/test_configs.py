@@ -77,7 +77,7 @@ BAD = {
     "missing section": ({"text": None}, "text: expected a section with the key 'tower', found None"),
     "misspelt key": ({"vision": {"pach_size": 8}}, "vision.pach_size: unknown key, did you mean 'patch_size'?"),
     "misspelt key at the top": ({"embed_dmi": 32}, "embed_dmi: unknown key, did you mean 'embed_dim'?"),
-    "unknown pooling": ({"vision": {"pool_type": "max"}}, "vision.pool_type: unknown key"),
+    "unknown pooling": ({"vision": {"pool_type": "max"}}, "vision.pool_type: 'max' is not known (allowed: avg, tok)"),
     "unknown positions": ({"vision": {"pos_embed_type": "rope"}}, "vision.pos_embed_type: unknown key"),
     "tokens that CLIP cannot take": ({"vision": {"output_tokens": True}}, "vision.output_tokens: unknown key"),
     "class token that CLIP cannot take": ({"text": {"embed_cls": True}}, "text.embed_cls: unknown key"),
