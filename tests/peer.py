@@ -28,18 +28,28 @@ DEPTHS = [2, 1, 1, 2]
 VOCABULARY = 1024
 GRID = (3, 2)
 """Rows and columns of patches: unequal, so that a swap of height and width shows."""
+NATIVE = {"vit", "modified-resnet", "clip-transformer"}
 RESIDUAL_IMAGE = 64
 """Height and width of the images of a residual network, whose grid has to be square in the peer."""
 
 
 @cache
 def peer_names() -> dict[str, str]:
-    """Return the peer's name of each of our architectures that it has too."""
+    """Return the peer's name of each of our architectures that it has too, with native towers on both sides."""
     import open_clip
 
     theirs = set(open_clip.list_models())
-    entries = architectures().entries
-    return {one.name: alias for one in entries for alias in one.aliases if alias in theirs}
+    return {
+        one.name: alias
+        for one in architectures().entries
+        for alias in one.aliases
+        if alias in theirs and _is_native(zoo.config(one.name))
+    }
+
+
+def _is_native(config: Any) -> bool:
+    """Tell whether the sweep can scale an architecture down: CLIP over towers that are not another library's."""
+    return config.model == "clip" and {config.vision.component, config.text.component} <= NATIVE
 
 
 def peer_config(name: str) -> Json:
@@ -59,18 +69,85 @@ def is_residual(name: str) -> bool:
 def small_peer_config(name: str) -> Json:
     """Return the peer's JSON for one of our names, scaled down."""
     config = peer_config(name)
-    vision, text = config["vision_cfg"], config["text_cfg"]
     config["embed_dim"] //= SHRINK
-    vision["head_width"] = vision.get("head_width", 64) // SHRINK
-    text["vocab_size"] = VOCABULARY
-    for tower in (vision, text):
-        tower["width"] //= SHRINK
-        tower["layers"] = LAYERS
-    if is_residual(name):
-        vision |= {"layers": DEPTHS, "image_size": RESIDUAL_IMAGE}
-    else:
-        vision["image_size"] = [side * vision["patch_size"] for side in GRID]
+    config["vision_cfg"] = small_vision(config["vision_cfg"])
+    config["text_cfg"] = small_text(config["text_cfg"])
     return config
+
+
+def small_vision(section: Json) -> Json:
+    """Return the peer's JSON of a vision transformer or a residual network, scaled down."""
+    small = section | {
+        "width": section["width"] // SHRINK,
+        "head_width": section.get("head_width", 64) // SHRINK,
+    }
+    if isinstance(section["layers"], list):
+        return small | {"layers": DEPTHS, "image_size": RESIDUAL_IMAGE}
+    return small | {"layers": LAYERS, "image_size": [side * section["patch_size"] for side in GRID]}
+
+
+def small_text(section: Json) -> Json:
+    """Return the peer's JSON of its own text transformer, scaled down."""
+    import open_clip
+
+    given = open_clip.CLIPTextCfg(**section)
+    return section | {"width": given.width // SHRINK, "heads": given.heads, "layers": LAYERS, "vocab_size": VOCABULARY}
+
+
+def our_vision(section: Json, quick_gelu: bool = False) -> Json:
+    """Return the values of our config that say what the peer's JSON of a native vision tower says."""
+    import open_clip
+
+    given = open_clip.CLIPVisionCfg(**section)
+    if isinstance(section["layers"], list):
+        assert given.patch_size is None
+        return {key: getattr(given, key) for key in ("image_size", "layers", "width", "head_width")}
+    values = _our_values(given, quick_gelu) | {
+        "image_size": given.image_size,
+        "patch_size": given.patch_size,
+        "head_width": given.head_width,
+        "patch_dropout": given.patch_dropout,
+        "ln_pre": not given.no_ln_pre,
+        "pos_embed": given.pos_embed_type,
+        "final_ln_after_pool": given.final_ln_after_pool,
+        "attn_pooler_queries": given.attn_pooler_queries,
+        "attn_pooler_heads": given.attn_pooler_heads,
+    }
+    if given.attentional_pool:
+        values["attentional_pool"] = "single" if given.attentional_pool is True else given.attentional_pool
+    return values
+
+
+def our_text(section: Json, quick_gelu: bool = False) -> Json:
+    """Return the values of our config that say what the peer's JSON of its own text transformer says."""
+    import open_clip
+
+    given = open_clip.CLIPTextCfg(**section)
+    values = _our_values(given, quick_gelu) | {
+        "context_length": given.context_length,
+        "vocab_size": given.vocab_size,
+        "heads": given.heads,
+        "causal": not given.no_causal_mask,
+        "proj_type": given.proj_type,
+        "proj_bias": given.proj_bias and given.proj_type != "none",
+    }
+    if given.embed_cls:
+        values |= {"class_token": True, "pool_type": "last", "pad_id": given.pad_id}
+    elif given.pool_type == "eos":
+        values["eos_id"] = given.eos_id
+    return values
+
+
+def _our_values(given: Any, quick_gelu: bool) -> Json:
+    """Return what both towers name alike."""
+    approximate = (given.act_kwargs or {}).get("approximate")
+    same = ("width", "layers", "mlp_ratio", "ls_init_value", "pool_type")
+    options = ("qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+    return {key: getattr(given, key) for key in same} | {
+        "activation": "quick_gelu" if quick_gelu else "gelu_tanh" if approximate == "tanh" else "gelu",
+        "norm_eps": (given.norm_kwargs or {}).get("eps", 1e-5),
+        "block": {key: getattr(given, key) for key in options} | {"scaled_cosine": given.scaled_cosine_attn},
+    }
 
 
 def small_overrides(name: str) -> list[str]:
@@ -89,17 +166,29 @@ def small_overrides(name: str) -> list[str]:
         f"text.width={config.text.width // SHRINK}",
         f"text.layers={LAYERS}",
         f"text.vocab_size={VOCABULARY}",
+        "tokenizer.type=clip-bpe",
         f"tokenizer.vocab_size={VOCABULARY}",
     ]
 
 
 def small_pair(name: str, *overrides: str) -> tuple[Any, Any]:
     """Return our scaled-down model of a name and the peer's, with the same weights, in evaluation mode."""
+    ours = zoo.build(name, overrides=[*small_overrides(name), *overrides])
+    return twins(ours, peer_model(small_peer_config(name)))
+
+
+def peer_model(config: Json) -> nn.Module:
+    """Return the peer's model of its JSON."""
     import open_clip
 
-    ours = zoo.build(name, overrides=[*small_overrides(name), *overrides])
-    theirs = randomized(open_clip.CLIP(**small_peer_config(name))).eval()
-    ours.load_state_dict(theirs.state_dict())
+    config = dict(config)
+    return (open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP)(**config)
+
+
+def twins(ours: Any, theirs: nn.Module) -> tuple[Any, Any]:
+    """Give a model or tower of ours and the peer's the same weights, and both evaluation mode."""
+    randomized(theirs).eval()
+    ours.eval().load_state_dict(theirs.state_dict())
     return ours, theirs
 
 
@@ -141,11 +230,13 @@ def captions(model: Any, count: int = 2, seed: int = 0) -> Tensor:
     """Return token ids `[count, context_length]` as a tokenizer lays them out: start, words, end, padding."""
     generator = torch.Generator().manual_seed(seed)
     last = model.vocab_size - 1
+    eos_id = getattr(model.text, "eos_id", None)
+    end = last if eos_id is None else eos_id
     text = torch.zeros(count, model.context_length, dtype=torch.int64)
     for number, row in enumerate(text):
         words = 1 + (3 * number) % (model.context_length - 2)
-        row[0], row[words + 1] = last - 1, last
-        row[1 : words + 1] = torch.randint(1, last - 1, (words,), generator=generator)
+        row[0], row[words + 1] = last - 1, end
+        row[1 : words + 1] = torch.randint(3, last - 1, (words,), generator=generator)
     return text
 
 

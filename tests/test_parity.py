@@ -6,7 +6,6 @@ twins (see `peer.py`); `--slow` takes the full sizes, with one copy of the weigh
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from typing import Any
 
@@ -22,12 +21,15 @@ from peer import (
     gradients,
     images,
     is_residual,
+    our_text,
+    our_vision,
     peer_config,
+    peer_model,
     peer_names,
     published,
-    randomized,
     small_pair,
     tiny_arguments,
+    twins,
 )
 from zoo import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
@@ -40,8 +42,6 @@ PEER_ONLY = {
     "vision_cfg": {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
 }
-VIT_ONLY = {"mlp_ratio", "patch_size", "ls_init_value"}
-"""Fields of the peer's that a residual network does not read, and that ours does not have."""
 
 MODES = (torch.enable_grad, torch.inference_mode)
 """The peer takes other kernels for images where no gradient is asked for; users do both."""
@@ -66,10 +66,7 @@ def tiny(request: pytest.FixtureRequest) -> tuple[Any, Any]:
 def tiny_pair(kind: type[nn.Module], **changes: Any) -> tuple[Any, Any]:
     arguments = tiny_arguments(**changes)
     arguments["vision_cfg"]["ls_init_value"] = arguments["text_cfg"]["ls_init_value"] = 0.1
-    theirs = randomized(getattr(open_clip, kind.__name__)(**arguments)).eval()
-    ours = kind(**arguments).eval()
-    ours.load_state_dict(theirs.state_dict())
-    return ours, theirs
+    return twins(kind(**arguments), getattr(open_clip, kind.__name__)(**arguments))
 
 
 # Architectures
@@ -91,27 +88,12 @@ def test_all_of_the_peers_plain_transformers_and_residual_networks_are_offered()
 def test_the_config_holds_the_peers_value_in_every_field(name: str) -> None:
     config: Any = zoo.config(name)
     theirs = peer_config(name)
-    activation = "quick_gelu" if theirs.pop("quick_gelu", False) else "gelu"
+    quick_gelu = theirs.pop("quick_gelu", False)
     assert config.embed_dim == theirs.pop("embed_dim")
-    for key, ours, defaults in (
-        ("vision_cfg", config.vision, open_clip.CLIPVisionCfg),
-        ("text_cfg", config.text, open_clip.CLIPTextCfg),
-    ):
-        given = theirs.pop(key)
-        expected = dataclasses.asdict(defaults(**given))
-        assert set(given) <= PEER_ONLY[key], "a field that our config does not know"
-        fields = PEER_ONLY[key]
-        if ours.component == "modified-resnet":
-            assert given["patch_size"] is None
-            fields, expected["layers"] = fields - VIT_ONLY, tuple(expected["layers"])
-        else:
-            assert ours.activation == activation
-            assert ours.norm_eps == 1e-5
-        for field in ("image_size", "patch_size"):
-            if field in expected:
-                expected[field] = (expected[field],) * 2
-        assert {field: getattr(ours, field) for field in fields} == {field: expected[field] for field in fields}
-    assert config.text.pool_type == open_clip.CLIPTextCfg().pool_type
+    assert config.vision == type(config.vision)(**our_vision(theirs.pop("vision_cfg"), quick_gelu))
+    assert config.text == CLIPTextCfg(**our_text(theirs.pop("text_cfg"), quick_gelu))
+    assert config.model == ("custom-text-clip" if theirs.pop("custom_text", False) else "clip")
+    assert config.init_logit_bias == theirs.pop("init_logit_bias", None)
     assert not theirs, "a key of the peer's JSON that nothing here looked at"
 
 
@@ -136,7 +118,7 @@ def test_parameters_have_the_peers_names_shapes_and_number(name: str) -> None:
     config: Any = zoo.config(name)
     ours = on_meta(config)
     with torch.device("meta"):
-        theirs = open_clip.CLIP(**peer_config(name))
+        theirs = peer_model(peer_config(name))
     assert shapes(ours) == shapes(theirs)
     count = sum(parameter.numel() for parameter in theirs.parameters())
     assert config.parameter_count() == count == sum(parameter.numel() for parameter in ours.parameters())
@@ -144,7 +126,8 @@ def test_parameters_have_the_peers_names_shapes_and_number(name: str) -> None:
 
 def on_meta(config: Any) -> Any:
     with torch.device("meta"):
-        return CLIP(config.embed_dim, config.vision, config.text).eval()
+        kind = CustomTextCLIP if config.model == "custom-text-clip" else CLIP
+        return kind(config.embed_dim, config.vision, config.text, init_logit_bias=config.init_logit_bias).eval()
 
 
 def shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -374,7 +357,7 @@ def test_the_full_size_gives_the_peers_features(name: str) -> None:
         for tower, count in zip(("vision", "text"), layers, strict=True):
             theirs_config[f"{tower}_cfg"]["layers"] = count
             overrides.append(f"{tower}.layers={count}")
-    theirs: Any = open_clip.CLIP(**theirs_config).eval()
+    theirs: Any = peer_model(theirs_config).eval()
     if is_residual(name):
         randomized(theirs)  # at the start each block is but its shortcut
     ours = on_meta(zoo.config(name, overrides))
