@@ -11,11 +11,14 @@ import re
 import string
 from typing import Literal
 
-__all__ = ["Cleaning", "clean", "clean_and_collapse"]
+__all__ = ["Cleaning", "CleaningOrNone", "clean", "clean_and_collapse"]
 
 Cleaning = Literal["lower", "whitespace", "canonicalize"]
 """`lower` is lower case, as CLIP; `whitespace` keeps case; `canonicalize` is lower case without ASCII punctuation,
 as SigLIP."""
+
+CleaningOrNone = Literal[Cleaning, "none"]
+"""`none` leaves text as it is."""
 
 # Printable ASCII, tab, line feed, form feed and carriage return, where no `&` can begin an entity. ftfy and
 # html.unescape leave such text as it is, but for line ends, and those only separate words.
@@ -33,8 +36,8 @@ def clean(text: str, cleaning: Cleaning) -> str:
     return (text.translate(_WITHOUT_PUNCTUATION) if cleaning == "canonicalize" else text).lower()
 
 
-def clean_and_collapse(text: str, cleaning: Cleaning | Literal["none"]) -> str:
-    """Return `text` cleaned, with single spaces between words and none around them; `none` leaves it as it is."""
+def clean_and_collapse(text: str, cleaning: CleaningOrNone) -> str:
+    """Return `text` cleaned, with single spaces between words and none around them, unless it is left as it is."""
     return text if cleaning == "none" else " ".join(clean(text, cleaning).split())
 
 

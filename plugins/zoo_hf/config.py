@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from zoo_core.config import Config, TextTowerConfig, TokenizerConfig
-from zoo_core.text_cleaning import Cleaning
+from zoo_core.text_cleaning import CleaningOrNone
 
 __all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
 
@@ -86,7 +86,7 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
     """A repository of the Hub, such as `bert-base-uncased`, or a folder: one that begins with `.`, `/` or `~`."""
     vocab_size: VocabSize
     """The largest id plus one; the loaded tokenizer is held to it."""
-    cleaning: Cleaning | Literal["none"] = "whitespace"
+    cleaning: CleaningOrNone = "whitespace"
     """How text is normalised once it is mended: `whitespace` keeps case, `lower` and `canonicalize` do not, the latter
     also drops ASCII punctuation, as SigLIP; `none` leaves text as it is."""
     strip_sep_token: bool = False
@@ -114,7 +114,7 @@ class TiktokenConfig(TokenizerConfig):
     """Begin each row with the start of text."""
     add_eos: bool = True
     """End each caption, also one that is cut, with the end of text."""
-    cleaning: Cleaning | Literal["none"] = "none"
+    cleaning: CleaningOrNone = "none"
     """How text is normalised, as in the other tokenizers; `none` leaves it as it is."""
 
     def token_count(self) -> int:

@@ -153,12 +153,15 @@ def _load(config: HfTokenizerConfig) -> Any:
 
 
 def _set_language(loaded: Any, config: HfTokenizerConfig) -> None:
-    set_language = getattr(loaded, "set_src_lang_special_tokens", None)
-    if set_language is None:
+    """Set the language through `src_lang`: transformers 5 forgets what `set_src_lang_special_tokens` sets."""
+    if not isinstance(getattr(type(loaded), "src_lang", None), property):
         raise _wrong(config, "language", "puts no language into its rows; leave language out")
-    if loaded.convert_tokens_to_ids(config.language) in (None, loaded.unk_token_id):
+    language = loaded.convert_tokens_to_ids(config.language)
+    if language in (None, loaded.unk_token_id):
         raise _wrong(config, "language", f"does not know the language '{config.language}'")
-    set_language(config.language)
+    loaded.src_lang = config.language
+    if language not in loaded("")["input_ids"]:
+        raise _wrong(config, "language", f"does not put the language '{config.language}' into its rows")
 
 
 def _wrong(config: HfTokenizerConfig, key: str, message: str) -> ConfigError:
