@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, cast
 
@@ -38,7 +38,8 @@ def encoder_config(config: HfTextConfig) -> Any:
     problems = list(_key_problems(config, config_class, model_type))
     if problems:
         raise ConfigError(problems)
-    own = {config_class.attribute_map.get(key, key): value for key, value in config.config.items()}
+    published = _by_own_names(published, config_class)
+    own = _by_own_names(config.config, config_class)
     if config.name is None:
         own["vocab_size"] = config.vocab_size
     if config.pad_id is not None:
@@ -136,18 +137,30 @@ def _config_class(model_type: Any) -> Any:
     return CONFIG_MAPPING[model_type]
 
 
+def _by_own_names(data: Mapping[str, Any], config_class: Any) -> dict[str, Any]:
+    """Return a config without the second names that keys have, such as `num_hidden_layers` for `encoder_layers`.
+
+    Published files hold both, and transformers would let the second one win over a change of the first.
+    """
+    aliases: Mapping[str, str] = config_class.attribute_map
+    plain = {key: value for key, value in data.items() if key not in aliases}
+    return plain | {aliases[key]: value for key, value in data.items() if key in aliases}
+
+
 def _key_problems(config: HfTextConfig, config_class: Any, model_type: str) -> Iterator[Problem]:
-    known = {field.name for field in fields(config_class)} | set(config_class.attribute_map)
+    aliases: Mapping[str, str] = config_class.attribute_map
+    known = {field.name for field in fields(config_class)} | set(aliases)
     if "vocab_size" not in known:
         yield Problem(f"'{model_type}' is no text encoder: its config has no vocab_size", "text.config.model_type")
+        return
     for key, value in config.config.items():
         if key == "model_type":
             if value != model_type:
-                yield Problem(
-                    f"'{value}' is not the type of '{config.name}', which is '{model_type}'", f"text.config.{key}"
-                )
+                yield Problem(f"'{value}' is not the type '{model_type}' of '{config.name}'", f"text.config.{key}")
         elif key not in known:
             yield Problem(f"unknown key of {model_type}{did_you_mean(key, known)}", f"text.config.{key}")
+        elif aliases.get(key, key) != key and aliases[key] in config.config:
+            yield Problem(f"is '{aliases[key]}' by another name, which is there too", f"text.config.{key}")
 
 
 def _wrong(key: str, message: str) -> ConfigError:
