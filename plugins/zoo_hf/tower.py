@@ -148,8 +148,7 @@ class HfTextTower(TextTower):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Counted numbers, which older versions of transformers saved with the weights.
-        for key in [key for key in state_dict if key.startswith(prefix) and key.endswith(".position_ids")]:
-            del state_dict[key]
+        state_dict.pop(f"{prefix}transformer.embeddings.position_ids", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
