@@ -27,6 +27,7 @@ from peer import (
     peer_model,
     peer_names,
     published,
+    randomized,
     small_pair,
     tiny_arguments,
     twins,

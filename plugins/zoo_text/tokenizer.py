@@ -5,16 +5,14 @@ the same bytes at the end of a word, then come the merges in order of rank, then
 `<end_of_text>`. So the id of a merged symbol is its rank as well, the pair to merge next is the one with the
 smallest id, and a vocabulary is cut by dropping its last merges.
 
-Time goes to mending, splitting and merging, and each is avoided where it can be: ftfy and `html.unescape`
-where they change nothing, regular expressions and merging for each chunk between spaces that was met before.
+Time goes to mending (see `zoo_core.text_cleaning`), splitting and merging, and each is avoided where it can be:
+regular expressions and merging are spared each chunk between spaces that was met before.
 """
 
 from __future__ import annotations
 
 import functools
-import html
 import re
-import string
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
@@ -22,8 +20,9 @@ from itertools import chain, islice, pairwise, repeat
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from zoo_core.errors import InputError
+from zoo_core.text_cleaning import clean
 from zoo_core.tokenizer import Tokenizer
-from zoo_text.tokenizer_config import Cleaning, ClipBpeConfig
+from zoo_text.tokenizer_config import ClipBpeConfig
 
 if TYPE_CHECKING:
     import torch
@@ -211,28 +210,6 @@ class ClipBpeTokenizer(Tokenizer):
 
     def _ids(self, text: str) -> chain[int]:
         return chain.from_iterable(map(self._chunks.__getitem__, clean(text, self.config.cleaning).split()))
-
-
-# Printable ASCII, tab, line feed, form feed and carriage return, where no `&` can begin an entity. ftfy and
-# html.unescape leave such text as it is, but for line ends, and those only separate words.
-_is_sound = re.compile(r"[\t\n\f\r -%'-~]*(?:& [\t\n\f\r -%'-~]*)*").fullmatch
-
-_WITHOUT_PUNCTUATION = {ord("_"): " ", **{ord(mark): None for mark in string.punctuation if mark != "_"}}
-
-
-def clean(text: str, cleaning: Cleaning) -> str:
-    """Return `text` mended (mojibake, entities, control characters, quotes) and normalised, save spaces."""
-    if not _is_sound(text):
-        text = _mended(text)
-    if cleaning == "whitespace":
-        return text
-    return (text.translate(_WITHOUT_PUNCTUATION) if cleaning == "canonicalize" else text).lower()
-
-
-def _mended(text: str) -> str:
-    import ftfy
-
-    return html.unescape(html.unescape(ftfy.fix_text(text)))  # twice, for text that was escaped twice
 
 
 @functools.cache

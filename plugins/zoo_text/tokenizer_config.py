@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from zoo_core.config import TokenizerConfig
+from zoo_core.text_cleaning import Cleaning
 
-__all__ = ["Cleaning", "ClipBpeConfig"]
-
-Cleaning = Literal["lower", "whitespace", "canonicalize"]
+__all__ = ["ClipBpeConfig"]
 
 
 class ClipBpeConfig(TokenizerConfig):

@@ -1,0 +1,122 @@
+"""Configs of the text tower and the tokenizers.
+
+What you would not guess: an architecture may hold the whole config of its encoder (`config: {model_type: bert, ...}`).
+Then nothing is asked of the Hub to build it; only the tokenizer's files have to come from there, at its first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from zoo_core.config import Config, TextTowerConfig, TokenizerConfig
+from zoo_core.text_cleaning import CleaningOrNone
+
+__all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
+
+VocabSize = Annotated[int, Field(ge=2, le=100_000_000)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class HfSource(Config):
+    """Where files of the Hugging Face ecosystem come from."""
+
+    name: Name | None = None
+    """A repository of the Hub, such as `roberta-base`, or a folder: one that begins with `.`, `/` or `~`."""
+    revision: Name | None = None
+    """Branch, tag or commit of the repository; its main branch where null."""
+    local_files_only: bool = False
+    """Take the files from the local cache and never ask the Hub, as with HF_HUB_OFFLINE=1."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold the revision to a repository."""
+        yield from super().rules()
+        if self.revision is not None and (self.name is None or is_folder(self.name)):
+            yield "revision", f"only a repository of the Hub has revisions, found name {self.name!r}"
+
+
+def is_folder(name: str) -> bool:
+    """Tell whether a name is that of a folder; it does not depend on what the current folder holds."""
+    return name.startswith((".", "/", "~"))
+
+
+class HfTextConfig(HfSource, TextTowerConfig):
+    """An encoder of transformers (the encoder half of one that has two halves), pooled over the tokens, projected."""
+
+    tower: str = "hf-text"
+    config: dict[str, Any] = {}
+    """The encoder's own config, laid over the `config.json` of `name`; the whole of it, with its `model_type`, where
+    there is no name. Keys that the model's config class does not have are refused."""
+    pool_type: Literal["mean", "max", "cls", "cls-hidden"] = "mean"
+    """How tokens become one feature: their mean or maximum, padding left out; `cls`, the encoder's own pooler over
+    the first token, where it has one, else that token; `cls-hidden`, the first token."""
+    proj: Literal["linear", "mlp", "none"] = "mlp"
+    """How the feature becomes the embedding: one matrix, two with a GELU between them, or not at all."""
+    pad_id: Annotated[int, Field(ge=0)] | None = None
+    """Token id that is padding: it is masked everywhere. That of the encoder's config where null."""
+    context_length: Annotated[int, Field(ge=2, le=1_048_576)] = 77
+    """Number of token positions, special tokens included."""
+    vocab_size: VocabSize
+    """Number of token embeddings; held to the encoder's config."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold the encoder's config to its name and to the vocabulary."""
+        yield from super().rules()
+        if self.name is None and not isinstance(self.config.get("model_type"), str):
+            yield (
+                "config",
+                "names no model_type, and there is no name to take one from; write config: {model_type: roberta, ...} "
+                "or name: roberta-base",
+            )
+        found = self.config.get("vocab_size", self.vocab_size)
+        if found != self.vocab_size:
+            yield "config.vocab_size", f"{found} is not the vocab_size {self.vocab_size} of the tower; leave it out"
+        if self.pad_id is not None and self.pad_id >= self.vocab_size:
+            yield "pad_id", f"{self.pad_id} is none of the {self.vocab_size} token ids"
+
+
+class HfTokenizerConfig(HfSource, TokenizerConfig):
+    """A tokenizer of transformers (`AutoTokenizer`), open_clip's `HFTokenizer`; with `canonicalize` its SigLIP one."""
+
+    type: str = "hf"
+    """Name of the tokenizer component."""
+    name: Name  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    """A repository of the Hub, such as `bert-base-uncased`, or a folder: one that begins with `.`, `/` or `~`."""
+    vocab_size: VocabSize
+    """The largest id plus one; the loaded tokenizer is held to it."""
+    cleaning: CleaningOrNone = "whitespace"
+    """How text is normalised once it is mended: `whitespace` keeps case, `lower` and `canonicalize` do not, the latter
+    also drops ASCII punctuation, as SigLIP; `none` leaves text as it is."""
+    strip_sep_token: bool = False
+    """Replace the token that separates sentences by padding, as CLIPA."""
+    language: Name | None = None
+    """Language code of the captions, such as `eng_Latn`, for tokenizers that put it into each row."""
+    mode: Literal["clips"] | None = None
+    """`clips`: start, caption, end and padding, with the class token in the last place of each row."""
+
+    def token_count(self) -> int:
+        """Return the number of ids."""
+        return self.vocab_size
+
+
+class TiktokenConfig(TokenizerConfig):
+    """An encoding of tiktoken, with three ids above it: end of text, padding and start of text, in this order."""
+
+    type: str = "tiktoken"
+    """Name of the tokenizer component."""
+    encoding: Name = "cl100k_base"
+    """Name of the encoding, as `tiktoken.get_encoding` takes it."""
+    vocab_size: Annotated[int, Field(ge=4, le=100_000_000)] = 100_280
+    """The largest id plus one: the encoding's own ids, and three; the loaded encoding is held to it."""
+    add_bos: bool = True
+    """Begin each row with the start of text."""
+    add_eos: bool = True
+    """End each caption, also one that is cut, with the end of text."""
+    cleaning: CleaningOrNone = "none"
+    """How text is normalised, as in the other tokenizers; `none` leaves it as it is."""
+
+    def token_count(self) -> int:
+        """Return the number of ids."""
+        return self.vocab_size

@@ -1,0 +1,44 @@
+"""From tokens to one feature for each row. Padding never counts, and a row of padding alone pools over all of it.
+
+open_clip 3.3.0 agrees on the mean and on both ways to take the first token. Its maximum does not run: it masks with
+integers, and would mask the wrong tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+__all__ = ["PoolType", "pool"]
+
+PoolType = Literal["mean", "max", "cls", "cls-hidden"]
+
+
+def pool(pool_type: PoolType, tokens: Tensor, kept: Tensor, pooler_output: Tensor | None) -> Tensor:
+    """Pool tokens.
+
+    Args:
+        pool_type: which way.
+        tokens: last hidden states `[B, L, C]`.
+        kept: bool `[B, L]`, False at padding.
+        pooler_output: what the encoder's own pooler made of the first token `[B, C]`, where it has one.
+
+    Returns:
+        features `[B, C]`.
+    """
+    match pool_type:
+        case "mean":
+            kept = _some(kept)
+            return (tokens * kept.unsqueeze(-1)).sum(dim=1) / kept.sum(dim=1, keepdim=True)
+        case "max":
+            return tokens.masked_fill(~_some(kept).unsqueeze(-1), float("-inf")).amax(dim=1)
+        case "cls":
+            return tokens[:, 0] if pooler_output is None else pooler_output
+        case "cls-hidden":
+            return tokens[:, 0]
+
+
+def _some(kept: Tensor) -> Tensor:
+    """Keep everything in a row that keeps nothing: a mean or maximum of nothing is no number."""
+    return kept | ~kept.any(dim=1, keepdim=True)

@@ -1,0 +1,275 @@
+"""Tokenizers of transformers and of tiktoken.
+
+What you would not guess: both load their vocabulary at first use, not when they are built. A model can thus be built
+and used with token ids where there is no network; the size of the vocabulary, which the text tower has to match, is
+in the config, and what is loaded is held to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from zoo_core.errors import ConfigError, InputError, Problem, one_of
+from zoo_core.text_cleaning import clean_and_collapse
+from zoo_core.tokenizer import Tokenizer
+from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
+from zoo_hf.hub import files_of, first_line
+
+if TYPE_CHECKING:
+    import tiktoken
+
+__all__ = ["HfTokenizer", "TiktokenTokenizer"]
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "config.json",  # says which class reads the others, where tokenizer_config.json does not
+)
+"""What tokenizers are made of; no repository has them all."""
+
+
+class HfTokenizer(Tokenizer):
+    """Captions to ids as open_clip's `HFTokenizer` gives them, always padded on the right.
+
+    Threads may share one. A pickle holds the config alone.
+
+    Args:
+        config: which tokenizer, and how text is cleaned.
+        context_length: number of ids in each row, special tokens included.
+
+    Raises:
+        ConfigError: at first use: its files are not to be had, or it is not what the config says.
+    """
+
+    def __init__(self, config: HfTokenizerConfig, *, context_length: int) -> None:
+        self.config = config
+        self.context_length = context_length
+        self.vocab_size = config.vocab_size
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _hf_tokenizer, (self.config, self.context_length)
+
+    @cached_property
+    def loaded(self) -> Any:
+        """The tokenizer of transformers."""
+        loaded = _load(self.config)
+        found = max(loaded.get_vocab().values()) + 1
+        if found != self.vocab_size:
+            raise _wrong(self.config, "vocab_size", f"has {found} ids, not {self.vocab_size}; set vocab_size: {found}")
+        if loaded.pad_token_id is None:
+            raise _wrong(self.config, "name", "has no padding token")
+        if self.config.language is not None:
+            _set_language(loaded, self.config)
+        needed = {"clips": ("bos_token", "eos_token", "cls_token")}.get(self.config.mode or "", ())
+        lacking = [token for token in needed if getattr(loaded, f"{token}_id") is None]
+        if lacking:
+            raise _wrong(self.config, "mode", f"has no {', '.join(lacking)}, which mode '{self.config.mode}' needs")
+        return loaded
+
+    @property
+    def pad_id(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Id that fills the rest of a row."""
+        return self.loaded.pad_token_id
+
+    @property
+    def sot_id(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Id that opens a caption: start of text, or the class token; None for a tokenizer that has neither."""
+        return _first(self.loaded.bos_token_id, self.loaded.cls_token_id)
+
+    @property
+    def eot_id(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Id that closes a caption: end of text, or the separator; None for a tokenizer that has neither."""
+        return _first(self.loaded.eos_token_id, self.loaded.sep_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text` alone: no special tokens around it, no truncation."""
+        return self._ids([text], add_special_tokens=False)[0]
+
+    def fill(self, texts: Sequence[str], rows: Any) -> None:
+        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding.
+
+        Longer captions are cut as the tokenizer does it, which keeps the special tokens that it adds.
+        """
+        length = rows.shape[1]
+        if self.config.mode == "clips":
+            ids = self._clips(texts, length)
+            rows[:, -1] = self.loaded.cls_token_id
+        else:
+            ids = self._ids(texts, truncation=True, max_length=length)
+        for row, found in zip(rows, ids, strict=True):
+            row[: len(found)] = found
+        if self.config.strip_sep_token and self.loaded.sep_token_id is not None:
+            rows[rows == self.loaded.sep_token_id] = self.pad_id
+
+    def decode(self, ids: Sequence[int] | Any) -> str:
+        """Return the text that `ids` `[L]` stand for; special tokens and padding are left out.
+
+        Raises:
+            InputError: an id is no whole number or none of this vocabulary; its position is named.
+        """
+        return self.loaded.decode(_checked_ids(ids, self.vocab_size), skip_special_tokens=True)
+
+    def _clips(self, texts: Sequence[str], length: int) -> list[list[int]]:
+        start, end = self.loaded.bos_token_id, self.loaded.eos_token_id
+        return [[start, *ids[: length - 3], end] for ids in self._ids(texts, add_special_tokens=False)]
+
+    def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
+        if not texts:
+            return []
+        cleaned = [clean_and_collapse(text, self.config.cleaning) for text in texts]
+        loaded = self.loaded
+        with self._lock:  # it keeps the truncation of the last call, and two threads may ask for different ones
+            encoded = loaded(
+                cleaned, return_attention_mask=False, return_token_type_ids=False, verbose=False, **options
+            )
+        return encoded["input_ids"]
+
+
+def _hf_tokenizer(config: HfTokenizerConfig, context_length: int) -> HfTokenizer:
+    return HfTokenizer(config, context_length=context_length)
+
+
+def _load(config: HfTokenizerConfig) -> Any:
+    folder = files_of(config, FILES, "tokenizer")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # whatever readers of a dozen formats raise
+        raise _wrong(config, "name", f"cannot be read as a tokenizer: {first_line(error)}") from error
+
+
+def _set_language(loaded: Any, config: HfTokenizerConfig) -> None:
+    """Set the language through `src_lang`: transformers 5 forgets what `set_src_lang_special_tokens` sets."""
+    if not isinstance(getattr(type(loaded), "src_lang", None), property):
+        raise _wrong(config, "language", "puts no language into its rows; leave language out")
+    language = loaded.convert_tokens_to_ids(config.language)
+    if language in (None, loaded.unk_token_id):
+        raise _wrong(config, "language", f"does not know the language '{config.language}'")
+    loaded.src_lang = config.language
+    if language not in loaded("")["input_ids"]:
+        raise _wrong(config, "language", f"does not put the language '{config.language}' into its rows")
+
+
+def _wrong(config: HfTokenizerConfig, key: str, message: str) -> ConfigError:
+    return ConfigError(Problem(f"tokenizer '{config.name}' {message}", f"tokenizer.{key}"))
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((one for one in ids if one is not None), None)
+
+
+def _checked_ids(ids: Any, vocab_size: int) -> list[int]:
+    """Return `ids` as whole numbers from 0 to `vocab_size - 1`."""
+    listed: Any = getattr(ids, "tolist", lambda: ids)()
+    checked: list[int] = []
+    for position, value in enumerate(listed):
+        token = value.__index__() if isinstance(value, SupportsIndex) else -1
+        if not 0 <= token < vocab_size:
+            raise InputError(f"ids[{position}]: expected an id from 0 to {vocab_size - 1}, found {value!r:.40}")
+        checked.append(token)
+    return checked
+
+
+class TiktokenTokenizer(Tokenizer):
+    """Captions to ids of a tiktoken encoding; literal special tokens in a caption are plain text.
+
+    Above the encoding's `n` ids come the end of text `n`, padding `n + 1` and the start of text `n + 2`.
+
+    Args:
+        config: which encoding, and what is put around a caption.
+        context_length: number of ids in each row, special tokens included.
+
+    Raises:
+        ConfigError: at first use: the encoding is not to be had, or has another size than the config says.
+    """
+
+    def __init__(self, config: TiktokenConfig, *, context_length: int) -> None:
+        self.config = config
+        self.context_length = context_length
+        self.vocab_size = config.vocab_size
+        self.eot_id, self.pad_id, self.sot_id = range(self.vocab_size - 3, self.vocab_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _tiktoken_tokenizer, (self.config, self.context_length)
+
+    @cached_property
+    def loaded(self) -> tiktoken.Encoding:
+        """The encoding of tiktoken."""
+        loaded = _load_encoding(self.config.encoding)
+        if loaded.n_vocab + 3 != self.vocab_size:
+            raise ConfigError(
+                Problem(
+                    f"encoding '{self.config.encoding}' has {loaded.n_vocab} ids, {loaded.n_vocab + 3} with end, "
+                    f"padding and start, not {self.vocab_size}; set vocab_size: {loaded.n_vocab + 3}",
+                    "tokenizer.vocab_size",
+                )
+            )
+        return loaded
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text` alone: no special tokens around it, no truncation."""
+        return self.loaded.encode_ordinary(clean_and_collapse(text, self.config.cleaning))
+
+    def fill(self, texts: Sequence[str], rows: Any) -> None:
+        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding."""
+        before = [self.sot_id] if self.config.add_bos else []
+        after = [self.eot_id] if self.config.add_eos else []
+        room = rows.shape[1] - len(before) - len(after)
+        for row, text in zip(rows, texts, strict=True):
+            ids = [*before, *islice(self.encode(text), room), *after]
+            row[: len(ids)] = ids
+
+    def decode(self, ids: Sequence[int] | Any) -> str:
+        """Return the text that `ids` `[L]` stand for, up to the first end of text or padding.
+
+        Bytes that are no UTF-8, as of a character that was cut, become U+FFFD.
+
+        Raises:
+            InputError: an id is no whole number or none of this vocabulary; its position is named.
+        """
+        body: list[int] = []
+        for token in _checked_ids(ids, self.vocab_size):
+            if token in (self.eot_id, self.pad_id):
+                break
+            if token != self.sot_id:
+                body.append(token)
+        try:
+            return self.loaded.decode(body)
+        except KeyError as error:  # encodings have gaps
+            raise InputError(f"ids hold one that encoding '{self.config.encoding}' does not use: {error}") from None
+
+
+def _tiktoken_tokenizer(config: TiktokenConfig, context_length: int) -> TiktokenTokenizer:
+    return TiktokenTokenizer(config, context_length=context_length)
+
+
+def _load_encoding(name: str) -> tiktoken.Encoding:
+    import tiktoken
+
+    known = tiktoken.list_encoding_names()
+    if name not in known:
+        raise ConfigError(Problem(f"tiktoken has no encoding '{name}' ({one_of(known)})", "tokenizer.encoding"))
+    try:
+        return tiktoken.get_encoding(name)
+    except (OSError, ValueError) as error:  # no connection, a damaged file
+        raise ConfigError(
+            Problem(
+                f"the ranks of encoding '{name}' cannot be downloaded: {first_line(error)}; "
+                "set TIKTOKEN_CACHE_DIR to a folder that holds them",
+                "tokenizer.encoding",
+            )
+        ) from None

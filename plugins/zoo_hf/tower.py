@@ -1,0 +1,182 @@
+"""A text tower around any encoder of transformers: pooled over the tokens that are no padding, and projected.
+
+What you would not guess: padding is masked by its id, everywhere, so rows may be cut to the longest caption of a
+batch, and the features stay the same. Names in the state dict are those of open_clip's `HFTextEncoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
+from zoo_core.interfaces import LayerGroup, TextTower
+from zoo_core.transformer import take_indices
+from zoo_hf.config import HfTextConfig
+from zoo_hf.encoder import build_encoder, encoder_config, layers_of, positions_of
+from zoo_hf.poolers import PoolType, pool
+
+__all__ = ["HfTextTower"]
+
+POSITIONS = ("position_embeddings.weight", "relative_attention_bias.weight")
+"""How parameters end that stand for positions."""
+
+
+class HfTextTower(TextTower):
+    """An encoder of transformers, a pooling and a projection.
+
+    Args:
+        config: which encoder, and how it is pooled and projected.
+        embed_dim: width of the pooled feature.
+
+    Raises:
+        ConfigError: the encoder is not to be had, or does not fit the config; the key is named.
+    """
+
+    variable_text_length = True
+
+    def __init__(self, config: HfTextConfig, *, embed_dim: int) -> None:
+        super().__init__()
+        encoder = encoder_config(config)
+        width: int = encoder.hidden_size
+        if config.proj == "none" and width != embed_dim:
+            raise ConfigError(
+                Problem(f"none needs embed_dim {width}, as wide as the encoder; found {embed_dim}", "text.proj")
+            )
+        self.context_length = config.context_length
+        self.vocab_size = config.vocab_size
+        self.output_dim = embed_dim
+        self.pool_type: PoolType = config.pool_type
+        self.pad_id: int = encoder.pad_token_id
+        self.transformer: Any = build_encoder(encoder, with_pooler=config.pool_type == "cls")
+        positions = positions_of(self.transformer, encoder)
+        if positions is not None and config.context_length > positions:
+            message = f"{config.context_length} tokens are more than the {positions} positions of the encoder"
+            raise ConfigError(Problem(message, "text.context_length"))
+        layers_of(self.transformer)
+        self.proj = _projection(config.proj, width, embed_dim)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of token ids `[B, L]`."""
+        return self.forward_tokens(text)[0]
+
+    def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features `[B, embed_dim]` and the last hidden state of every token `[B, L, width]`."""
+        rows = text.shape[0]
+        if not rows:  # encoders cannot reshape nothing
+            text = text.new_zeros(1, text.shape[1])
+        kept = text != self.pad_id
+        output = self.transformer(input_ids=text, attention_mask=kept.long(), return_dict=True)
+        tokens = output.last_hidden_state
+        features = pool(self.pool_type, tokens, kept, getattr(output, "pooler_output", None))
+        return self.proj(features)[:rows], tokens[:rows]
+
+    def forward_intermediates(
+        self,
+        text: Tensor,
+        *,
+        indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str = "NLC",
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """Return the outputs of layers; see `TextTower.forward_intermediates`. No tokens are appended here.
+
+        `normalize_intermediates` applies the norm behind the last layer; encoders that norm at the end of each layer,
+        as BERT does, have none.
+        """
+        if output_fmt != "NLC":
+            raise InputError(f"text_output_fmt must be 'NLC', found {output_fmt!r}")
+        parent, layers = layers_of(self.transformer)
+        wanted = take_indices(indices, len(layers))
+        last = max(wanted, default=-1) if stop_early and intermediates_only else len(layers)
+        found: dict[int, Tensor] = {}
+        hooks = [layer.register_forward_hook(partial(_keep, found, at, last)) for at, layer in enumerate(layers)]
+        features = None
+        try:
+            features = self(text)
+        except _EnoughError:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        norm = _norm_behind(parent, layers) if normalize_intermediates else nn.Identity()
+        output: dict[str, Any] = {"text_intermediates": [norm(found[index][: text.shape[0]]) for index in wanted]}
+        if not intermediates_only:
+            output["text_features"] = features
+        return output
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return the embeddings, each layer (the last with what follows it) and the projection, if there is one."""
+        _, layers = layers_of(self.transformer)
+        *blocks, last = layers
+        inside = {id(parameter) for parameter in layers.parameters()}
+        stem: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        group = stem
+        for parameter in self.transformer.parameters():  # in the order of the modules
+            if id(parameter) in inside:
+                group = rest
+            else:
+                group.append(parameter)
+        projection = [self.proj] if any(True for _ in self.proj.parameters()) else None
+        groups: list[LayerGroup] = [stem, *([block] for block in blocks), [last, *rest]]
+        return [*groups, projection] if projection else groups
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each layer in the backward pass.
+
+        Raises:
+            CapabilityError: transformers does not offer it for this encoder.
+        """
+        encoder = self.transformer
+        if enable and not encoder.supports_gradient_checkpointing:
+            raise CapabilityError(f"an encoder of type '{encoder.config.model_type}' does not offer checkpointing")
+        switch = "enable" if enable else "disable"
+        call = getattr(encoder, f"activation_checkpointing_{switch}", None)  # its name in newer versions
+        call = call or getattr(encoder, f"gradient_checkpointing_{switch}")
+        call({"use_reentrant": False}) if enable else call()
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the learned positions."""
+        return {name for name, _ in self.named_parameters() if name.endswith(POSITIONS)}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # Counted numbers, which older versions of transformers saved with the weights.
+        state_dict.pop(f"{prefix}transformer.embeddings.position_ids", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _EnoughError(Exception):
+    """Every layer that is wanted has run."""
+
+
+def _keep(found: dict[int, Tensor], at: int, last: int, layer: nn.Module, inputs: Any, output: Any) -> None:
+    found[at] = output[0] if isinstance(output, tuple) else output
+    if at == last:
+        raise _EnoughError
+
+
+def _norm_behind(parent: nn.Module, layers: nn.Module) -> nn.Module:
+    """Return the norm that stands beside the stack of layers, behind it."""
+    children = list(parent.named_children())
+    behind = next(at for at, (_, child) in enumerate(children) if child is layers)
+    return next((child for name, child in children[behind:] if "norm" in name or name.startswith("ln")), nn.Identity())
+
+
+def _projection(proj: str, width: int, embed_dim: int) -> nn.Module:
+    match proj:
+        case "none":
+            return nn.Identity()
+        case "linear":
+            return nn.Linear(width, embed_dim, bias=False)
+        case _:
+            hidden = (width + embed_dim) // 2
+            return nn.Sequential(
+                nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, embed_dim, bias=False)
+            )
