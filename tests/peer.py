@@ -29,11 +29,12 @@ GRID = (3, 2)
 
 
 @cache
-def peer_names() -> dict[str, str]:
-    """Return the peer's name of each of our architectures that it has too."""
+def peer_names(tower: str = "vit") -> dict[str, str]:
+    """Return the peer's name of each of our architectures over a vision tower that it has too."""
     theirs = set(open_clip.list_models())
     entries = architectures().entries
-    return {one.name: alias for one in entries for alias in one.aliases if alias in theirs}
+    own = [one for one in entries if one.aliases and zoo.config(one.name).vision.tower == tower]
+    return {one.name: alias for one in own for alias in one.aliases if alias in theirs}
 
 
 def peer_config(name: str) -> Json:
