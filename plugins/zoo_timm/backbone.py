@@ -14,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -43,9 +44,11 @@ def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
     pool = {} if config.pool is None else {"global_pool": config.pool}
     with _refusals(config):
         if config.pool not in ATTENTION_POOLS and config.proj in ("head", "none"):
-            return _create(config, num_classes=embed_dim if config.proj == "head" else 0, **pool, **options)
-        trunk = _create(config, **options)
-        trunk.reset_classifier(0, **({"global_pool": ""} if config.pool in ATTENTION_POOLS else pool))
+            trunk = _create(config, num_classes=embed_dim if config.proj == "head" else 0, **pool, **options)
+        else:  # an architecture may differ with a classifier that was taken off from one that never had any
+            trunk = _create(config, **options)
+            trunk.reset_classifier(0, **({"global_pool": ""} if config.pool in ATTENTION_POOLS else pool))
+    _check_patches(trunk, config)
     return trunk
 
 
@@ -86,6 +89,20 @@ def _create(config: TimmConfig, **options: Any) -> Any:
         if "img_size" not in _UNEXPECTED.findall(str(error)):
             raise
     return timm.create_model(config.name, **options)
+
+
+def _check_patches(trunk: nn.Module, config: TimmConfig) -> None:
+    """Refuse images whose last rows or columns would belong to no patch: timm leaves them out in silence."""
+    height, width = config.image_size
+    for module in trunk.modules():
+        if isinstance(module, PatchEmbed) and not module.dynamic_img_pad:
+            rows, columns = module.patch_size
+            if height % rows or width % columns:
+                raise refuse(
+                    "image_size",
+                    f"backbone '{config.name}' has patches of {rows} x {columns} pixels, "
+                    f"which do not divide images of {height} x {width}",
+                )
 
 
 @contextmanager

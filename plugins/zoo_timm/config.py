@@ -70,7 +70,7 @@ class TimmConfig(VisionTowerConfig):
         yield from super().rules()
         name, dot, tag = self.name.partition(".")
         if ":" in self.name:
-            yield "name", f"{self.name!r} names a place to load from; write the backbone's name, such as 'convnext_base'"
+            yield "name", f"{self.name!r} names a place to load from; write a backbone's name, such as convnext_base"
         elif dot:
             yield "name", f"'.{tag}' names weights, which an architecture does not load; write {name!r}"
         if self.pool in ATTENTION_POOLS and self.proj == "head":

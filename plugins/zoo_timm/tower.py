@@ -175,7 +175,7 @@ def _head(config: TimmConfig, trunk: nn.Module, embed_dim: int) -> nn.Sequential
     elif len(found) == 2:
         width = found[1]
     else:
-        raise refuse("pool", f"backbone '{config.name}' gives {list(found[1:])} for an image, not one feature; set pool")
+        raise refuse("pool", f"backbone '{config.name}' gives {list(found[1:])} for an image, not one feature; set one")
     if config.proj == "linear":
         layers["drop"] = nn.Dropout(config.drop)
         layers["proj"] = nn.Linear(width, embed_dim, bias=config.proj_bias)
@@ -184,8 +184,8 @@ def _head(config: TimmConfig, trunk: nn.Module, embed_dim: int) -> nn.Sequential
     elif width != embed_dim:
         raise refuse(
             "proj",
-            f"with '{config.proj}' the feature of backbone '{config.name}' is {width} wide, but embed_dim is {embed_dim}; "
-            f"write proj: linear, or embed_dim: {width}",
+            f"with '{config.proj}' the feature of backbone '{config.name}' is {width} wide, "
+            f"but embed_dim is {embed_dim}; write proj: linear, or embed_dim: {width}",
         )
     return nn.Sequential(layers)
 

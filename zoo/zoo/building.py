@@ -79,8 +79,6 @@ def assemble(
     towers: Sequence[str] | None = None,
 ) -> DualEncoder:
     """Build the model of a config, with the weights of a safetensors file or with random ones."""
-    import torch
-
     from zoo.weights import load_weights
 
     wanted = _checked_towers(towers)
