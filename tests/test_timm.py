@@ -74,7 +74,6 @@ TOWERS: dict[str, dict[str, Any]] = {
     "vit": {"name": "test_vit", "image_size": 160, "pool": "avg"},
     "resnet": {"name": "test_resnet", "image_size": 64},
     "resnet head": {"name": "test_resnet", "image_size": 64, "pool": "avg", "proj": "head"},
-    "maxvit": {"name": "test_maxvit", "image_size": 160, "proj": "mlp"},
     "absolute attention": {"name": "test_efficientnet", "image_size": 160, "pool": "abs_attn", "proj": "none"},
     "rotary attention": {"name": "test_efficientnet", "image_size": 160, "pool": "rot_attn", "proj": "linear"},
 }
@@ -343,8 +342,8 @@ def test_what_a_backbone_cannot_is_refused_by_its_name() -> None:
     image = torch.empty(1, 3, 224, 224, device="meta")
     with pytest.raises(CapabilityError, match="timm backbone 'convit_tiny' gives its intermediates without its prefix"):
         on_meta("convit_tiny", 224).forward_intermediates(image, output_extra_tokens=True)
-    with pytest.raises(CapabilityError, match="timm backbone 'efficientvim_m1' ends in several maps"):
-        on_meta("efficientvim_m1", 224).forward_tokens(image)
+    with pytest.raises(CapabilityError, match="timm backbone 'crossvit_9_240' ends in several maps"):
+        on_meta("crossvit_9_240", 240).forward_tokens(torch.empty(1, 3, 240, 240, device="meta"))
 
 
 # What is refused
@@ -418,6 +417,10 @@ BAD_TOWERS = {
         {"name": "test_vit", "proj": "none"},
         "vision.proj: with 'none' the feature of backbone 'test_vit' is 64 wide, but embed_dim is 24; "
         "write proj: linear, or embed_dim: 64",
+    ),
+    "no feature": (
+        {"name": "vit_pe_spatial_tiny_patch16_512", "image_size": 32},
+        "vision.pool: backbone 'vit_pe_spatial_tiny_patch16_512' gives [5, 192] for an image, not one feature; set one",
     ),
     "patches": (
         {"name": "test_vit", "image_size": [64, 72]},

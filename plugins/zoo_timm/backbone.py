@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -96,7 +96,7 @@ def _check_patches(trunk: nn.Module, config: TimmConfig) -> None:
     height, width = config.image_size
     for module in trunk.modules():
         if isinstance(module, PatchEmbed) and not module.dynamic_img_pad:
-            rows, columns = module.patch_size
+            rows, columns = cast("tuple[int, int]", module.patch_size)
             if height % rows or width % columns:
                 raise refuse(
                     "image_size",

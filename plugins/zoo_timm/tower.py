@@ -11,7 +11,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
 
-from timm.layers import AttentionPool2d, Mlp, RotAttentionPool2d
+from timm.layers.attention_pool2d import AttentionPool2d, RotAttentionPool2d
+from timm.layers.mlp import Mlp
 from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
