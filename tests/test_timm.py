@@ -56,6 +56,7 @@ _register("toy_pe", "vit_pe_core_tiny_patch16_384", **_SMALL_VIT)
 _register("toy_siglip", "vit_base_patch16_siglip_224", **_SMALL_VIT)
 _register("toy_relpos", "vit_relpos_medium_patch16_cls_224", **_SMALL_VIT)
 _register("toy_gap", "vit_medium_patch16_gap_256", **_SMALL_VIT)
+_register("toy_unpooled", "test_vit", global_pool="")
 _register("toy_fastvit", "fastvit_mci0", layers=(1, 1, 1, 1), embed_dims=(32, 64, 128, 256))
 
 TOWERS: dict[str, dict[str, Any]] = {
@@ -283,6 +284,10 @@ def test_no_weight_decay_names_parameters_of_the_backbone() -> None:
     assert tower(TOWERS["resnet"]).no_weight_decay() == set()
 
 
+def test_the_size_that_a_backbone_was_made_for_is_taken_even_where_patches_do_not_divide_it() -> None:
+    assert on_meta("vit_so400m_patch14_siglip_384", 384).trunk.pos_embed.shape[1] == 27 * 27
+
+
 # Training
 
 
@@ -419,8 +424,8 @@ BAD_TOWERS = {
         "write proj: linear, or embed_dim: 64",
     ),
     "no feature": (
-        {"name": "vit_pe_spatial_tiny_patch16_512", "image_size": 32},
-        "vision.pool: backbone 'vit_pe_spatial_tiny_patch16_512' gives [5, 192] for an image, not one feature; set one",
+        {"name": "toy_unpooled"},
+        "vision.pool: backbone 'toy_unpooled' gives [17, 64] for an image, not one feature; set one",
     ),
     "patches": (
         {"name": "test_vit", "image_size": [64, 72]},

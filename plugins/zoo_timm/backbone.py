@@ -91,9 +91,14 @@ def _create(config: TimmConfig, **options: Any) -> Any:
     return timm.create_model(config.name, **options)
 
 
-def _check_patches(trunk: nn.Module, config: TimmConfig) -> None:
-    """Refuse images whose last rows or columns would belong to no patch: timm leaves them out in silence."""
+def _check_patches(trunk: Any, config: TimmConfig) -> None:
+    """Refuse images whose last rows or columns would belong to no patch: timm leaves them out in silence.
+
+    The backbone's own size stands: SigLIP's SO400M was trained with patches of 14 on images of 384 pixels.
+    """
     height, width = config.image_size
+    if tuple(trunk.default_cfg["input_size"][1:]) == (height, width):
+        return
     for module in trunk.modules():
         if isinstance(module, PatchEmbed) and not module.dynamic_img_pad:
             rows, columns = cast("tuple[int, int]", module.patch_size)
