@@ -45,7 +45,7 @@ def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
     with _refusals(config):
         if config.pool not in ATTENTION_POOLS and config.proj in ("head", "none"):
             trunk = _create(config, num_classes=embed_dim if config.proj == "head" else 0, **pool, **options)
-        else:  # an architecture may differ with a classifier that was taken off from one that never had any
+        else:  # taking the classifier off afterwards leaves norms where published weights have them
             trunk = _create(config, **options)
             trunk.reset_classifier(0, **({"global_pool": ""} if config.pool in ATTENTION_POOLS else pool))
     _check_patches(trunk, config)
