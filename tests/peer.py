@@ -29,11 +29,11 @@ GRID = (3, 2)
 
 
 @cache
-def peer_names(tower: str = "vit") -> dict[str, str]:
-    """Return the peer's name of each of our architectures over a vision tower that it has too."""
+def peer_names(over_timm: bool = False) -> dict[str, str]:
+    """Return the peer's name of each of our architectures that it has too: those over a timm backbone, or the others."""
     theirs = set(open_clip.list_models())
     entries = architectures().entries
-    own = [one for one in entries if one.aliases and zoo.config(one.name).vision.tower == tower]
+    own = [one for one in entries if one.aliases and (zoo.config(one.name).vision.tower == "timm") == over_timm]
     return {one.name: alias for one in own for alias in one.aliases if alias in theirs}
 
 

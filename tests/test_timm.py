@@ -507,12 +507,12 @@ def test_timm_is_not_imported_before_a_timm_tower_is_built() -> None:
 
 
 def peer_json(name: str) -> dict[str, Any]:
-    config = open_clip.get_model_config(peer_names("timm")[name])
+    config = open_clip.get_model_config(peer_names(over_timm=True)[name])
     assert config is not None
     return config
 
 
-NAMES = sorted(peer_names("timm"))
+NAMES = sorted(peer_names(over_timm=True))
 SLIPS = {"vitamin-xl-384": {"image_size": (384, 384)}}
 """Where the peer's file contradicts its own name and its backbone, which takes 384 pixels and no 256."""
 QUICK = ("convnext-tiny", "vitamin-s", "swin-base-patch4-window7-224", "eva02-b16", "pe-core-t16-384", "mobileclip-b")
@@ -528,7 +528,7 @@ def test_all_of_the_peers_timm_models_with_a_plain_text_tower_are_offered() -> N
         and "timm_model_name" in config["vision_cfg"]
         and {key for key, value in config["text_cfg"].items() if value is not False} <= plain
     }
-    assert expected <= set(peer_names("timm").values())
+    assert expected <= set(peer_names(over_timm=True).values())
     assert len(expected) == 43
 
 
@@ -557,7 +557,7 @@ def test_the_config_holds_the_peers_values(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_preprocessing_is_that_of_the_peers_weights(name: str) -> None:
     found: Any = zoo.config(name).preprocess
-    alias = peer_names("timm")[name]
+    alias = peer_names(over_timm=True)[name]
     for tag in list_pretrained_tags_by_model(alias):
         theirs = get_pretrained_cfg(alias, tag)
         for key in ("mean", "std", "interpolation", "resize_mode"):
