@@ -34,17 +34,25 @@ RESIDUAL_IMAGE = 64
 
 
 @cache
-def peer_names() -> dict[str, str]:
-    """Return the peer's name of each of our architectures that it has too, with native towers on both sides."""
+def peer_names(over_timm: bool = False) -> dict[str, str]:
+    """Return the peer's name of each of our architectures that it has too.
+
+    Those over a timm backbone, or those whose towers are native on both sides.
+    """
     import open_clip
 
     theirs = set(open_clip.list_models())
+    wanted = _is_over_timm if over_timm else _is_native
     return {
         one.name: alias
         for one in architectures().entries
         for alias in one.aliases
-        if alias in theirs and _is_native(zoo.config(one.name))
+        if alias in theirs and wanted(zoo.config(one.name))
     }
+
+
+def _is_over_timm(config: Any) -> bool:
+    return config.vision.component == "timm"
 
 
 def _is_native(config: Any) -> bool:

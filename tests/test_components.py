@@ -34,6 +34,11 @@ SMALL = {
             "activation": "quick_gelu",
         },
     ],
+    "timm": [
+        {"name": "test_vit", "image_size": [48, 32], "kwargs": {"depth": 2}},
+        {"name": "test_convnext", "image_size": 64, "proj": "mlp"},
+        {"name": "test_resnet", "image_size": 64, "proj": "head"},
+    ],
 }
 """Tiny configs of the towers that come with zoo."""
 

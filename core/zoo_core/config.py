@@ -450,8 +450,11 @@ class ModelConfig(ComponentConfig):
             )
         count = self.parameter_count()
         if count is not None and count > self.max_parameters:
-            yield (
-                "max_parameters",
-                f"the model would have {count:,} parameters, more than max_parameters = {self.max_parameters:,}; "
-                "raise max_parameters to build it all the same",
-            )
+            yield "max_parameters", self.excess(count)
+
+    def excess(self, count: int) -> str:
+        """Return what to tell whoever wants a model of `count` parameters, which are too many."""
+        return (
+            f"the model would have {count:,} parameters, more than max_parameters = {self.max_parameters:,}; "
+            "raise max_parameters to build it all the same"
+        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo.catalog import config as load_config
 from zoo.catalog import registry
 from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
-from zoo_core.errors import InputError, PluginError
+from zoo_core.errors import ConfigError, InputError, PluginError, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -79,19 +79,18 @@ def assemble(
     towers: Sequence[str] | None = None,
 ) -> DualEncoder:
     """Build the model of a config, with the weights of a safetensors file or with random ones."""
-    import torch
-
     from zoo.weights import load_weights
 
     wanted = _checked_towers(towers)
     _check_dtype(dtype)
     target = _checked_device(device)
     if weights is None:
+        if config.parameter_count() is None:  # a tower cannot tell before it is built; on the meta device that is free
+            _construct_on_meta(config, wanted)
         with target:
             model = _construct(config, wanted)
     else:
-        with torch.device("meta"):
-            model = _construct(config, wanted)
+        model = _construct_on_meta(config, wanted)
         load_weights(model, weights, target)
         if _left_on_meta(model):  # a part computes buffers that no file holds: build it for real, then load
             with target:
@@ -140,6 +139,18 @@ def _construct(config: ModelConfig, towers: tuple[str, ...]) -> DualEncoder:
     model = component.build(config, towers=towers, registry=registry())
     if not isinstance(model, DualEncoder):
         raise PluginError(f"{component}: its factory must return a DualEncoder, found {type(model).__name__}")
+    return model
+
+
+def _construct_on_meta(config: ModelConfig, towers: tuple[str, ...]) -> DualEncoder:
+    """Build the model without its memory, and hold its size to what the architecture allows."""
+    import torch
+
+    with torch.device("meta"):
+        model = _construct(config, towers)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > config.max_parameters:
+        raise ConfigError(Problem(config.excess(count), "max_parameters"))
     return model
 
 

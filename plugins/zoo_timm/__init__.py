@@ -1,0 +1,1 @@
+"""Any image backbone of timm (PyTorch Image Models) as a vision tower."""

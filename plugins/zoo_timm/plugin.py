@@ -1,0 +1,21 @@
+"""Declares the timm tower."""
+
+from collections.abc import Iterator
+
+from zoo_core.plugin import ComponentSpec, hookimpl
+
+ZOO_API_VERSION = 1
+
+
+@hookimpl
+def zoo_components() -> Iterator[ComponentSpec]:
+    """Declare the part of this plugin."""
+    yield ComponentSpec(
+        kind="vision-tower",
+        name="timm",
+        config="zoo_timm.config:TimmConfig",
+        factory="zoo_timm.tower:TimmTower",
+        summary="Any image backbone of timm: ConvNeXt, ViTamin, EVA, Swin, FastViT and a thousand more",
+        requires=("timm",),
+        capabilities=frozenset({"tokens", "intermediates", "locking", "gradient-checkpointing"}),
+    )

@@ -1,0 +1,218 @@
+"""Any timm backbone as a vision tower; parameter names are those of published checkpoints: `trunk.*`, then `head.*`.
+
+Backbones differ in what they can give beside the feature. The tower claims all of it; where one backbone cannot, a
+`CapabilityError` names that backbone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+from timm.layers.attention_pool2d import AttentionPool2d, RotAttentionPool2d
+from timm.layers.mlp import Mlp
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from zoo_core.errors import CapabilityError, InputError
+from zoo_core.interfaces import LayerGroup, VisionTower
+from zoo_core.transformer import take_indices
+from zoo_timm.backbone import build_trunk, output_shape, refuse
+from zoo_timm.config import ATTENTION_POOLS, TimmConfig
+
+HEAD_WIDTH = 64
+"""Channels of a head of the attention pools."""
+
+
+class TimmTower(VisionTower):
+    """A timm backbone and, where the config asks for one, a pool or a projection behind it.
+
+    Args:
+        config: which backbone, and its options.
+        embed_dim: width of the pooled feature.
+
+    Raises:
+        ConfigError: timm has no such backbone, it does not take an option or the image size, or what comes out of
+            it is not `embed_dim` wide.
+    """
+
+    def __init__(self, config: TimmConfig, *, embed_dim: int) -> None:
+        super().__init__()
+        self.name = config.name
+        self.image_size = config.image_size
+        self.patch_dropout = config.patch_dropout
+        self.output_dim = embed_dim
+        self.trunk = build_trunk(config, embed_dim)
+        self.head = _head(config, self.trunk, embed_dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of images `[B, 3, H, W]`."""
+        if not len(image):  # several backbones reshape to [B, -1, ...], which torch cannot resolve for no images
+            return image.new_zeros(0, self.output_dim)
+        return self.head(self.trunk(image))
+
+    def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features `[B, embed_dim]` and the normed tokens or places of the backbone's last map `[B, N, C]`.
+
+        Class tokens and registers, where the backbone counts them, are no part of the tokens.
+
+        Raises:
+            CapabilityError: the backbone ends in several maps.
+        """
+        x = self.trunk.forward_features(image)
+        if not isinstance(x, Tensor):
+            raise CapabilityError(f"timm backbone '{self.name}' ends in several maps, which are no tokens")
+        if x.ndim == 4:
+            tokens = x.flatten(1, 2) if _channels_last(self.trunk) else _flat(x)
+        else:
+            tokens = x[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
+        return self.head(self.trunk.forward_head(x)), tokens
+
+    def forward_intermediates(
+        self,
+        image: Tensor,
+        *,
+        indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str = "NCHW",
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """Return the outputs of blocks, or of stages; see `VisionTower.forward_intermediates`.
+
+        A backbone without class tokens or registers gives no `image_intermediates_prefix`. Norms are applied as timm
+        does: to each output where all have one width, to the last alone where stages differ.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise InputError(f"image_output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
+        if self.training and self.patch_dropout:
+            raise InputError("intermediates need every patch: call eval(), or build with vision.patch_dropout=0")
+        found = self._trunk_intermediates(
+            image,
+            indices=sorted(set(take_indices(indices, self._stages()))),
+            stop_early=stop_early and intermediates_only,
+            norm=normalize_intermediates,
+            intermediates_only=intermediates_only,
+            prefix=output_extra_tokens,
+        )
+        kept: list[Any] = found if intermediates_only else found[1]
+        output: dict[str, Any] = {}
+        if output_extra_tokens and kept and isinstance(kept[0], tuple):
+            output["image_intermediates_prefix"] = [prefix for _, prefix in kept]
+            kept = [patches for patches, _ in kept]
+        output["image_intermediates"] = [_flat(one) for one in kept] if output_fmt == "NLC" else kept
+        if not intermediates_only:
+            output["image_features"] = self.head(self.trunk.forward_head(found[0]))
+        return output
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return timm's own groups of the backbone, and the head where it has weights."""
+        if not hasattr(self.trunk, "group_matcher"):
+            return [[self]]
+        numbered = cast("dict[int, list[str]]", group_parameters(self.trunk, self.trunk.group_matcher()))
+        groups: list[LayerGroup] = [self._owners(names) for _, names in sorted(numbered.items())]
+        return [*groups, [self.head]] if list(self.head.parameters()) else groups
+
+    def lock(self, unlocked_groups: int = 0, *, freeze_norms: bool = True, freeze_bn_stats: bool = False) -> None:
+        """Make parameters untrainable but for those of the last groups; see `Tower.lock`.
+
+        Raises:
+            CapabilityError: some groups are asked for, but timm divides this backbone into none.
+        """
+        if unlocked_groups > 0 and not hasattr(self.trunk, "group_matcher"):
+            raise CapabilityError(f"timm backbone '{self.name}' has no layer groups: it can only be locked whole")
+        super().lock(unlocked_groups, freeze_norms=freeze_norms, freeze_bn_stats=freeze_bn_stats)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the backbone's blocks in the backward pass.
+
+        Raises:
+            CapabilityError: the backbone cannot.
+        """
+        try:
+            self.trunk.set_grad_checkpointing(enable)
+        except (AssertionError, AttributeError):
+            if enable:
+                raise CapabilityError(f"timm backbone '{self.name}' has no gradient checkpointing") from None
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names that timm gives, as far as this backbone has them."""
+        names: set[str] = self.trunk.no_weight_decay() if hasattr(self.trunk, "no_weight_decay") else set()
+        return {f"trunk.{name}" for name, _ in self.trunk.named_parameters() if name in names}
+
+    def _stages(self) -> int:
+        """Return how many outputs the backbone can give."""
+        if not hasattr(self.trunk, "forward_intermediates"):
+            raise CapabilityError(f"timm backbone '{self.name}' gives no intermediates")
+        return len(self.trunk.feature_info)
+
+    def _trunk_intermediates(self, image: Tensor, *, prefix: bool, **options: Any) -> Any:
+        if prefix and getattr(self.trunk, "num_prefix_tokens", 0):
+            if "return_prefix_tokens" not in inspect.signature(self.trunk.forward_intermediates).parameters:
+                raise CapabilityError(f"timm backbone '{self.name}' gives its intermediates without its prefix tokens")
+            options["return_prefix_tokens"] = True
+        return self.trunk.forward_intermediates(image, output_fmt="NCHW", **options)
+
+    def _owners(self, names: Sequence[str]) -> LayerGroup:
+        """Return the parameters of these names; batch norms whole, since locking also concerns their statistics."""
+        parts: dict[nn.Module | nn.Parameter, None] = {}
+        for name in names:
+            owner = self.trunk.get_submodule(name.rpartition(".")[0])
+            parts[owner if isinstance(owner, _BatchNorm) else self.trunk.get_parameter(name)] = None
+        return list(parts)
+
+
+def _head(config: TimmConfig, trunk: nn.Module, embed_dim: int) -> nn.Sequential:
+    """Return what stands behind a backbone: nothing, a pool, a projection, or both."""
+    found = output_shape(trunk, config)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if config.pool in ATTENTION_POOLS:
+        layers["pool"] = _attention_pool(config, found, embed_dim, channels_last=_channels_last(trunk))
+        width = embed_dim
+    elif len(found) == 2:
+        width = found[1]
+    else:
+        raise refuse("pool", f"backbone '{config.name}' gives {list(found[1:])} for an image, not one feature; set one")
+    if config.proj == "linear":
+        layers["drop"] = nn.Dropout(config.drop)
+        layers["proj"] = nn.Linear(width, embed_dim, bias=config.proj_bias)
+    elif config.proj == "mlp":
+        layers["mlp"] = Mlp(width, 2 * embed_dim, embed_dim, drop=(config.drop, 0), bias=(True, config.proj_bias))
+    elif width != embed_dim:
+        raise refuse(
+            "proj",
+            f"with '{config.proj}' the feature of backbone '{config.name}' is {width} wide, "
+            f"but embed_dim is {embed_dim}; write proj: linear, or embed_dim: {width}",
+        )
+    return nn.Sequential(layers)
+
+
+def _attention_pool(
+    config: TimmConfig, found: tuple[int, ...], embed_dim: int, *, channels_last: bool
+) -> AttentionPool2d | RotAttentionPool2d:
+    if len(found) != 4 or channels_last:
+        raise refuse(
+            "pool",
+            f"'{config.pool}' attends over a map [C, h, w], but backbone '{config.name}' gives {list(found[1:])}",
+        )
+    _, channels, height, width = found
+    if channels % HEAD_WIDTH:
+        raise refuse(
+            "pool", f"'{config.pool}' has heads of {HEAD_WIDTH} channels, but '{config.name}' gives {channels}"
+        )
+    if config.pool == "abs_attn":
+        return AttentionPool2d(channels, feat_size=(height, width), out_features=embed_dim)
+    return RotAttentionPool2d(channels, out_features=embed_dim)
+
+
+def _channels_last(trunk: nn.Module) -> bool:
+    return getattr(trunk, "output_fmt", "NCHW") == "NHWC"
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Turn a map `[B, C, h, w]` into tokens `[B, h * w, C]`."""
+    return x.flatten(2).transpose(1, 2)
