@@ -590,3 +590,12 @@ def test_an_architecture_has_the_peers_parameters(name: str) -> None:
         shapes = {key: value.shape for key, value in kind(**theirs).state_dict().items()}
         ours = zoo.build(name, device="meta")
     assert {key: value.shape for key, value in ours.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_casts_norms_that_take_one_dtype_alone(dtype: torch.dtype) -> None:
+    text = {"context_length": 8, "vocab_size": 50, "width": 16, "layers": 1, "heads": 2}
+    vision = {"tower": "timm", "name": "test_vit", "image_size": 32, "kwargs": {"depth": 2}}
+    model = zoo.CLIP(16, vision, text, cast_dtype=dtype).eval()
+    assert model.encode_image(torch.zeros(2, 3, 32, 32)).dtype == dtype
+    assert model.ln_final.weight.dtype == torch.float32

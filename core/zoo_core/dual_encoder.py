@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from zoo_core.errors import InputError
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.layers import LayerNorm
 from zoo_core.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -336,10 +338,11 @@ class DualEncoder(nn.Module):
 def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast every parameter to `dtype`, but for those of norms and the logit scale and bias, which stay as they are.
 
-    This is what the field calls bf16 or fp16 precision: matrix products in `dtype`, norms in float32.
+    This is what the field calls bf16 or fp16 precision: matrix products in `dtype`, norms in float32. Of norms, ours
+    and batch norms take inputs of another dtype; those of other libraries do not, and are cast along.
     """
     for module in model.modules():
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+        if isinstance(module, LayerNorm | _BatchNorm):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if name not in ("logit_scale", "logit_bias"):
