@@ -39,11 +39,6 @@ TOLERANCE = 1e-5
 IN_MEMORY = 12_000_000_000 // 4
 """Parameters in float32 that a test may hold; larger architectures are cut to their first blocks."""
 
-PEER_ONLY = {
-    "vision_cfg": {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value"},
-    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
-}
-
 MODES = (torch.enable_grad, torch.inference_mode)
 """The peer takes other kernels for images where no gradient is asked for; users do both."""
 
@@ -73,16 +68,16 @@ def tiny_pair(kind: type[nn.Module], **changes: Any) -> tuple[Any, Any]:
 # Architectures
 
 
-def test_all_of_the_peers_plain_transformers_and_residual_networks_are_offered() -> None:
-    plain = {
+def test_all_of_the_peers_architectures_with_native_towers_are_offered() -> None:
+    configs = {name: open_clip.get_model_config(name) or {} for name in open_clip.list_models()}
+    native = {
         name
-        for name in open_clip.list_models()
-        if (config := open_clip.get_model_config(name)) is not None
-        and set(config) <= {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
-        and set(config["vision_cfg"]) <= PEER_ONLY["vision_cfg"]
-        and set(config["text_cfg"]) <= PEER_ONLY["text_cfg"]
+        for name, config in configs.items()
+        if "multimodal_cfg" not in config
+        and "timm_model_name" not in config["vision_cfg"]
+        and "hf_model_name" not in config["text_cfg"]
     }
-    assert plain == set(peer_names().values())
+    assert native == set(peer_names().values())
 
 
 @pytest.mark.parametrize("name", NAMES)
