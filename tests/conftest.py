@@ -19,6 +19,7 @@ LOOPBACK = ("127.", "::1", "localhost")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the long parity sweeps")
+    parser.addoption("--huge", action="store_true", help="with --slow: every architecture at full size, for hours")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,12 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    skip = pytest.mark.skip(reason="a long sweep; run with --slow")
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+        for mark in ("slow", "huge"):
+            if mark in item.keywords and not config.getoption(f"--{mark}"):
+                item.add_marker(pytest.mark.skip(reason=f"a long sweep; run with --slow{' --huge' * (mark == 'huge')}"))
+                break
 
 
 @pytest.fixture(autouse=True)

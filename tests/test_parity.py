@@ -343,10 +343,33 @@ def cut_to_fit(name: str) -> tuple[int, int] | None:
     return None if (config.parameter_count() or 0) <= IN_MEMORY else (12, 12)
 
 
+OF_EACH_KIND = {
+    "rn50",
+    "vit-b16-quickgelu",
+    "vit-b32-plus-256",
+    "vit-h14",
+    "vit-l14-336",
+    "vit-l14-clipa",
+    "vit-l14-worldwide",
+    "vit-m16-alt",
+}
+"""One full size of each kind; the others differ in their numbers alone, and wait for `--huge`."""
+
+
+def full_sizes() -> list[Any]:
+    """Return every architecture as a parameter of a test."""
+    return [
+        pytest.param(
+            name,
+            id=f"{name}-first-12-blocks" if cut_to_fit(name) else name,
+            marks=[] if name in OF_EACH_KIND else pytest.mark.huge,
+        )
+        for name in NAMES
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, id=f"{name}-first-12-blocks" if cut_to_fit(name) else name) for name in NAMES]
-)
+@pytest.mark.parametrize("name", full_sizes())
 def test_the_full_size_gives_the_peers_features(name: str) -> None:
     theirs_config, overrides = peer_config(name), []
     if layers := cut_to_fit(name):
