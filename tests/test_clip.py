@@ -160,7 +160,7 @@ def test_cast_dtype_is_as_near_to_float32_as_the_peers_precision(dtype: torch.dt
         ({"vision_cfg": {"image_size": 30, "patch_size": 16}}, "16 does not divide the image height 30"),
         ({"vision_cfg": {"width": 100}}, "head_width: 64 does not divide the width 100"),
         ({"text_cfg": {"width": 100, "heads": 3}}, "heads: 3 does not divide the width 100"),
-        ({"text_cfg": {"pool_type": "eos"}}, "pool_type: 'eos' is not known"),
+        ({"text_cfg": {"pool_type": "max"}}, "pool_type: 'max' is not known"),
         ({"text_cfg": None}, "expected a section with the key 'tower'"),
         ({"vision_cfg": CLIPTextCfg()}, "expected a section with the key 'tower'"),
     ],

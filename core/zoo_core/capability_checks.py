@@ -170,8 +170,10 @@ def _check_variable_image_size(component: Component, tower: Tower, claimed: bool
 
 def _check_variable_text_length(component: Component, tower: Tower, claimed: bool) -> None:
     if isinstance(tower, TextTower):
-        _check_attribute(component, "variable-text-length", tower, "variable_text_length", claimed)
-        if claimed:
+        # a claim says that some configs take shorter rows: how a tower pools may depend on its config
+        if not claimed:
+            _check_attribute(component, "variable-text-length", tower, "variable_text_length", claimed)
+        if tower.variable_text_length:
             length = math.ceil(tower.context_length / 2)
             features = tower(example_input(tower, 2)[:, -length:])
             check_shape(component, f"forward of {length} tokens", features, (2, tower.output_dim))

@@ -15,7 +15,7 @@ def zoo_components() -> Iterator[ComponentSpec]:
         name="clip-transformer",
         config="zoo_text.config:ClipTextConfig",
         factory="zoo_text.tower:TextTransformer",
-        summary="CLIP's causal text transformer, pooled at the end-of-text token",
+        summary="Text transformer with learned positions, as CLIP, SigLIP and CoCa use it",
         capabilities=frozenset(
             {"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-text-length"}
         ),

@@ -1,7 +1,8 @@
-"""CLIP's text transformer (Radford et al. 2021): causal, pooled at the end-of-text token, projected.
+"""CLIP's text transformer (Radford et al. 2021), in the shapes that its kin gave it.
 
-The end-of-text token has the largest id, so its position is the argmax of a row. Whatever follows it cannot change
-the feature, which is why rows may be shorter than the context length. Parameter names are the published ones.
+Plain, it is causal and pooled at the end-of-text token, which has the largest id. Whatever follows cannot change the
+feature, which is why rows may then be shorter than the context length; any other pooling needs whole rows.
+Parameter names are the published ones.
 """
 
 from __future__ import annotations
@@ -12,29 +13,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_core.errors import InputError
+from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.interfaces import LayerGroup, TextTower
+from zoo_core.pooling import pool_at_eos, pool_at_largest_id
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
-from zoo_text.config import ClipTextConfig
+from zoo_text.config import ClipTextConfig, PoolType
 
 
 class TextTransformer(TextTower):
-    """A causal text transformer.
+    """A text transformer.
 
     Args:
         config: sizes and options.
         embed_dim: width of the pooled feature.
-    """
 
-    variable_text_length = True
+    Raises:
+        ConfigError: there is no projection, and the width is not `embed_dim`.
+    """
 
     def __init__(self, config: ClipTextConfig, *, embed_dim: int) -> None:
         super().__init__()
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size
         self.output_dim = embed_dim
+        self.variable_text_length = config.takes_shorter_rows
+        self.causal = config.causal
+        self.pool_type: PoolType = config.pool_type
+        self.eos_id = config.eos_id
+        self.pad_id = config.pad_id
+        self.exact_class_mask = config.class_token_mask == "exact"
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.cls_emb = nn.Parameter(torch.empty(config.width)) if config.class_token else None
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length + config.class_token, config.width))
         self.transformer = Transformer(
             config.width,
             config.layers,
@@ -43,21 +53,26 @@ class TextTransformer(TextTower):
             activation=config.activation,
             ls_init_value=config.ls_init_value,
             norm_eps=config.norm_eps,
+            options=config.block,
         )
         self.ln_final = LayerNorm(config.width, eps=config.norm_eps)
-        self.text_projection = nn.Parameter(torch.empty(config.width, embed_dim))
+        self.text_projection = _projection(config, embed_dim)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
-        nn.init.normal_(self.text_projection, std=config.width**-0.5)
+        if self.cls_emb is not None:
+            nn.init.normal_(self.cls_emb, std=0.01)
 
     def forward(self, text: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""
-        return self._pool(self.transformer(self._embed(text), causal=True), text)
+        return self._pool(self._encode(text), text)
 
     def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features `[B, embed_dim]` and normed tokens `[B, L, width]`."""
-        x = self.transformer(self._embed(text), causal=True)
-        return self._pool(x, text), self.ln_final(x)
+        """Return features `[B, embed_dim]` and the tokens `[B, L, width]` of the text.
+
+        The tokens are normed, but for a tower with a class token: as in CoCa, only that one is, and it is left out.
+        """
+        x = self._encode(text)
+        return self._pool(x, text), self.ln_final(x) if self.cls_emb is None else x[:, :-1]
 
     def forward_intermediates(
         self,
@@ -70,41 +85,98 @@ class TextTransformer(TextTower):
         output_fmt: str = "NLC",
         output_extra_tokens: bool = False,
     ) -> dict[str, Any]:
-        """Return the outputs of blocks; see `TextTower.forward_intermediates`. No tokens are appended here."""
+        """Return the outputs of blocks; see `TextTower.forward_intermediates`. The suffix is the class token."""
         if output_fmt != "NLC":
             raise InputError(f"text_output_fmt must be 'NLC', found {output_fmt!r}")
+        mask = self._mask(text)
         x, kept = self.transformer.forward_intermediates(
             self._embed(text),
             take_indices(indices, len(self.transformer.resblocks)),
-            causal=True,
+            causal=self.causal and mask is None,
+            mask=mask,
             stop_early=stop_early and intermediates_only,
         )
         if normalize_intermediates:
             kept = [self.ln_final(tokens) for tokens in kept]
-        output: dict[str, Any] = {"text_intermediates": kept}
+        output: dict[str, Any] = {"text_intermediates": [tokens[:, : text.shape[1]] for tokens in kept]}
+        if output_extra_tokens and self.cls_emb is not None:
+            output["text_intermediates_suffix"] = [tokens[:, -1:] for tokens in kept]
         if not intermediates_only:
             output["text_features"] = self._pool(x, text)
         return output
 
     def layer_groups(self) -> Sequence[LayerGroup]:
-        """Return the embeddings, each block (the last with the final norm) and the projection."""
+        """Return the embeddings, each block (the last with the final norm) and, if there is one, the projection."""
         *blocks, last = self.transformer.resblocks
         stem = [self.token_embedding, self.positional_embedding]
-        return [stem, *([block] for block in blocks), [last, self.ln_final], [self.text_projection]]
+        if self.cls_emb is not None:
+            stem.append(self.cls_emb)
+        projection = [] if self.text_projection is None else [[self.text_projection]]
+        return [stem, *([block] for block in blocks), [last, self.ln_final], *projection]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass."""
         self.transformer.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Return the positions."""
-        return {"positional_embedding"}
+        """Return the positions and the class token."""
+        return {"positional_embedding"} if self.cls_emb is None else {"positional_embedding", "cls_emb"}
+
+    def _encode(self, text: Tensor) -> Tensor:
+        mask = self._mask(text)
+        return self.transformer(self._embed(text), causal=self.causal and mask is None, mask=mask)
 
     def _embed(self, text: Tensor) -> Tensor:
-        dtype = self.text_projection.dtype
-        positions = self.positional_embedding[: text.shape[1]]
-        return self.token_embedding(text).to(dtype) + positions.to(dtype)  # [B, L, C]
+        dtype = self.positional_embedding.dtype
+        x = self.token_embedding(text).to(dtype)  # [B, L, C]
+        if self.cls_emb is not None:
+            x = torch.cat([x, self.cls_emb.to(dtype).expand(x.shape[0], 1, -1)], dim=1)
+        return x + self.positional_embedding[: x.shape[1]]
+
+    def _mask(self, text: Tensor) -> Tensor | None:
+        """Return which tokens may look at which, `[B, 1, N or 1, N]`; None where no padding has to be hidden."""
+        if self.pad_id is None:
+            return None
+        seen = text != self.pad_id  # [B, L]
+        if self.cls_emb is not None:
+            always = seen.new_ones(seen.shape[0], 1)
+            seen = torch.cat([seen, always] if self.exact_class_mask else [always, seen], dim=1)
+        mask = seen[:, None, None, :]
+        if not self.causal:
+            return mask
+        return mask & torch.ones(seen.shape[1], seen.shape[1], dtype=torch.bool, device=text.device).tril()
 
     def _pool(self, x: Tensor, text: Tensor) -> Tensor:
-        rows = torch.arange(x.shape[0], device=x.device)
-        return self.ln_final(x[rows, text.argmax(dim=-1)]) @ self.text_projection
+        pooled = self.ln_final(self._pooled_token(x, text))
+        if self.text_projection is None:
+            return pooled
+        if isinstance(self.text_projection, nn.Parameter):
+            return pooled @ self.text_projection
+        return self.text_projection(pooled)
+
+    def _pooled_token(self, x: Tensor, text: Tensor) -> Tensor:
+        match self.pool_type:
+            case "argmax":
+                return pool_at_largest_id(x, text)
+            case "eos":
+                assert self.eos_id is not None
+                return pool_at_eos(x, text, self.eos_id)
+            case "first":
+                return x[:, 0]
+            case "last":
+                return x[:, -1]
+
+
+def _projection(config: ClipTextConfig, embed_dim: int) -> nn.Parameter | nn.Linear | None:
+    if config.proj_type == "none":
+        if config.width != embed_dim:
+            message = f"'none' makes the width {config.width} the feature, which must have embed_dim = {embed_dim}"
+            raise ConfigError(Problem(f"{message}; set proj_type: linear", "proj_type"))
+        return None
+    std = config.width**-0.5
+    if not config.proj_bias:
+        return nn.Parameter(std * torch.randn(config.width, embed_dim))
+    linear = nn.Linear(config.width, embed_dim)
+    nn.init.normal_(linear.weight, std=std)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -1,7 +1,8 @@
 """The vision transformer (Dosovitskiy et al. 2020) in the shape that CLIP gave it (Radford et al. 2021).
 
 Beside the paper: a norm before the blocks, no bias in the patch projection, and the class token's output, normed
-and projected, as the feature. Parameter names are those of published CLIP checkpoints.
+and projected, as the feature. Other poolings leave the class token where it is. Parameter names are those of
+published CLIP checkpoints.
 """
 
 from __future__ import annotations
@@ -12,32 +13,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_core.errors import InputError
+from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
 from zoo_core.interfaces import LayerGroup, VisionTower
+from zoo_core.pooling import AttentionalPooler
+from zoo_core.positions import sin_cos_2d
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
-from zoo_vit.config import ViTConfig
+from zoo_vit.config import AttentionalPool, PoolType, ViTConfig
 
 
 class VisionTransformer(VisionTower):
-    """A vision transformer whose pooled feature is its class token.
+    """A vision transformer.
 
     Args:
         config: sizes and options.
         embed_dim: width of the pooled feature.
+
+    Raises:
+        ConfigError: the heads of the attentional pool do not divide `embed_dim`.
     """
+
+    positional_embedding: Tensor
 
     def __init__(self, config: ViTConfig, *, embed_dim: int) -> None:
         super().__init__()
         self.image_size = config.image_size
         self.patch_size = config.patch_size
         self.patch_dropout = config.patch_dropout
+        self.pool_type: PoolType = config.pool_type
+        self.final_ln_after_pool = config.final_ln_after_pool
+        self.attentional_pool: AttentionalPool | None = config.attentional_pool
         self.output_dim = embed_dim
         rows, columns = config.grid
         width, scale = config.width, config.width**-0.5
         self.conv1 = nn.Conv2d(3, width, kernel_size=config.patch_size, stride=config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
-        self.positional_embedding = nn.Parameter(scale * torch.randn(rows * columns + 1, width))
-        self.ln_pre = LayerNorm(width, eps=config.norm_eps)
+        if config.pos_embed == "learnable":
+            self.positional_embedding = nn.Parameter(scale * torch.randn(rows * columns + 1, width))
+        else:  # a buffer: nothing that trains or unlocks parameters may move it
+            fixed = torch.cat([torch.zeros(1, width), sin_cos_2d(rows, columns, width)])
+            self.register_buffer("positional_embedding", fixed)
+        self.ln_pre = LayerNorm(width, eps=config.norm_eps) if config.ln_pre else nn.Identity()
         self.transformer = Transformer(
             width,
             config.layers,
@@ -46,18 +61,24 @@ class VisionTransformer(VisionTower):
             activation=config.activation,
             ls_init_value=config.ls_init_value,
             norm_eps=config.norm_eps,
+            options=config.block,
         )
-        self.ln_post = LayerNorm(width, eps=config.norm_eps)
-        self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
+        self.attn_pool, self.attn_pool_contrastive = _attentional_pools(config, embed_dim)
+        pooled = width if self.attn_pool is None else embed_dim
+        self.ln_post = LayerNorm(embed_dim if self.attentional_pool == "single" else width, eps=config.norm_eps)
+        self.proj = nn.Parameter(scale * torch.randn(pooled, embed_dim))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of images `[B, 3, H, W]`."""
         return self._pool(self.transformer(self._embed(image)))
 
     def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features `[B, embed_dim]` and the normed patch tokens `[B, N, width]`."""
-        x = self.transformer(self._embed(image))
-        return self._pool(x), self.ln_post(x[:, 1:])
+        """Return features `[B, embed_dim]` and tokens.
+
+        These are the patches `[B, N, width]`, normed unless `final_ln_after_pool`; after attentional pooling they are
+        what the queries gave `[B, queries, embed_dim]`, but for `single` without the first, and normed there.
+        """
+        return self._pool_with_tokens(self.transformer(self._embed(image)))
 
     def forward_intermediates(
         self,
@@ -75,6 +96,8 @@ class VisionTransformer(VisionTower):
             raise InputError(f"image_output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
         if self._drops_patches():
             raise InputError("intermediates need every patch: call eval(), or build with vision.patch_dropout=0")
+        if normalize_intermediates:
+            self._check_norm_fits_blocks()
         x, kept = self.transformer.forward_intermediates(
             self._embed(image),
             take_indices(indices, len(self.transformer.resblocks)),
@@ -96,10 +119,11 @@ class VisionTransformer(VisionTower):
         return output
 
     def layer_groups(self) -> Sequence[LayerGroup]:
-        """Return the embedding, each block (the last with the final norm) and the projection."""
+        """Return the embedding, each block (the last with the pools and the final norm) and the projection."""
         *blocks, last = self.transformer.resblocks
-        stem = [self.conv1, self.class_embedding, self.positional_embedding, self.ln_pre]
-        return [stem, *([block] for block in blocks), [last, self.ln_post], [self.proj]]
+        stem = [self.conv1, self.class_embedding, *self._learned_positions(), self.ln_pre]
+        pools = [pool for pool in (self.attn_pool, self.attn_pool_contrastive) if pool is not None]
+        return [stem, *([block] for block in blocks), [last, *pools, self.ln_post], [self.proj]]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass."""
@@ -107,7 +131,10 @@ class VisionTransformer(VisionTower):
 
     def no_weight_decay(self) -> set[str]:
         """Return the embeddings."""
-        return {"positional_embedding", "class_embedding"}
+        return {"class_embedding"} | ({"positional_embedding"} if self._learned_positions() else set())
+
+    def _learned_positions(self) -> list[nn.Parameter]:
+        return [self.positional_embedding] if isinstance(self.positional_embedding, nn.Parameter) else []
 
     def _embed(self, image: Tensor) -> Tensor:
         x = self.conv1(image).flatten(2).transpose(1, 2)  # [B, N, C]
@@ -129,4 +156,52 @@ class VisionTransformer(VisionTower):
         return torch.cat([x[:, :1], patches], dim=1)
 
     def _pool(self, x: Tensor) -> Tensor:
-        return self.ln_post(x[:, 0]) @ self.proj
+        if self.attn_pool is None and self.pool_type == "tok":
+            return self.ln_post(x[:, 0]) @ self.proj  # the norms of the other tokens would be thrown away
+        return self._pool_with_tokens(x)[0]
+
+    def _pool_with_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features `[B, embed_dim]` and the tokens of `forward_tokens`."""
+        pooled, tokens = self._pooled_and_tokens(x)
+        return pooled @ self.proj, tokens
+
+    def _pooled_and_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.attn_pool is None:
+            if not self.final_ln_after_pool:
+                return self._split(self.ln_post(x))
+            pooled, tokens = self._split(x)
+            return self.ln_post(pooled), tokens
+        if self.attn_pool_contrastive is None:
+            return self._split(self.ln_post(self.attn_pool(x)))
+        x = self.ln_post(x)
+        tokens = self.attn_pool(x)
+        context = x if self.attentional_pool == "parallel" else tokens
+        return self.attn_pool_contrastive(context)[:, 0], tokens
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pooled one of tokens `[B, 1 + N, C]`, and those that are no class token `[B, N, C]`."""
+        tokens = x[:, 1:]
+        return x[:, 0] if self.pool_type == "tok" else tokens.mean(dim=1), tokens
+
+    def _check_norm_fits_blocks(self) -> None:
+        normed, width = self.ln_post.normalized_shape[0], self.transformer.width
+        if normed != width:
+            raise CapabilityError(
+                f"normalize_intermediates: the final norm stands after the attentional pool and takes {normed} "
+                f"channels, the blocks give {width}; ask for intermediates without it"
+            )
+
+
+def _attentional_pools(config: ViTConfig, embed_dim: int) -> tuple[AttentionalPooler | None, AttentionalPooler | None]:
+    """Return the pool of the tokens and the one of the feature, where the config has them."""
+    if config.attentional_pool is None:
+        return None, None
+    if embed_dim % config.attn_pooler_heads:
+        message = f"{config.attn_pooler_heads} does not divide embed_dim = {embed_dim}"
+        raise ConfigError(Problem(message, "attn_pooler_heads"))
+    heads, queries, eps = config.attn_pooler_heads, config.attn_pooler_queries, config.norm_eps
+    tokens = AttentionalPooler(embed_dim, config.width, heads, queries, eps)
+    if config.attentional_pool == "single":
+        return tokens, None
+    context = config.width if config.attentional_pool == "parallel" else embed_dim
+    return tokens, AttentionalPooler(embed_dim, context, heads, 1, eps)
