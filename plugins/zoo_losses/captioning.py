@@ -1,0 +1,111 @@
+"""The loss of CoCa: contrast as CLIP, and predict each token of the caption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo_core.errors import InputError
+from zoo_losses.contrastive import ClipLoss
+from zoo_losses.gathering import Group, sum_over
+from zoo_losses.pairs import check_number, told
+
+__all__ = ["CoCaLoss"]
+
+
+class CoCaLoss(ClipLoss):
+    """The contrastive loss and the cross-entropy of captions, each times its weight (Yu et al. 2022).
+
+    The mean of the captions is over the tokens of all processes that are no padding, not the mean of each process's
+    mean, which would give the tokens of a process with short captions more weight.
+
+    Args:
+        caption_loss_weight: factor of the cross-entropy of the captions.
+        clip_loss_weight: factor of the contrastive loss; 0 leaves it out.
+        pad_id: label that is not scored.
+        chunk_size: as of `PairLoss`.
+        group: as of `PairLoss`.
+
+    Raises:
+        InputError: an argument of a wrong type or range.
+    """
+
+    def __init__(
+        self,
+        caption_loss_weight: float = 2.0,
+        clip_loss_weight: float = 1.0,
+        pad_id: int = 0,
+        *,
+        chunk_size: int | None = None,
+        group: Group = None,
+    ) -> None:
+        super().__init__(chunk_size=chunk_size, group=group)
+        check_number("caption_loss_weight", caption_loss_weight)
+        check_number("clip_loss_weight", clip_loss_weight)
+        if type(pad_id) is not int:
+            raise InputError(f"pad_id must be a whole number, found {pad_id!r}")
+        self.caption_loss_weight = caption_loss_weight
+        self.clip_loss_weight = clip_loss_weight
+        self.pad_id = pad_id
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        output_dict: bool = False,
+        ids: Tensor | None = None,
+    ) -> Any:
+        """Return both losses of the batch of all processes, weighted.
+
+        Args:
+            image_features: unit-norm features `[B, D]`.
+            text_features: unit-norm features `[B, D]`.
+            logits: of the caption tokens, `[B, L, V]`.
+            labels: int64 token ids `[B, L]` that the logits should predict.
+            logit_scale: factor of the cosines, exponentiated, `[]` or `[1]`.
+            logit_bias: offset of the contrastive logits, `[]` or `[1]`; cancels.
+            output_dict: return `{"contrastive_loss": ..., "caption_loss": ...}` instead of a pair.
+            ids: int64 `[B]`; pairs of one id are positives of each other.
+
+        Returns:
+            contrastive and caption loss, scalars in float32 or float64; their sum is what is trained. The caption
+            loss is 0 where all labels are padding, the contrastive loss where its weight is 0.
+
+        Raises:
+            InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
+        """
+        captions = self.caption_loss_weight * self._of_captions(logits, labels)
+        if self.clip_loss_weight:
+            found = super().forward(image_features, text_features, logit_scale, logit_bias, ids=ids)
+            contrastive = self.clip_loss_weight * found
+        else:
+            contrastive = captions.new_zeros(())
+        if output_dict:
+            return {"contrastive_loss": contrastive, "caption_loss": captions}
+        return contrastive, captions
+
+    def _of_captions(self, logits: Tensor, labels: Tensor) -> Tensor:
+        _check_captions(logits, labels)
+        logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
+        with torch.autocast(logits.device.type, enabled=False):
+            losses = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")
+        count = sum_over(self.group, (labels != self.pad_id).sum())
+        return sum_over(self.group, losses) / count.clamp(min=1)
+
+
+def _check_captions(logits: Any, labels: Any) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point():
+        raise InputError(f"logits must be a floating-point tensor [B, L, V], found {told(logits)}")
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != logits.shape[:2]:
+        raise InputError(f"labels must be a tensor of int64 {list(logits.shape[:2])}, found {told(labels)}")
+    if labels.device != logits.device:
+        raise InputError(f"labels are on {labels.device}, but logits on {logits.device}; move one of them")
+    if labels.numel() == 0:
+        raise InputError(f"expected at least one caption token, found logits {list(logits.shape)}")

@@ -1,0 +1,101 @@
+"""Distillation: contrast as CLIP, and find texts and images as likely as a teacher does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo_core.errors import InputError
+from zoo_losses.contrastive import with_bias
+from zoo_losses.cross_entropy import Positives, Teacher, symmetric_cross_entropies
+from zoo_losses.gathering import Group
+from zoo_losses.pairs import PairLoss, Pairs, check_number, check_one
+
+__all__ = ["DistillClipLoss"]
+
+
+class DistillClipLoss(PairLoss):
+    """The contrastive loss and the cross-entropy to a teacher's probabilities, in both directions (Hinton et al. 2015).
+
+    One pass over the student's logits serves both losses. The teacher is a target: it gets no gradient, and its
+    features may be of another width than the student's.
+
+    Args:
+        clip_loss_weight: factor of the contrastive loss.
+        distill_loss_weight: factor of the cross-entropy to the teacher.
+        chunk_size: as of `PairLoss`.
+        group: as of `PairLoss`.
+
+    Raises:
+        InputError: an argument of a wrong type or range.
+    """
+
+    def __init__(
+        self,
+        clip_loss_weight: float = 1.0,
+        distill_loss_weight: float = 1.0,
+        *,
+        chunk_size: int | None = None,
+        group: Group = None,
+    ) -> None:
+        super().__init__(chunk_size=chunk_size, group=group)
+        check_number("clip_loss_weight", clip_loss_weight)
+        check_number("distill_loss_weight", distill_loss_weight)
+        self.clip_loss_weight = clip_loss_weight
+        self.distill_loss_weight = distill_loss_weight
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        dist_image_features: Tensor,
+        dist_text_features: Tensor,
+        dist_logit_scale: Tensor,
+        output_dict: bool = False,
+        logit_bias: Tensor | None = None,
+        dist_logit_bias: Tensor | None = None,
+        ids: Tensor | None = None,
+    ) -> Any:
+        """Return both losses of the batch of all processes, weighted.
+
+        Args:
+            image_features: the student's unit-norm features `[B, D]`.
+            text_features: the student's unit-norm features `[B, D]`.
+            logit_scale: the student's factor of the cosines, exponentiated, `[]` or `[1]`.
+            dist_image_features: the teacher's unit-norm features `[B, E]` of the same images.
+            dist_text_features: the teacher's unit-norm features `[B, E]` of the same texts.
+            dist_logit_scale: the teacher's factor of the cosines, exponentiated, `[]` or `[1]`.
+            output_dict: return `{"contrastive_loss": ..., "distill_loss": ...}` instead of a pair.
+            logit_bias: the student's offset of the logits, `[]` or `[1]`; cancels, as the teacher's does.
+            dist_logit_bias: the teacher's offset of the logits, `[]` or `[1]`.
+            ids: int64 `[B]`; pairs of one id are positives of each other in the contrastive loss.
+
+        Returns:
+            contrastive and distillation loss, scalars in float32 or float64; their sum is what is trained.
+
+        Raises:
+            InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
+        """
+        if dist_logit_bias is not None:
+            check_one("dist_logit_bias", dist_logit_bias, image_features)
+        pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
+        with torch.no_grad():
+            taught = Pairs.of(
+                dist_image_features, dist_text_features, dist_logit_scale, group=self.group, prefix="dist_"
+            )
+        if taught.shard.sizes != pairs.shard.sizes:
+            raise InputError(
+                f"expected as many pairs of the teacher as of the student, found {list(taught.shard.sizes)} "
+                f"beside {list(pairs.shard.sizes)}"
+            )
+        targets = [Positives.of(pairs), Teacher.of(taught, self.chunk_size)]
+        found = symmetric_cross_entropies(pairs, targets, self.chunk_size)
+        contrastive, distillation = with_bias(found, logit_bias, image_features)
+        contrastive = self.clip_loss_weight * contrastive
+        distillation = self.distill_loss_weight * distillation
+        if output_dict:
+            return {"contrastive_loss": contrastive, "distill_loss": distillation}
+        return contrastive, distillation

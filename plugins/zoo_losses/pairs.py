@@ -1,0 +1,179 @@
+"""What every loss over pairs shares: its options, the checks of its arguments, and the batch made ready.
+
+Each process holds its own images against the texts of all processes, so that of every pair of the whole batch the
+logit is computed once, and only texts travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from zoo_core.config import LossConfig
+from zoo_core.errors import InputError
+from zoo_losses.gathering import DTYPES, Group, Shard
+
+__all__ = ["PairLoss", "Pairs", "check_number", "check_one", "tiles", "told"]
+
+TILE = 2**21
+"""Logits that are held at once where no chunk size is given, measured by tests/benchmarks/bench_losses.py."""
+
+MIN_CHUNK = 256
+"""Texts held at once at the least: with fewer, matrix products lose speed."""
+
+
+class PairLoss(nn.Module):
+    """A loss over a batch of image-text pairs, exact on any number of processes.
+
+    Inside a process group the batch is that of all its processes: the value, the same on every one of them, is that
+    of one process with the whole batch, and so are gradients once averaged over processes, as
+    DistributedDataParallel averages them. Each process of the group must therefore call the loss. Batches may differ
+    in size. There are no further flags: a loss that is local, or gathered without gradients, would train another model.
+
+    Args:
+        chunk_size: texts that are held against the images of this process at a time, in forward and in backward,
+            so that memory is `O(B * chunk_size)`; None picks the largest that keeps a tile of logits within 8 MiB
+            (float32), and at least 256, which is as fast as all at once. It never changes the result but by rounding.
+        group: the processes that share the batch; the default process group where None, if there is one. A loss that
+            has a group can neither be pickled nor copied, since its group cannot.
+
+    Raises:
+        InputError: a chunk size that is no positive whole number.
+    """
+
+    def __init__(self, *, chunk_size: int | None = None, group: Group = None) -> None:
+        super().__init__()
+        if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
+            raise InputError(f"chunk_size must be a whole number of at least 1, or None, found {chunk_size!r}")
+        self.chunk_size = chunk_size
+        self.group = group
+
+    @classmethod
+    def from_config(cls, config: LossConfig) -> Self:
+        """Build from a config, each of whose keys but `type` is an argument."""
+        return cls(**config.model_dump(exclude={"type"}))
+
+    def extra_repr(self) -> str:
+        """Return the option that is not the default."""
+        return "" if self.chunk_size is None else f"chunk_size={self.chunk_size}"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch made ready: logits are `images @ texts.T`, in float32 or float64.
+
+    Attributes:
+        shard: the rows of this process among those of all.
+        images: features of this process times the logit scale, `[B, D]`.
+        texts: features of all processes, `[N, D]`.
+        row_ids: which pairs are positives of the rows, `[B]`; without ids, each pair's own number.
+        column_ids: the same for the columns, `[N]`.
+    """
+
+    shard: Shard
+    images: Tensor
+    texts: Tensor
+    row_ids: Tensor
+    column_ids: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        ids: Tensor | None = None,
+        *,
+        group: Group = None,
+        prefix: str = "",
+    ) -> Pairs:
+        """Check a batch, gather its texts, and scale its images.
+
+        Half precision is computed in float32, also under autocast: at a logit scale of 100 a logit in bfloat16 is
+        off by up to 0.25.
+
+        Args:
+            image_features: unit-norm features of this process, `[B, D]`.
+            text_features: unit-norm features of this process, `[B, D]`.
+            logit_scale: factor of the cosines, `[]` or `[1]`.
+            ids: int64 `[B]`; pairs of one id are positives of each other.
+            group: the processes that share the batch.
+            prefix: what the names of the arguments start with in errors.
+
+        Raises:
+            InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
+        """
+        _check_features(image_features, text_features, prefix)
+        check_one(f"{prefix}logit_scale", logit_scale, image_features)
+        _check_ids(ids, image_features)
+        shard = Shard.of(text_features, ids, group)
+        dtype = torch.promote_types(image_features.dtype, text_features.dtype)
+        dtype = torch.promote_types(dtype, torch.float32)
+        column_ids = (
+            torch.arange(shard.total, device=image_features.device) if ids is None else shard.gather(ids, ids.dtype)
+        )
+        return cls(
+            shard,
+            images=image_features.to(dtype) * logit_scale.to(dtype),
+            texts=shard.gather(text_features, dtype),
+            row_ids=column_ids[shard.start : shard.stop],
+            column_ids=column_ids,
+        )
+
+
+def tiles(images: Tensor, texts: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the logits `[B, chunk]` of all texts, a chunk of columns at a time, with where they stand."""
+    columns = len(texts)
+    step = chunk_size or max(MIN_CHUNK, TILE // len(images))
+    for start in range(0, columns, step):
+        where = slice(start, min(start + step, columns))
+        yield where, images @ texts[where].T
+
+
+def check_one(name: str, value: Any, features: Tensor) -> None:
+    """Check that a logit scale or bias is one floating-point number beside the features."""
+    if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim > 1 or not value.is_floating_point():
+        raise InputError(f"{name} must be a floating-point tensor [] or [1], found {told(value)}")
+    _check_device(name, value, features)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Check that a weight is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise InputError(f"{name} must be a finite number of at least 0, found {value!r}")
+
+
+def told(value: Any) -> str:
+    """Return what an argument is, for an error."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"
+
+
+def _check_features(images: Any, texts: Any, prefix: str) -> None:
+    for name, features in (("image_features", images), ("text_features", texts)):
+        if not isinstance(features, Tensor) or features.dtype not in DTYPES:
+            raise InputError(f"{prefix}{name} must be a floating-point tensor [B, D], found {told(features)}")
+    if images.ndim != 2 or images.shape != texts.shape:
+        raise InputError(
+            f"expected image and text features of one shape [B, D], found {prefix}image_features "
+            f"{list(images.shape)} and {prefix}text_features {list(texts.shape)}"
+        )
+    _check_device(f"{prefix}text_features", texts, images)
+
+
+def _check_ids(ids: Any, features: Tensor) -> None:
+    if ids is None:
+        return
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64 or ids.shape != features.shape[:1]:
+        raise InputError(f"ids must be a tensor of int64 [{len(features)}], one of each pair, found {told(ids)}")
+    _check_device("ids", ids, features)
+
+
+def _check_device(name: str, value: Tensor, features: Tensor) -> None:
+    if value.device != features.device:
+        raise InputError(
+            f"{name} is on {value.device}, but the image features are on {features.device}; move one of them"
+        )

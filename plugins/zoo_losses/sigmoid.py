@@ -1,0 +1,96 @@
+"""The sigmoid loss of SigLIP: of every image and every text, whether they belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from zoo_losses.pairs import PairLoss, Pairs, check_one, tiles
+
+__all__ = ["SigLipLoss"]
+
+
+class SigLipLoss(PairLoss):
+    """Binary cross-entropy of every pair, summed over texts and averaged over images (Zhai et al. 2023).
+
+    With ids, all pairs of one id count as belonging together; with distinct ids it is the plain loss.
+    """
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        output_dict: bool = False,
+        ids: Tensor | None = None,
+    ) -> Any:
+        """Return the loss of the batch of all processes.
+
+        Args:
+            image_features: unit-norm features `[B, D]`.
+            text_features: unit-norm features `[B, D]`.
+            logit_scale: factor of the cosines, exponentiated, `[]` or `[1]`.
+            logit_bias: offset of the logits, `[]` or `[1]`; 0 where None.
+            output_dict: return `{"contrastive_loss": loss}` instead of the loss.
+            ids: int64 `[B]`; pairs of one id belong together.
+
+        Returns:
+            a scalar, in float64 for features in float64 and in float32 for all others.
+
+        Raises:
+            InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
+        """
+        if logit_bias is not None:
+            check_one("logit_bias", logit_bias, image_features)
+        pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
+        bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).reshape(())
+        with torch.autocast(pairs.images.device.type, enabled=False):
+            total = _Sum.apply(pairs.images, pairs.texts, bias, pairs.row_ids, pairs.column_ids, self.chunk_size)
+            loss = pairs.shard.sum(total) / pairs.shard.total
+        return {"contrastive_loss": loss} if output_dict else loss
+
+
+class _Sum(Function):
+    """Sum of the losses of all pairs, a tile of logits at a time.
+
+    Unlike a softmax, a sigmoid needs no other logit, so that a tile gives its gradients along with its losses, and
+    no logit is computed twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, texts: Tensor, bias: Tensor, row_ids: Tensor, column_ids: Tensor, chunk_size: Any
+    ) -> Tensor:
+        losses = images.new_zeros(len(images))
+        to_images = torch.zeros_like(images) if ctx.needs_input_grad[0] else None
+        to_texts = torch.empty_like(texts) if ctx.needs_input_grad[1] else None
+        to_bias = torch.zeros_like(bias)
+        for where, logits in tiles(images, texts, chunk_size):
+            positive = row_ids[:, None] == column_ids[where]
+            logits += bias
+            wrongness = torch.where(positive, -logits, logits)
+            losses -= F.logsigmoid(-wrongness).sum(dim=1)
+            if not any(ctx.needs_input_grad):
+                continue
+            # Not sigmoid(logits) - 1 for positives, which loses what is left of a well-placed pair.
+            gradient = wrongness.sigmoid_()
+            gradient = torch.where(positive, -gradient, gradient)
+            to_bias += gradient.sum()
+            if to_images is not None:
+                to_images.addmm_(gradient, texts[where])
+            if to_texts is not None:
+                torch.mm(gradient.T, images, out=to_texts[where])
+        ctx.save_for_backward(to_images, to_texts, to_bias)
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        to_images, to_texts, to_bias = (None if one is None else weight * one for one in ctx.saved_tensors)
+        return to_images, to_texts, to_bias, None, None, None
