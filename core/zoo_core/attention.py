@@ -89,7 +89,7 @@ class Attention(nn.Module):
 
     def _split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Return the parts of `[B, N, parts * C]`, each as `[B, H, N, C / H]`."""
-        return x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return x.view(*x.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False, mask: Tensor | None = None
@@ -114,7 +114,7 @@ class Attention(nn.Module):
 
 
 def _after(memory: KeyValues, tokens: int, device: torch.device) -> Tensor | None:
-    """Return the causal mask of the last `tokens` tokens in `memory` `[tokens, len(memory)]`; None where all is seen."""
+    """Return the causal mask `[tokens, len(memory)]` of the last tokens in `memory`; None where they see all."""
     if tokens == 1:
         return None
     seen = torch.ones(tokens, len(memory), dtype=torch.bool, device=device)

@@ -151,7 +151,7 @@ def _one_by_one(
 
 
 def allowed(logits: Tensor, rows: Tensor, vocabulary: Vocabulary, options: GenerationConfig) -> Tensor:
-    """Return logits `[R, V]` in float32 after penalties, with minus infinity for what must not follow `rows` `[R, n]`."""
+    """Return logits `[R, V]` in float32, penalised, and minus infinity for what must not follow `rows` `[R, n]`."""
     logits = logits.float()
     repeated = logits.gather(1, rows)
     penalty = options.repetition_penalty
@@ -231,7 +231,8 @@ class _Beams:
         added: list[Tensor] = []
         for group in range(self.groups):
             parent, token = self._extend_group(group, log_probabilities[:, group], chosen)
-            chosen.scatter_add_(1, token, torch.ones_like(token, dtype=chosen.dtype))
+            searching = self.scores[:, group].isfinite() & ~self._done()[:, group, None]
+            chosen.scatter_add_(1, token, searching.to(chosen.dtype))
             parents.append(parent)
             added.append(token)
         rows = torch.stack(parents, dim=1).flatten()
@@ -256,7 +257,7 @@ class _Beams:
         return parents.gather(1, live), token.gather(1, live)
 
     def _end(self, group: int, parents: Tensor, totals: Tensor) -> None:
-        """Keep the best of the rows `parents` `[B, k]` that end here; the total of those that do not is minus infinity."""
+        """Keep the best of the rows `parents` `[B, k]` that end here; `totals` of others are minus infinity."""
         open_ = ~self._done()[:, group]
         normed = self._normed(totals, self.length + 1)
         best, place = normed.max(dim=1)
