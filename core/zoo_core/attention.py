@@ -89,7 +89,8 @@ class Attention(nn.Module):
 
     def _split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Return the parts of `[B, N, parts * C]`, each as `[B, H, N, C / H]`."""
-        return x.view(*x.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        batch, tokens, width = x.shape
+        return x.view(batch, tokens, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False, mask: Tensor | None = None
