@@ -78,7 +78,7 @@ def found(seeds: list[int], config: GenerationConfig, *rows: list[int], generato
 
 def log_probabilities(seed: int, row: list[int], config: GenerationConfig) -> dict[int, float]:
     """Return the log-probability of each id that may follow a row."""
-    logits = {token: value for token, value in enumerate(Toy([]).logits(seed, row).tolist())}
+    logits = dict(enumerate(Toy([]).logits(seed, row).tolist()))
     for token in set(row):
         value = logits[token]
         logits[token] = value / config.repetition_penalty if value > 0 else value * config.repetition_penalty
@@ -552,6 +552,18 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "too long": (None, {"max_length": 17}, "max_length = 17 exceeds the context length 16"),
     "no room": ("a", {"max_length": 2, "min_length": 0}, "max_length = 2 leaves no room after 2 ids of prompt"),
     "no start": (torch.tensor([[5, 6]]), {"max_length": 8}, "prompt 0 must begin with the start of text, id 522"),
+    "padding inside": (
+        torch.tensor([[522, 5, 0, 6]]),
+        {"max_length": 8},
+        "prompt 0 holds id 0, which is padding, before its end; rephrase it",
+    ),
+    "a word that is padding": (["a", "!!"], {"max_length": 8}, "prompt 1 holds id 0, which is padding"),
+    "no strings": (["a", 3], {"max_length": 8}, "expected a string, found int"),
+    "vocabulary": (
+        None,
+        {"max_length": 8, "vocabulary": Vocabulary(sot_id=1, eot_id=600, pad_id=0)},
+        "vocabulary: eot_id must be an id from 0 to 529, found 600",
+    ),
     "floats": (torch.zeros(2, 3), {"max_length": 8}, "expected int64 ids [B, P] or [P], found torch.float32 [2, 3]"),
     "count": (["a", "b", "c"], {"max_length": 8}, "expected one prompt, or one for each of 2 images, found 3"),
     "drawing": (

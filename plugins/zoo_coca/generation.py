@@ -64,17 +64,12 @@ class Prompts:
 
     @classmethod
     def of_rows(cls, rows: Sequence[Sequence[int]], vocabulary: Vocabulary, device: torch.device) -> Prompts:
-        """Return prompts of rows of ids; each is read up to its end of text or its padding.
+        """Return prompts of rows of ids; each is read up to its end of text, or to the padding after it.
 
         Raises:
-            InputError: a row does not begin with the start of text.
+            InputError: a row does not begin with the start of text, or has padding inside.
         """
-        kept: list[list[int]] = []
-        for number, row in enumerate(rows):
-            ends = (at for at, token in enumerate(row) if token in (vocabulary.eot_id, vocabulary.pad_id))
-            kept.append([int(token) for token in row[: next(ends, len(row))]])
-            if kept[-1][:1] != [vocabulary.sot_id]:
-                raise InputError(f"prompt {number} must begin with the start of text, id {vocabulary.sot_id}")
+        kept = [_prompt(number, row, vocabulary) for number, row in enumerate(rows)]
         longest = max(map(len, kept), default=1)
         padded = [row + [vocabulary.pad_id] * (longest - len(row)) for row in kept]
         ids = torch.tensor(padded, dtype=torch.int64, device=device).view(len(kept), longest)
@@ -91,6 +86,20 @@ class Prompts:
     def rows(self, length: int, pad_id: int) -> Tensor:
         """Return the prompts, padded to `[B, length]`."""
         return F.pad(self.ids, (0, length - self.ids.shape[1]), value=pad_id)
+
+
+def _prompt(number: int, row: Sequence[int], vocabulary: Vocabulary) -> list[int]:
+    """Return what a search goes on from: the start of text and what follows, without the end and its padding."""
+    if not row or row[0] != vocabulary.sot_id:
+        raise InputError(f"prompt {number} must begin with the start of text, id {vocabulary.sot_id}")
+    words = list(row[1:])
+    if vocabulary.eot_id in words:
+        words = words[: words.index(vocabulary.eot_id)]
+    while words and words[-1] == vocabulary.pad_id:
+        words.pop()
+    if vocabulary.pad_id in words:
+        raise InputError(f"prompt {number} holds id {vocabulary.pad_id}, which is padding, before its end; rephrase it")
+    return [row[0], *words]
 
 
 def search(

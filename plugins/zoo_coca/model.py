@@ -21,6 +21,7 @@ from zoo_core.dual_encoder import DualEncoder
 from zoo_core.errors import InputError
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.registry import Registry
+from zoo_core.tokenizer import Tokenizer, checked_texts
 from zoo_core.towers import build_tower
 
 
@@ -122,6 +123,7 @@ class CoCa(DualEncoder):
         if parsed.max_length > tower.context_length:
             raise InputError(f"max_length = {parsed.max_length} exceeds the context length {tower.context_length}")
         vocabulary = vocabulary or Vocabulary.of(self._own_tokenizer())
+        _check_vocabulary(vocabulary, tower.vocab_size)
         with _evaluating(self):
             image_tokens = self._encode_image(image)[1]
             prompts = self._prompts(text, image_tokens, vocabulary)
@@ -160,7 +162,7 @@ class CoCa(DualEncoder):
             raise InputError("captions need the image tower and the text tower; build the model with both")
         return self.text_decoder
 
-    def _own_tokenizer(self) -> Any:
+    def _own_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise InputError("this model has no tokenizer; build it with zoo.build, or set model.tokenizer")
         return self.tokenizer
@@ -175,12 +177,17 @@ class CoCa(DualEncoder):
             rows = cast("list[list[int]]", text.tolist() if text.ndim == 2 else [text.tolist()])
         else:
             tokenizer = self._own_tokenizer()
-            texts = [text] if isinstance(text, str) else cast("Sequence[str]", text)
-            rows = [[vocabulary.sot_id, *tokenizer.encode(one)] for one in texts]
+            rows = [[vocabulary.sot_id, *tokenizer.encode(one)] for one in checked_texts(text)]
         count = image_tokens.shape[0]
         if len(rows) not in (1, count):
             raise InputError(f"expected one prompt, or one for each of {count} images, found {len(rows)}")
         return Prompts.of_rows(rows if len(rows) == count else [*rows] * count, vocabulary, image_tokens.device)
+
+
+def _check_vocabulary(vocabulary: Vocabulary, vocab_size: int) -> None:
+    for name in ("sot_id", "eot_id", "pad_id"):
+        if not 0 <= (found := getattr(vocabulary, name)) < vocab_size:
+            raise InputError(f"vocabulary: {name} must be an id from 0 to {vocab_size - 1}, found {found}")
 
 
 def _check_pairs(image_tokens: Tensor, text_tokens: Tensor) -> None:
