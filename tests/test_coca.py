@@ -18,6 +18,12 @@ import zoo
 from peer import captions, gradients, images, randomized
 from zoo_core.dual_encoder import cast_matrices
 from zoo_core.errors import CapabilityError, ConfigError, InputError
+from zoo_core.key_values import Memory
+from zoo_core.plugin import ComponentSpec
+from zoo_core.registry import Component, Plugin
+from zoo_core.testing import BrokenPromiseError, check_component
+from zoo_text.config import ClipTextConfig
+from zoo_text.tower import TextTransformer
 
 NAMES = {"coca-base": "coca_base", "coca-vit-b32": "coca_ViT-B-32", "coca-vit-l14": "coca_ViT-L-14"}
 TOLERANCE = 1e-5
@@ -450,11 +456,65 @@ def test_towers_give_tokens_of_the_width_that_their_config_tells(
 
 
 def test_a_tower_whose_tokens_depend_on_later_ones_does_not_go_on() -> None:
-    from zoo_core.key_values import Memory
-
     component = zoo.registry().get("text-tower", "clip-transformer")
     values = {"context_length": 5, "vocab_size": 9, "width": 32, "layers": 1, "heads": 2, "causal": False}
     config: Any = component.config_class().parse({**values, "pool_type": "last"})
     assert not config.continues()
     with pytest.raises(CapabilityError, match="not causal"):
         component.build(config, embed_dim=8).forward_next(torch.ones(1, 1, dtype=torch.int64), Memory())
+
+
+# What the test kit holds towers to, so that CoCa may trust what their configs tell
+
+
+class WrongWidth(ClipTextConfig):
+    def token_width(self, embed_dim: int) -> int:
+        return self.width + 1
+
+
+class Modest(ClipTextConfig):
+    def continues(self) -> bool:
+        return False
+
+
+class Refusing(TextTransformer):
+    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
+        raise CapabilityError("not today")
+
+
+class Forgetting(TextTransformer):
+    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
+        return super().forward_next(text, Memory())
+
+
+@pytest.mark.parametrize(
+    ("config", "factory", "sentence"),
+    [
+        (WrongWidth, TextTransformer, "token_width() tells 17, but the tokens of forward_tokens have 16 channels"),
+        (Modest, TextTransformer, "continues() is false, but the tower offers forward_next"),
+        (ClipTextConfig, Refusing, "continues() is true, but: not today"),
+        (ClipTextConfig, Forgetting, "the tokens of forward_next are not those of forward_tokens"),
+    ],
+)
+def test_the_kit_tells_a_text_tower_that_breaks_its_word(config: type, factory: type, sentence: str) -> None:
+    spec = ComponentSpec(
+        kind="text-tower",
+        name="clip-transformer",
+        config=f"{config.__module__}:{config.__name__}",
+        factory=f"{factory.__module__}:{factory.__name__}",
+        capabilities=frozenset({"tokens", "intermediates", "locking", "gradient-checkpointing"}),
+    )
+    component = Component(spec, Plugin("towers", "acme.plugin", "acme", "1.0", components=(spec,)))
+    values = {"context_length": 6, "vocab_size": 20, "width": 16, "layers": 2, "heads": 2}
+    with pytest.raises(BrokenPromiseError) as raised:
+        check_component(component, values)
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_the_text_tower_keeps_its_word(causal: bool, class_token: bool) -> None:
+    values = {"context_length": 6, "vocab_size": 20, "width": 16, "layers": 2, "heads": 2}
+    pooling = {"class_token": True, "pad_id": 0} if class_token else {}
+    component = zoo.registry().get("text-tower", "clip-transformer")
+    check_component(component, {**values, **pooling, "causal": causal, "pool_type": "last"})
