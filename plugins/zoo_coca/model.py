@@ -6,13 +6,12 @@ and looks at the image. One pass through the text tower serves both.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo_coca.config import CocaConfig, GenerationConfig
 from zoo_coca.decoder import CaptionSteps, MultimodalDecoder
@@ -20,6 +19,7 @@ from zoo_coca.generation import Prompts, Vocabulary, search
 from zoo_core.dual_encoder import DualEncoder
 from zoo_core.errors import InputError
 from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.modes import evaluating
 from zoo_core.registry import Registry
 from zoo_core.tokenizer import Tokenizer, checked_texts
 from zoo_core.towers import build_tower
@@ -124,7 +124,7 @@ class CoCa(DualEncoder):
             raise InputError(f"max_length = {parsed.max_length} exceeds the context length {tower.context_length}")
         vocabulary = vocabulary or Vocabulary.of(self._own_tokenizer())
         _check_vocabulary(vocabulary, tower.vocab_size)
-        with _evaluating(self):
+        with evaluating(self):
             image_tokens = self._encode_image(image)[1]
             prompts = self._prompts(text, image_tokens, vocabulary)
             return search(CaptionSteps(tower, decoder, image_tokens), prompts, vocabulary, parsed, generator)
@@ -194,15 +194,3 @@ def _check_pairs(image_tokens: Tensor, text_tokens: Tensor) -> None:
     images, texts = image_tokens.shape[0], text_tokens.shape[0]
     if images != texts:
         raise InputError(f"expected one text for each image, found {images} images and {texts} texts")
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    """Put all modules in evaluation mode inside, and each back into its own."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
