@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_core.block_config import BlockConfig
+from zoo_core.key_values import KeyValues
 from zoo_core.layers import LayerNorm
 from zoo_core.state_dicts import rename_entry
 
@@ -66,20 +67,36 @@ class Attention(nn.Module):
         """The fused `[3 * width]` bias, under its published name."""
         return self.in_proj.bias
 
-    def forward(self, x: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: KeyValues | None = None
+    ) -> Tensor:
         """Attend among the tokens of `x`.
 
         Args:
             x: tokens `[B, N, C]`.
             causal: hide later tokens from earlier ones; where there is a mask, the mask has to do that.
             mask: bool `[B, 1, N or 1, N]`, true where a token (third dimension) may look at one (fourth).
+            memory: of the tokens before those of `x`, which look at them too; takes up those of `x`. Causal, and
+                without a mask.
 
         Returns:
             `[B, N, C]`.
         """
+        query, key, value = self._split_heads(self.in_proj(x), 3)
+        if memory is not None:
+            return self._attend(query, *memory.append(key, value), mask=_after(memory, x.shape[1], x.device))
+        return self._attend(query, key, value, causal, mask)
+
+    def _split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Return the parts of `[B, N, parts * C]`, each as `[B, H, N, C / H]`."""
         batch, tokens, width = x.shape
-        qkv = self.in_proj(x).view(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, C / H]
+        return x.view(batch, tokens, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return `[B, N, C]` for queries `[B, H, N, C / H]` and as many keys and values as there are."""
+        batch, heads, tokens, head_width = query.shape
         query, key = self.ln_q(query), self.ln_k(key)
         scale = None  # that is, (C / H) ** -0.5
         if self.logit_scale is not None:
@@ -88,10 +105,18 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
         if self.head_scale is not None:
             x = x * self.head_scale
-        return self.out_proj(self.ln_inner(x.transpose(1, 2).reshape(batch, tokens, width)))
+        return self.out_proj(self.ln_inner(x.transpose(1, 2).reshape(batch, tokens, heads * head_width)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for name in ("weight", "bias"):
             if f"{prefix}in_proj_{name}" in state_dict:
                 rename_entry(state_dict, f"{prefix}in_proj_{name}", f"{prefix}in_proj.{name}", self)
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _after(memory: KeyValues, tokens: int, device: torch.device) -> Tensor | None:
+    """Return the causal mask `[tokens, len(memory)]` of the last tokens in `memory`; None where they see all."""
+    if tokens == 1:
+        return None
+    seen = torch.ones(tokens, len(memory), dtype=torch.bool, device=device)
+    return seen.tril(len(memory) - tokens)

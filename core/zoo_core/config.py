@@ -254,6 +254,10 @@ class VisionTowerConfig(ComponentConfig):
     image_size: Size
     """Height and width in pixels of the images that the tower takes."""
 
+    def token_width(self, embed_dim: int) -> int | None:
+        """Return the channels of what `forward_tokens` gives; None where it gives none, or where it cannot be told."""
+        return None
+
     def parameter_count(self, embed_dim: int) -> int | None:
         """Return the exact number of parameters, without building anything; None where it cannot be told."""
         return None
@@ -273,6 +277,14 @@ class TextTowerConfig(ComponentConfig):
     """Number of token positions, special tokens included."""
     vocab_size: Annotated[int, Field(ge=2, le=100_000_000)]
     """Number of rows of the token embedding."""
+
+    def token_width(self, embed_dim: int) -> int | None:
+        """Return the channels of what `forward_tokens` gives; None where it gives none, or where it cannot be told."""
+        return None
+
+    def continues(self) -> bool:
+        """Tell whether no token depends on later ones, and the tower offers `forward_next`."""
+        return False
 
     def parameter_count(self, embed_dim: int) -> int | None:
         """Return the exact number of parameters, without building anything; None where it cannot be told."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from zoo_core.errors import CapabilityError, InputError
+from zoo_core.key_values import Memory
 
 __all__ = ["LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
 
@@ -199,6 +200,16 @@ class TextTower(Tower):
             CapabilityError: the tower does not claim `tokens`.
         """
         raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
+
+    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
+        """Return the tokens `[B, n, width]` of ids `[B, n]` that follow those in `memory`, which takes them up.
+
+        They are what `forward_tokens` gives at these places of a row without padding.
+
+        Raises:
+            CapabilityError: tokens of this tower depend on later ones, or it cannot go on from a memory.
+        """
+        raise CapabilityError(f"{type(self).__name__} cannot go on from the tokens before; its config says so")
 
     def forward_intermediates(
         self,

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from zoo_core.capability_checks import check_capabilities, check_shape, close, example_input, seeded
 from zoo_core.config import ComponentConfig, TextTowerConfig, VisionTowerConfig
+from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import TextTower, Tower, VisionTower
+from zoo_core.key_values import Memory
 from zoo_core.registry import Component
 from zoo_core.testing import fail
 
@@ -31,6 +33,7 @@ def check_tower(component: Component, config: TowerConfig, *, embed_dim: int = 1
         tower = _build(component, config, embed_dim).eval()
         with torch.no_grad():
             _check_features(component, tower)
+            _check_tokens_told(component, config, tower)
             _check_copies(component, tower, lambda: _build(component, config, embed_dim).eval())
         check_capabilities(component, tower)
 
@@ -122,6 +125,33 @@ def _check_features(component: Component, tower: Tower) -> None:
     if not close(features[1], features[3][:1]):
         fail(f"{component}: the feature of a row depends on the other rows of the batch")
     _check_half(component, tower, inputs)
+
+
+def _check_tokens_told(component: Component, config: TowerConfig, tower: Tower) -> None:
+    """Check what the config tells of the tokens: their width, and whether a text tower goes on from them."""
+    told = config.token_width(tower.output_dim)
+    if told is not None:
+        found = cast("VisionTower | TextTower", tower).forward_tokens(example_input(tower, 1))[1].shape[-1]
+        if found != told:
+            fail(f"{component}: token_width() tells {told}, but the tokens of forward_tokens have {found} channels")
+    if isinstance(tower, TextTower) and isinstance(config, TextTowerConfig):
+        _check_continuation(component, config.continues(), tower)
+
+
+def _check_continuation(component: Component, claimed: bool, tower: TextTower) -> None:
+    """Check that ids taken in one by one give the tokens of the whole row, or that the tower refuses."""
+    last, length, memory = tower.vocab_size - 1, tower.context_length, Memory()
+    ids = torch.tensor([[last - place % 2 for place in range(length)]])  # the largest ids are no padding
+    try:
+        parts = [tower.forward_next(one, memory) for one in ids.split(1, dim=1)]
+    except CapabilityError as error:
+        if claimed:
+            fail(f"{component}: continues() is true, but: {error}")
+        return
+    if not claimed:
+        fail(f"{component}: continues() is false, but the tower offers forward_next")
+    if not close(torch.cat(parts, dim=1), tower.forward_tokens(ids)[1]):
+        fail(f"{component}: the tokens of forward_next are not those of forward_tokens")
 
 
 def _check_half(component: Component, tower: Tower, inputs: Tensor) -> None:

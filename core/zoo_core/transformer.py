@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 from zoo_core.attention import Attention
 from zoo_core.block_config import BlockConfig
 from zoo_core.errors import InputError
+from zoo_core.key_values import KeyValues, Memory
 from zoo_core.layers import Activation, LayerNorm, LayerScale, QuickGELU, activation_layer
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ResidualBlock",
     "Transformer",
     "activation_layer",
+    "draw_weights",
     "take_indices",
 ]
 
@@ -44,6 +46,8 @@ class ResidualBlock(nn.Module):
         options: norms and scales inside the block; none where None.
     """
 
+    attention_class: type[Attention] = Attention
+
     def __init__(
         self,
         width: int,
@@ -57,7 +61,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         options = options or BlockConfig()
         self.ln_1 = LayerNorm(width, eps=norm_eps)
-        self.attn = Attention(width, heads, options, norm_eps)
+        self.attn = self.attention_class(width, heads, options, norm_eps)
         self.ln_attn = LayerNorm(width, eps=norm_eps) if options.scale_attn else nn.Identity()
         self.ls_1 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
         self.ln_2 = LayerNorm(width, eps=norm_eps)
@@ -71,9 +75,11 @@ class ResidualBlock(nn.Module):
         )
         self.ls_2 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
 
-    def forward(self, x: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Transform tokens `[B, N, C]`; `causal` and `mask` are those of `Attention`."""
-        x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask)))
+    def forward(
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: KeyValues | None = None
+    ) -> Tensor:
+        """Transform tokens `[B, N, C]`; `causal`, `mask` and `memory` are those of `Attention`."""
+        x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, memory)))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
 
@@ -106,20 +112,8 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights as Radford et al. 2021 do: by width, and by depth where a branch joins the residual."""
-        attention_std = self.width**-0.5
-        residual_std = attention_std * (2 * len(self.resblocks)) ** -0.5
-        perceptron_std = (2 * self.width) ** -0.5
-        for block in self.blocks():
-            mlp = cast("Mapping[str, nn.Linear]", dict(block.mlp.named_children()))
-            for layer, std in (
-                (block.attn.in_proj, attention_std),
-                (block.attn.out_proj, residual_std),
-                (mlp["c_fc"], perceptron_std),
-                (mlp["c_proj"], residual_std),
-            ):
-                nn.init.normal_(layer.weight, std=std)
-                nn.init.zeros_(layer.bias)
+        """Draw the weights of all blocks anew."""
+        draw_weights(self.blocks(), self.width)
 
     def blocks(self) -> Sequence[ResidualBlock]:
         """Return the blocks, typed."""
@@ -128,6 +122,12 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
         """Transform tokens `[B, N, C]`; `causal` and `mask` are those of `Attention`."""
         return self.forward_intermediates(x, (), causal=causal, mask=mask)[0]
+
+    def forward_next(self, x: Tensor, memory: Memory) -> Tensor:
+        """Transform the tokens `[B, n, C]` that follow those in `memory`, which takes them up. It is causal."""
+        for number, block in enumerate(self.blocks()):
+            x = block(x, memory=memory.block(number))
+        return x
 
     def forward_intermediates(
         self,
@@ -160,6 +160,23 @@ class Transformer(nn.Module):
             if number in wanted:
                 kept.append(x)
         return x, kept
+
+
+def draw_weights(blocks: Sequence[ResidualBlock], width: int) -> None:
+    """Draw the weights of a stack as Radford et al. 2021 do: by width, and by depth where a branch joins the rest."""
+    attention_std = width**-0.5
+    residual_std = attention_std * (2 * len(blocks)) ** -0.5
+    perceptron_std = (2 * width) ** -0.5
+    for block in blocks:
+        mlp = cast("Mapping[str, nn.Linear]", dict(block.mlp.named_children()))
+        for layer, std in (
+            (block.attn.in_proj, attention_std),
+            (block.attn.out_proj, residual_std),
+            (mlp["c_fc"], perceptron_std),
+            (mlp["c_proj"], residual_std),
+        ):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
 
 
 def take_indices(indices: int | Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -1,30 +1,13 @@
 """Configs of CLIP and CustomTextCLIP: whole architectures, and the arguments of their constructors."""
 
-import math
-from typing import Annotated
-
-from pydantic import Field
-
-from zoo_core.config import Config, EmbedDim, ModelConfig
-
-LogitScale = Annotated[float, Field(ge=-20, le=20)]
-LogitBias = Annotated[float, Field(ge=-1000, le=1000)]
+from zoo_core.config import Config, EmbedDim
+from zoo_core.dual_encoder_config import DualEncoderConfig, LogitBias, LogitScale
 
 
-class ClipConfig(ModelConfig):
+class ClipConfig(DualEncoderConfig):
     """Two towers and a logit scale (Radford et al. 2021)."""
 
     model: str = "clip"
-    init_logit_scale: LogitScale = math.log(1 / 0.07)
-    """Initial logarithm of the factor between cosines and logits."""
-    init_logit_bias: LogitBias | None = None
-    """Initial offset of the logits; the model has no logit bias where null."""
-    nonscalar_logit_scale: bool = False
-    """Give logit scale and bias the shape [1] instead of [], as FSDP needs."""
-
-    def own_parameter_count(self) -> int:
-        """Count the logit scale and, if there is one, the logit bias."""
-        return 1 if self.init_logit_bias is None else 2
 
 
 class CustomTextClipConfig(ClipConfig):

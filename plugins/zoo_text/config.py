@@ -108,6 +108,14 @@ class ClipTextConfig(TextTowerConfig):
         if self.class_token_mask != "published" and not self.class_token:
             yield "class_token_mask", "there is no class_token; set class_token: true, or leave it out"
 
+    def token_width(self, embed_dim: int) -> int:
+        """Return the channels of the blocks."""
+        return self.width
+
+    def continues(self) -> bool:
+        """Tell whether the tower is causal."""
+        return self.causal
+
     def parameter_count(self, embed_dim: int) -> int:
         """Return the exact number of parameters."""
         class_token = 2 * self.width if self.class_token else 0  # the token and its position

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_core.errors import ConfigError, InputError, Problem
+from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
 from zoo_core.interfaces import LayerGroup, TextTower
+from zoo_core.key_values import Memory
 from zoo_core.pooling import pool_at_eos, pool_at_largest_id
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
 from zoo_text.config import ClipTextConfig, PoolType
@@ -73,6 +74,20 @@ class TextTransformer(TextTower):
         """
         x = self._encode(text)
         return self._pool(x, text), self.ln_final(x) if self.cls_emb is None else x[:, :-1]
+
+    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
+        """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.forward_next`.
+
+        No padding is hidden, and a class token, which looks at the others but is not looked at, is left out.
+        """
+        if not self.causal:
+            raise CapabilityError("this text tower is not causal: its tokens depend on later ones")
+        seen = len(memory)
+        if seen + text.shape[1] > self.context_length:
+            raise InputError(f"{seen + text.shape[1]} tokens are more than the context length {self.context_length}")
+        positions = self.positional_embedding[seen : seen + text.shape[1]]
+        x = self.transformer.forward_next(self.token_embedding(text).to(positions.dtype) + positions, memory)
+        return self.ln_final(x) if self.cls_emb is None else x
 
     def forward_intermediates(
         self,

@@ -93,6 +93,10 @@ class ViTConfig(VisionTowerConfig):
         if self.pool_type == "avg" and self.attn_pooler_queries == 1:
             yield "attn_pooler_queries", "pool_type 'avg' is the mean of all queries but the first: give it at least 2"
 
+    def token_width(self, embed_dim: int) -> int:
+        """Return the channels of the patches, or of what the attentional pool makes of them."""
+        return self.width if self.attentional_pool is None else embed_dim
+
     def parameter_count(self, embed_dim: int) -> int:
         """Return the exact number of parameters; positions that are not learned are none."""
         rows, columns = self.grid

@@ -12,8 +12,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.profiling.report import Hardware, ModelProfile, TowerProfile
 from zoo.profiling.traces import write_trace
 from zoo_core.errors import InputError
+from zoo_core.modes import evaluating
 
 __all__ = ["profile_model"]
 
@@ -79,7 +79,7 @@ def profile_model(
         batches["text"] = torch.randint(vocab_size, (batch_size, context_length), device=device)
         batches["text"][:, -1] = vocab_size - 1
     # no inference_mode: what a tower caches in its first forward would be unfit for training ever after
-    with _eval_mode(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         trace = None
         if trace_dir is not None:
             spans = {f"{name} tower": partial(tower, batches[name]) for name, tower in towers.items()}
@@ -112,18 +112,6 @@ def _towers(model: nn.Module, device: torch.device) -> dict[str, nn.Module]:
 
 def _dtype(tower: nn.Module) -> torch.dtype:
     return next((p.dtype for p in tower.parameters() if p.is_floating_point()), torch.float32)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Generator[None]:
-    """Put the model into eval mode, and each module that was not back into training afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _profile_tower(tower: nn.Module, batch: Tensor, steps: int) -> TowerProfile:

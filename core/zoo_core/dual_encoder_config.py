@@ -1,0 +1,28 @@
+"""What the config of every model with a logit scale says (no torch here)."""
+
+import math
+from typing import Annotated
+
+from pydantic import Field
+
+from zoo_core.config import ModelConfig
+
+__all__ = ["DualEncoderConfig", "LogitBias", "LogitScale"]
+
+LogitScale = Annotated[float, Field(ge=-20, le=20)]
+LogitBias = Annotated[float, Field(ge=-1000, le=1000)]
+
+
+class DualEncoderConfig(ModelConfig):
+    """Base of the configs of models that derive from `zoo_core.dual_encoder.DualEncoder`."""
+
+    init_logit_scale: LogitScale = math.log(1 / 0.07)
+    """Initial logarithm of the factor between cosines and logits."""
+    init_logit_bias: LogitBias | None = None
+    """Initial offset of the logits; the model has no logit bias where null."""
+    nonscalar_logit_scale: bool = False
+    """Give logit scale and bias the shape [1] instead of [], as FSDP needs."""
+
+    def own_parameter_count(self) -> int:
+        """Count the logit scale and, if there is one, the logit bias."""
+        return 1 if self.init_logit_bias is None else 2

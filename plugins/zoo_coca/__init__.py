@@ -1,0 +1,1 @@
+"""CoCa: a dual encoder that also writes captions."""

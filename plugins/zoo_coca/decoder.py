@@ -1,0 +1,161 @@
+"""CoCa's decoder: causal blocks over the tokens of the caption, each followed by one that looks at the image.
+
+What you would not guess: it has no embedding and no positions of its own. It continues the text tower, whose tokens
+come in before their last norm. Parameter names are those of published CoCa checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
+
+from zoo_coca.config import MultimodalConfig
+from zoo_core.attention import Attention
+from zoo_core.interfaces import TextTower
+from zoo_core.key_values import Memory
+from zoo_core.transformer import LayerNorm, ResidualBlock, Transformer, draw_weights
+
+Context = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values `[B, H, N, C / H]` of the image tokens, for each block that looks at them."""
+
+
+class CrossAttention(Attention):
+    """Attention of one sequence to another; the projections of both are fused as those of self-attention."""
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values `[B, H, N, C / H]` of what is looked at, `[B, N, C]`."""
+        width = context.shape[2]
+        projected = F.linear(context, self.in_proj.weight[width:], self.in_proj.bias[width:])
+        key, value = self._split_heads(projected, 2)
+        return key, value
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return `[B, L, C]` for tokens `[B, L, C]` that look at these keys and values."""
+        width = x.shape[2]
+        (query,) = self._split_heads(F.linear(x, self.in_proj.weight[:width], self.in_proj.bias[:width]), 1)
+        return self._attend(query, key, value)
+
+
+class CrossBlock(ResidualBlock):
+    """A residual block whose attention looks at other tokens. The arguments are those of `ResidualBlock`."""
+
+    attention_class = CrossAttention
+    attn: CrossAttention
+
+    def __init__(self, config: MultimodalConfig) -> None:
+        hidden = int(config.width * config.mlp_ratio)
+        super().__init__(config.width, config.heads, hidden, config.activation, config.ls_init_value, config.norm_eps)
+        self.ln_1_kv = LayerNorm(config.width, eps=config.norm_eps)
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values `[B, H, N, C / H]` of what is looked at, `[B, N, C]`."""
+        return self.attn.keys_and_values(self.ln_1_kv(context))
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Transform tokens `[B, L, C]`."""
+        x = x + self.ls_1(self.attn(self.ln_1(x), key, value))
+        return x + self.ls_2(self.mlp(self.ln_2(x)))
+
+
+class MultimodalDecoder(Transformer):
+    """Predicts each next token of a caption of an image.
+
+    Args:
+        config: sizes and options.
+        vocab_size: how many tokens there are.
+    """
+
+    def __init__(self, config: MultimodalConfig, *, vocab_size: int) -> None:
+        super().__init__(
+            config.width,
+            config.layers,
+            config.heads,
+            mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
+            ls_init_value=config.ls_init_value,
+            norm_eps=config.norm_eps,
+        )
+        self.cross_attn = nn.ModuleList(CrossBlock(config) for _ in range(config.layers))
+        self.ln_final = LayerNorm(config.width, eps=config.norm_eps)
+        self.text_projection = nn.Parameter(config.width**-0.5 * torch.randn(config.width, vocab_size))
+        draw_weights(self._cross_blocks(), config.width)
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return logits `[B, L, vocab_size]` of the token after each of `text_tokens` `[B, L, C]`.
+
+        Args:
+            image_tokens: `[B, N, C]` of the image tower.
+            text_tokens: `[B, L, C]` of the text tower.
+        """
+        x = text_tokens
+        for block, cross in self._pairs():
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = cast("Tensor", checkpoint(block, x, True, use_reentrant=False))
+                x = cast("Tensor", checkpoint(_look, cross, x, image_tokens, use_reentrant=False))
+            else:
+                x = _look(cross, block(x, causal=True), image_tokens)
+        return self.ln_final(x) @ self.text_projection
+
+    def context(self, image_tokens: Tensor) -> Context:
+        """Return what `forward_next` looks at of image tokens `[B, N, C]`."""
+        return [cross.keys_and_values(image_tokens) for cross in self._cross_blocks()]
+
+    def forward_next(self, x: Tensor, memory: Memory, context: Context = ()) -> Tensor:
+        """Return logits `[B, vocab_size]` of the token after the last of those that follow the ones in `memory`.
+
+        Args:
+            x: tokens `[B, n, C]` of the text tower.
+            memory: of the tokens before them; takes them up.
+            context: of the image, from `context`.
+        """
+        for number, ((block, cross), (key, value)) in enumerate(zip(self._pairs(), context, strict=True)):
+            x = cross(block(x, memory=memory.block(number)), key, value)
+        return self.ln_final(x[:, -1]) @ self.text_projection
+
+    def _cross_blocks(self) -> Sequence[CrossBlock]:
+        return cast("Sequence[CrossBlock]", self.cross_attn)
+
+    def _pairs(self) -> Iterator[tuple[ResidualBlock, CrossBlock]]:
+        return zip(self.blocks(), self._cross_blocks(), strict=True)
+
+
+def _look(block: CrossBlock, x: Tensor, image_tokens: Tensor) -> Tensor:
+    return block(x, *block.keys_and_values(image_tokens))
+
+
+class CaptionSteps:
+    """The next token of captions that grow, at the cost of the new tokens alone: text tower, then decoder.
+
+    Args:
+        text: tower that offers `forward_next`.
+        decoder: of the same model.
+        image_tokens: `[B, N, C]`, one image for each caption.
+    """
+
+    def __init__(self, text: TextTower, decoder: MultimodalDecoder, image_tokens: Tensor) -> None:
+        self._text = text
+        self._decoder = decoder
+        self._context = decoder.context(image_tokens)
+        self._text_memory = Memory()
+        self._decoder_memory = Memory()
+
+    def next_logits(self, ids: Tensor) -> Tensor:
+        """Return logits `[R, vocab_size]` of the token after ids `[R, n]`, which follow those given before."""
+        tokens = self._text.forward_next(ids, self._text_memory)
+        return self._decoder.forward_next(tokens, self._decoder_memory, self._context)
+
+    def repeat(self, times: int) -> None:
+        """Turn each caption into `times` captions of its image, before the first token."""
+        self._context = [
+            (key.repeat_interleave(times, dim=0), value.repeat_interleave(times, dim=0)) for key, value in self._context
+        ]
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with these of the captions, int64 `[R]`: each in a place of the same image."""
+        self._text_memory.take(rows)
+        self._decoder_memory.take(rows)

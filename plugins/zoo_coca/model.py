@@ -1,0 +1,196 @@
+"""CoCa: contrastive captioners are image-text foundation models (Yu et al. 2022).
+
+The text tower reads the caption without the image, for the contrastive feature; the decoder goes on from its tokens
+and looks at the image. One pass through the text tower serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo_coca.config import CocaConfig, GenerationConfig
+from zoo_coca.decoder import CaptionSteps, MultimodalDecoder
+from zoo_coca.generation import Prompts, Vocabulary, search
+from zoo_core.dual_encoder import DualEncoder
+from zoo_core.errors import InputError
+from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.modes import evaluating
+from zoo_core.registry import Registry
+from zoo_core.tokenizer import Tokenizer, checked_texts
+from zoo_core.towers import build_tower
+
+
+class CoCa(DualEncoder):
+    """Two towers, a logit scale and a decoder.
+
+    Args:
+        visual: image tower that gives tokens; None for a model that was built without one.
+        text: causal text tower that gives tokens; None for a model that was built without one.
+        text_decoder: decoder; None where a tower is missing.
+        logit_options: those of `DualEncoder`.
+    """
+
+    def __init__(
+        self,
+        visual: VisionTower | None,
+        text: TextTower | None,
+        text_decoder: MultimodalDecoder | None,
+        **logit_options: Any,
+    ) -> None:
+        super().__init__(visual, text, output_dict=True, **logit_options)
+        self.text_decoder = text_decoder
+
+    @classmethod
+    def from_config(cls, config: CocaConfig, *, towers: tuple[str, ...], registry: Registry) -> Self:
+        """Build the `towers` of an architecture, and the decoder if both are asked for."""
+        both = "image" in towers and "text" in towers
+        return cls(
+            build_tower(registry, config.vision, config.embed_dim, VisionTower) if "image" in towers else None,
+            build_tower(registry, config.text, config.embed_dim, TextTower) if "text" in towers else None,
+            MultimodalDecoder(config.multimodal, vocab_size=config.text.vocab_size) if both else None,
+            init_logit_scale=config.init_logit_scale,
+            init_logit_bias=config.init_logit_bias,
+            nonscalar_logit_scale=config.nonscalar_logit_scale,
+        )
+
+    def forward(self, image: Any = None, text: Any = None) -> dict[str, Any]:
+        """Return unit-norm features, the exponentiated logit scale, and logits for each token of the captions.
+
+        Args:
+            image: as in `encode_image`; features are None where this is None.
+            text: as in `encode_text`; features are None where this is None.
+
+        Returns:
+            `image_features`, `text_features`, `logit_scale` and, if the model has one, `logit_bias`. Where there are
+            both, also `logits` `[B, L - 1, V]`, and the int64 `labels` `[B, L - 1]` that they should predict: each
+            token of the text but the first.
+
+        Raises:
+            InputError: an input does not fit, or there are not as many texts as images.
+        """
+        output: dict[str, Any] = {"image_features": None, "text_features": None}
+        image_tokens = text_tokens = None
+        if image is not None:
+            output["image_features"], image_tokens = self._encode_image(image)
+        if text is not None:
+            ids = self._token_ids(text, self._text_tower())
+            output["text_features"], text_tokens = self._encode_ids(ids)
+            if image_tokens is not None and text_tokens is not None:
+                _check_pairs(image_tokens, text_tokens)
+                output["logits"] = self._decoder()(image_tokens, text_tokens[:, :-1])
+                output["labels"] = ids[:, 1:].long()
+        output["logit_scale"] = self.logit_scale.exp()
+        if self.logit_bias is not None:
+            output["logit_bias"] = self.logit_bias
+        return output
+
+    @torch.no_grad()
+    def generate(
+        self,
+        image: Any,
+        text: Any = None,
+        *,
+        generator: torch.Generator | None = None,
+        vocabulary: Vocabulary | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Write captions of images. The model is in evaluation mode meanwhile.
+
+        Args:
+            image: as in `encode_image`.
+            text: what captions begin with: a string for all, a string for each image, or int ids `[B, P]` or `[P]`
+                that begin with the start of text and are read up to its end or the padding. Nothing where None.
+            generator: random numbers of the strategies `top_k` and `top_p`; torch's global ones where None.
+            vocabulary: start, end and padding; those of the model's tokenizer where None.
+            options: those of `GenerationConfig`: `strategy`, `max_length`, `min_length`, `temperature`, `top_k`,
+                `top_p`, `num_beams`, `num_beam_groups`, `diversity_penalty`, `length_penalty`, `repetition_penalty`.
+
+        Returns:
+            int64 ids `[B, L]`, L at most `max_length`: the start of text, the prompt, what was found, the end of
+            text, and padding. A caption that was cut has no end of text.
+
+        Raises:
+            ConfigError: an option is unknown, out of range, or not read by the strategy.
+            InputError: an input does not fit, or `max_length` exceeds the context length.
+        """
+        parsed = GenerationConfig.parse(options)
+        tower, decoder = self._text_tower(), self._decoder()
+        if parsed.max_length > tower.context_length:
+            raise InputError(f"max_length = {parsed.max_length} exceeds the context length {tower.context_length}")
+        vocabulary = vocabulary or Vocabulary.of(self._own_tokenizer())
+        _check_vocabulary(vocabulary, tower.vocab_size)
+        with evaluating(self):
+            image_tokens = self._encode_image(image)[1]
+            prompts = self._prompts(text, image_tokens, vocabulary)
+            return search(CaptionSteps(tower, decoder, image_tokens), prompts, vocabulary, parsed, generator)
+
+    def caption(self, image: Any, text: Any = None, **options: Any) -> list[str]:
+        """Write captions of images as strings; the arguments are those of `generate`."""
+        tokenizer = self._own_tokenizer()
+        return [tokenizer.decode(row) for row in self.generate(image, text, **options).tolist()]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations of both towers and the decoder in the backward pass instead of keeping them.
+
+        Raises:
+            CapabilityError: a tower does not claim `gradient-checkpointing`; nothing is changed then.
+        """
+        super().set_grad_checkpointing(enable)
+        if self.text_decoder is not None:
+            self.text_decoder.grad_checkpointing = enable
+
+    def takes(self, key: str) -> bool:
+        """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
+        return self.text_decoder is not None if key.startswith("text_decoder.") else super().takes(key)
+
+    def _encode_image(self, image: Any) -> tuple[Tensor, Tensor]:
+        tower = self._image_tower()
+        features, tokens = tower.forward_tokens(self._image_tensor(image, tower))
+        return F.normalize(features, dim=-1), tokens
+
+    def _encode_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        features, tokens = self._text_tower().forward_tokens(ids)
+        return F.normalize(features, dim=-1), tokens
+
+    def _decoder(self) -> MultimodalDecoder:
+        if self.text_decoder is None:
+            raise InputError("captions need the image tower and the text tower; build the model with both")
+        return self.text_decoder
+
+    def _own_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InputError("this model has no tokenizer; build it with zoo.build, or set model.tokenizer")
+        return self.tokenizer
+
+    def _prompts(self, text: Any, image_tokens: Tensor, vocabulary: Vocabulary) -> Prompts:
+        """Return one prompt for each image."""
+        if text is None:
+            rows: Sequence[Sequence[int]] = [[vocabulary.sot_id]]
+        elif isinstance(text, Tensor):
+            if text.ndim not in (1, 2) or text.is_floating_point() or not text.numel():
+                raise InputError(f"expected int64 ids [B, P] or [P], found {text.dtype} {list(text.shape)}")
+            rows = cast("list[list[int]]", text.tolist() if text.ndim == 2 else [text.tolist()])
+        else:
+            tokenizer = self._own_tokenizer()
+            rows = [[vocabulary.sot_id, *tokenizer.encode(one)] for one in checked_texts(text)]
+        count = image_tokens.shape[0]
+        if len(rows) not in (1, count):
+            raise InputError(f"expected one prompt, or one for each of {count} images, found {len(rows)}")
+        return Prompts.of_rows(rows if len(rows) == count else [*rows] * count, vocabulary, image_tokens.device)
+
+
+def _check_vocabulary(vocabulary: Vocabulary, vocab_size: int) -> None:
+    for name in ("sot_id", "eot_id", "pad_id"):
+        if not 0 <= (found := getattr(vocabulary, name)) < vocab_size:
+            raise InputError(f"vocabulary: {name} must be an id from 0 to {vocab_size - 1}, found {found}")
+
+
+def _check_pairs(image_tokens: Tensor, text_tokens: Tensor) -> None:
+    images, texts = image_tokens.shape[0], text_tokens.shape[0]
+    if images != texts:
+        raise InputError(f"expected one text for each image, found {images} images and {texts} texts")
