@@ -30,17 +30,12 @@ GRID = (3, 2)
 
 @cache
 def peer_names() -> dict[str, str]:
-    """Return the peer's name of each of our CLIPs that it has too."""
+    """Return the peer's name of each of our architectures that it has too."""
     import open_clip
 
     theirs = set(open_clip.list_models())
     entries = architectures().entries
-    return {
-        one.name: alias
-        for one in entries
-        for alias in one.aliases
-        if alias in theirs and zoo.config(one.name).model == "clip"
-    }
+    return {one.name: alias for one in entries for alias in one.aliases if alias in theirs}
 
 
 def peer_config(name: str) -> Json:

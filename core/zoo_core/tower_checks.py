@@ -143,7 +143,7 @@ def _check_continuation(component: Component, claimed: bool, tower: TextTower) -
     last, length, memory = tower.vocab_size - 1, tower.context_length, Memory()
     ids = torch.tensor([[last - place % 2 for place in range(length)]])  # the largest ids are no padding
     try:
-        parts = [tower.forward_next(one, memory) for one in ids.split(1, dim=1)]
+        parts = [tower.forward_next(ids[:, place : place + 1], memory) for place in range(length)]
     except CapabilityError as error:
         if claimed:
             fail(f"{component}: continues() is true, but: {error}")
