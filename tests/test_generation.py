@@ -156,7 +156,7 @@ def test_beam_search_is_that_of_plain_lists(num_beams: int, length_penalty: floa
     assert found(SEEDS, config) == [reference_beams(seed, config, [SOT]) for seed in SEEDS]
 
 
-@pytest.mark.parametrize(("num_beams", "groups"), [(2, 2), (4, 2), (6, 3), (6, 2)])
+@pytest.mark.parametrize(("num_beams", "groups"), [(2, 2), (4, 2), (6, 3), (6, 2), (12, 2), (14, 2)])
 @pytest.mark.parametrize("penalty", [0.5, 5.0])
 def test_groups_of_beams_are_those_of_plain_lists(num_beams: int, groups: int, penalty: float) -> None:
     config = options(num_beams=num_beams, num_beam_groups=groups, diversity_penalty=penalty, max_length=8)
