@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
+import peer
 import zoo
 from zoo.catalog import architectures
+from zoo.commands.app import main
 from zoo.importing import import_architecture
+from zoo_core.errors import ConfigError
 
 Json = dict[str, Any]
 Import = Callable[..., Json]
@@ -118,9 +123,21 @@ OPTIONS = {
     "GELU by tanh": tiny({"act_kwargs": {"approximate": "tanh"}}, {"act_kwargs": {"approximate": "none"}}),
     "epsilon": tiny({"norm_kwargs": {"eps": 0.1}}, {"norm_kwargs": {"eps": 0.2}}),
     "quick_gelu": tiny(quick_gelu=True),
-    "CoCa's pool": tiny({"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 4, "pool_type": "avg"}),
-    "a parallel pool": tiny({"attentional_pool": "parallel", "attn_pooler_heads": 2, "pool_type": "avg"}),
-    "a cascade of pools": tiny({"attentional_pool": "cascade", "attn_pooler_heads": 2, "final_ln_after_pool": True}),
+    "CoCa's pool": tiny(
+        {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 4, "pool_type": "avg"}
+    ),
+    "a parallel pool": tiny(
+        {"width": 16, "head_width": 8, "attentional_pool": "parallel", "attn_pooler_heads": 2, "pool_type": "avg"}
+    ),
+    "a cascade of pools": tiny(
+        {
+            "width": 16,
+            "head_width": 8,
+            "attentional_pool": "cascade",
+            "attn_pooler_heads": 2,
+            "final_ln_after_pool": True,
+        }
+    ),
     "the mean of patches": tiny({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}),
     "an end of text": tiny(text={"pool_type": "eos"}),
     "the first token": tiny(text={"pool_type": "first", "no_causal_mask": True}, custom_text=True),
@@ -137,7 +154,10 @@ OPTIONS = {
 
 @pytest.mark.parametrize("config", OPTIONS.values(), ids=OPTIONS)
 def test_an_option_means_what_it_means_to_the_peer(config: Json, tmp_path: Path) -> None:
-    """Same weights, same images and captions, same features; starting values of logit scale and bias agree too."""
+    """Same weights, same images and captions, same features; starting values of logit scale and bias agree too.
+
+    The peer's pools beside the tokens need the width of the embedding, and leave a dimension in the feature.
+    """
     (tmp_path / "theirs.json").write_text(json.dumps(config))
     ours = zoo.build(import_architecture("open_clip", tmp_path / "theirs.json"))
     theirs = peer.peer_model(config)
@@ -146,7 +166,9 @@ def test_an_option_means_what_it_means_to_the_peer(config: Json, tmp_path: Path)
     peer.twins(ours, theirs)
     image, text = peer.images(ours), peer.captions(ours)
     with torch.no_grad():
-        torch.testing.assert_close(ours.encode_image(image), theirs.encode_image(image), atol=2e-5, rtol=1e-4)
+        features = ours.encode_image(image)
+        expected = theirs.encode_image(image).reshape(features.shape)
+        torch.testing.assert_close(features, expected, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(ours.encode_text(text), theirs.encode_text(text), atol=2e-5, rtol=1e-4)
 
 
@@ -182,9 +204,20 @@ VALUES = {
             }
         },
         "tokenizer",
-        {"type": "hf", "name": "./own", "vocab_size": 1000, "mode": "clips", "cleaning": "lower", "language": "eng_Latn"},
+        {
+            "type": "hf",
+            "name": "./own",
+            "vocab_size": 1000,
+            "mode": "clips",
+            "cleaning": "lower",
+            "language": "eng_Latn",
+        },
     ),
-    "cleaning": ({"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize"}}}, "tokenizer", {"cleaning": "canonicalize"}),
+    "cleaning": (
+        {"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize"}}},
+        "tokenizer",
+        {"cleaning": "canonicalize"},
+    ),
 }
 
 
@@ -228,3 +261,153 @@ def test_a_file_of_the_hub_brings_its_preprocessing(tmp_path: Path) -> None:
         "resize_mode": "longest",
         "fill": 9,
     }
+
+
+# what is refused
+
+REFUSED = {
+    "an unknown key": ({"vision_cfg": {"widht": 3}}, "vision_cfg.widht: unknown key, did you mean 'width'?"),
+    "a key of a later release": ({"text_cfg": {"text_arch": "modern"}}, "text_cfg.text_arch: unknown key"),
+    "an unknown section": ({"audio_cfg": {}}, "audio_cfg: unknown key"),
+    "a fraction of a block": ({"text_cfg": {"layers": 1.5}}, "text_cfg.layers: expected a whole number, found 1.5"),
+    "three depths": (
+        {"vision_cfg": {"layers": [3, 4, 6]}},
+        "vision_cfg.layers: expected a whole number, or four of a residual network such as [3, 4, 6, 3]",
+    ),
+    "a size in words": ({"vision_cfg": {"image_size": "224"}}, "vision_cfg.image_size: expected a size such as 224"),
+    "no patch": ({"vision_cfg": {"patch_size": None}}, "vision_cfg.patch_size: a vision transformer needs one"),
+    "a flag in words": ({"quick_gelu": "yes"}, "quick_gelu: expected true or false, found 'yes'"),
+    "no section": ({"text_cfg": 3}, "text_cfg: expected a section of keys, found 3"),
+    "no pooling": (
+        {"vision_cfg": {"pool_type": "none"}},
+        "vision_cfg.pool_type: 'none' is not known (allowed: avg, tok)",
+    ),
+    "another pool": ({"text_cfg": {"pool_type": "map"}}, "text_cfg.pool_type: 'map' is not known"),
+    "tokens": ({"vision_cfg": {"output_tokens": True}}, "vision_cfg.output_tokens: only CoCa's towers give tokens"),
+    "a decoder": ({"multimodal_cfg": {"layers": 12}}, "multimodal_cfg: CoCa's text decoder cannot be imported"),
+    "an option of no GELU": (
+        {"vision_cfg": {"act_kwargs": {"inplace": True}}},
+        "vision_cfg.act_kwargs.inplace: unknown key",
+    ),
+    "an option of no norm": (
+        {"text_cfg": {"norm_kwargs": {"bias": False}}},
+        "text_cfg.norm_kwargs.bias: unknown key; allowed: eps",
+    ),
+    "two activations": (
+        {"quick_gelu": True, "text_cfg": {"act_kwargs": {"approximate": "tanh"}}},
+        "text_cfg.act_kwargs: are options of GELU, and quick_gelu replaces it",
+    ),
+    "a class token that is left out": (
+        {"text_cfg": {"embed_cls": True}},
+        "text_cfg.embed_cls: open_clip's CLIP leaves",
+    ),
+    "no pool and no projection": (
+        {"vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "", "timm_proj": "none"}},
+        "vision_cfg.timm_pool: an output map that is neither pooled nor projected is no feature",
+    ),
+    "an encoder of unknown size": (
+        {"text_cfg": {"hf_model_name": "acme/bert"}},
+        "text_cfg.hf_model_name: the vocabulary of 'acme/bert' is in no config of open_clip",
+    ),
+    "options of a tokenizer": (
+        {"text_cfg": {"tokenizer_kwargs": {"use_fast": False}}},
+        "text_cfg.tokenizer_kwargs.use_fast: cannot be expressed; allowed: clean",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_expressed_is_refused_by_its_key(change: Json, message: str, imported: Import) -> None:
+    with pytest.raises(ConfigError) as caught:
+        imported(change)
+    (problem,) = caught.value.problems
+    assert f"{problem.key}: {problem.message}".startswith(message)
+
+
+def test_all_problems_are_told_at_once_each_at_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps(changed({"embed_dim": "wide", "vision_cfg": {"a": 1}, "text_cfg": {"b": 2}}), indent=2))
+    with pytest.raises(ConfigError) as caught:
+        import_architecture("open_clip", path)
+    lines = path.read_text().splitlines()
+    assert [(one.source, one.key) for one in caught.value.problems] == [
+        (str(path), key) for key in ("embed_dim", "vision_cfg.a", "text_cfg.b")
+    ]
+    for one in caught.value.problems:
+        assert lines[one.line - 1].lstrip().startswith(f'"{one.key.rpartition(".")[2]}"')
+
+
+def test_what_only_our_towers_refuse_is_told_with_our_keys(imported: Import) -> None:
+    with pytest.raises(ConfigError, match=r"theirs.json as an architecture: vision.head_width: 80 does not divide"):
+        imported({"vision_cfg": {"head_width": 80}})
+
+
+HUB = {
+    "two sizes": ({"size": 256}, "preprocess_cfg.size: [256, 256] is not the image_size of vision_cfg"),
+    "another mode": ({"mode": "L"}, "preprocess_cfg.mode: 'L' is not known (allowed: RGB)"),
+    "chance": ({"interpolation": "random"}, "preprocess_cfg.interpolation: 'random' is not known"),
+}
+
+
+@pytest.mark.parametrize(("preprocess", "message"), HUB.values(), ids=HUB)
+def test_preprocessing_that_cannot_be_expressed_is_refused(preprocess: Json, message: str, tmp_path: Path) -> None:
+    (tmp_path / "hub.json").write_text(json.dumps({"model_cfg": MODEL, "preprocess_cfg": preprocess}))
+    with pytest.raises(ConfigError) as caught:
+        import_architecture("open_clip", tmp_path / "hub.json")
+    assert message in str(caught.value)
+
+
+# the command
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps(changed({"vision_cfg": {"patch_size": 32}})))
+    return path
+
+
+def test_the_command_prints_a_file_that_can_be_used(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "open_clip", str(theirs)]) == 0
+    out = capsys.readouterr().out
+    assert comparable(zoo.config(yaml.safe_load(out))) == comparable(zoo.config("vit-b32"))
+    assert "patch_size: 32" in out and "width" not in out
+
+
+def test_the_command_writes_a_file_once(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "new" / "own.yaml"
+    command = ["import", "open_clip", str(theirs), "--output", str(own)]
+    assert main(command) == 0
+    assert comparable(zoo.config(own)) == comparable(zoo.config("vit-b32"))
+    own.write_text("precious")
+    assert main(command) == 2
+    assert f"error: {own} is there already; give --force to replace it" in capsys.readouterr().err
+    assert own.read_text() == "precious"
+    assert main([*command, "--force"]) == 0
+    assert comparable(zoo.config(own)) == comparable(zoo.config("vit-b32"))
+
+
+ERRORS = {
+    "no such format": (["openclip", "theirs.json"], "error: no plugin imports 'openclip', did you mean 'open_clip'?"),
+    "no such file": (["open_clip", "none.json"], "none.json: cannot be read: No such file or directory"),
+    "no JSON": (["open_clip", "broken.json"], "broken.json:2:1: is not YAML: did not find"),
+    "no mapping": (["open_clip", "list.json"], "list.json:1:1: expected a mapping of keys at the top level"),
+    "no YAML": (["open_clip", "theirs.json", "--output", "own.json"], "own.json: the file of an architecture ends in"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
+def test_the_command_refuses(
+    arguments: list[str],
+    message: str,
+    theirs: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(theirs.parent)
+    Path("broken.json").write_text('{"embed_dim": 512,')
+    Path("list.json").write_text("[1]")
+    assert main(["import", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
