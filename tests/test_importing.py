@@ -18,7 +18,7 @@ import zoo
 from zoo.catalog import architectures
 from zoo.commands.app import main
 from zoo.importing import import_architecture
-from zoo_core.errors import ConfigError
+from zoo_core.errors import ConfigError, PluginError
 
 Json = dict[str, Any]
 Import = Callable[..., Json]
@@ -355,6 +355,15 @@ def test_preprocessing_that_cannot_be_expressed_is_refused(preprocess: Json, mes
     with pytest.raises(ConfigError) as caught:
         import_architecture("open_clip", tmp_path / "hub.json")
     assert message in str(caught.value)
+
+
+# importers of strangers
+
+
+def test_an_importer_that_returns_no_mapping_is_named(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo_openclip.importing.import_open_clip", lambda path: [path])
+    with pytest.raises(PluginError, match="importer 'open_clip' must return a mapping, found list"):
+        import_architecture("open_clip", theirs)
 
 
 # the command
