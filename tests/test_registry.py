@@ -159,6 +159,11 @@ QUARANTINED = {
         hooks(exports={"CLIP": "zoo"}),
         "TypeError: zoo_exports maps names to 'module:attribute'",
     ),
+    "importers list": (hooks(importers=["x"]), "TypeError: zoo_importers must return a mapping, found list"),
+    "importers bare": (
+        hooks(importers={"acme": "zoo"}),
+        "TypeError: zoo_importers maps names to 'module:attribute', found 'acme': 'zoo'",
+    ),
 }
 """What is wrong -> plugin module, and how the reason begins."""
 
@@ -405,6 +410,21 @@ def test_an_export_that_two_offer_is_refused_with_both_owners(install: Install) 
     registry = install({name: hooks(exports={"Conv": f"{__name__}:ConvConfig"}) for name in ("one", "two")})
     with pytest.raises(AmbiguousNameError, match=r"by parts \(one 1.0\) and by parts \(two 1.0\); leave one out"):
         registry.export("Conv")
+
+
+def test_importers_are_imported_on_first_use(install: Install) -> None:
+    registry = install({"acme": hooks(importers={"acme": f"{__name__}:hooks", "gone": "nobody:read"})})
+    assert registry.importer("acme") is hooks
+    with pytest.raises(PluginError, match=r"'gone' of parts \(acme 1.0\): nobody:read cannot be imported"):
+        registry.importer("gone")
+    with pytest.raises(UnknownNameError, match="no plugin imports 'acmee', did you mean 'acme'"):
+        registry.importer("acmee")
+
+
+def test_an_importer_that_two_offer_is_refused_with_both_owners(install: Install) -> None:
+    registry = install({name: hooks(importers={"acme": f"{__name__}:hooks"}) for name in ("one", "two")})
+    with pytest.raises(AmbiguousNameError, match=r"'acme' is imported by parts \(one 1.0\) and by parts \(two 1.0\)"):
+        registry.importer("acme")
 
 
 @pytest.mark.parametrize("name", zoo.__all__)

@@ -146,6 +146,15 @@ class ZooHooks:
         """Return `{public name: "module:attribute"}`: classes that users reach as `zoo.<public name>`."""
         raise AssertionError("a hook specification is never called")
 
+    @_hookspec
+    def zoo_importers(self) -> Mapping[str, str]:
+        """Return `{format: "module:function"}`: readers of other libraries' configs, for `zoo import`.
+
+        A function takes the `Path` of a file and returns an architecture as a mapping of plain values. What it does
+        not understand, or cannot express, it refuses with a `ConfigError` that lists every such key.
+        """
+        raise AssertionError("a hook specification is never called")
+
 
 def hook_names() -> tuple[str, ...]:
     """Return the names of the hooks that a plugin may implement."""

@@ -12,11 +12,12 @@ import importlib.metadata
 import importlib.resources
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, cast
 
 from zoo_core.errors import AmbiguousNameError, MissingDependencyError, PluginError, UnknownNameError, did_you_mean
@@ -43,6 +44,7 @@ class Plugin:
     architectures: str | None = None
     pretrained: str | None = None
     exports: Mapping[str, str] = field(default_factory=dict[str, str])
+    importers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def label(self) -> str:
@@ -193,22 +195,34 @@ class Registry:
             AmbiguousNameError: several do.
             PluginError: it cannot be imported.
         """
-        owners = [plugin for plugin in self.plugins if name in plugin.exports]
+        return self._offered("export", name, [(plugin, plugin.exports) for plugin in self.plugins])
+
+    def importer(self, name: str) -> Callable[[Path], Any]:
+        """Import and return the function that reads a file of the format `name`.
+
+        Raises:
+            UnknownNameError: no plugin imports it.
+            AmbiguousNameError: several do.
+            PluginError: the function cannot be imported.
+        """
+        return self._offered("import", name, [(plugin, plugin.importers) for plugin in self.plugins])
+
+    def _offered(self, verb: str, name: str, offers: Sequence[tuple[Plugin, Mapping[str, str]]]) -> Any:
+        """Import and return the one thing that plugins offer under a name."""
+        owners = [(plugin, targets[name]) for plugin, targets in offers if name in targets]
         if not owners:
-            known = [exported for plugin in self.plugins for exported in plugin.exports]
-            raise UnknownNameError(f"no plugin exports '{name}'{did_you_mean(name, known)}" + self.quarantine_note())
+            known = [offered for _, targets in offers for offered in targets]
+            raise UnknownNameError(f"no plugin {verb}s '{name}'{did_you_mean(name, known)}" + self.quarantine_note())
         if len(owners) > 1:
             raise AmbiguousNameError(
-                f"'{name}' is exported by {' and by '.join(plugin.label for plugin in owners)}; "
+                f"'{name}' is {verb}ed by {' and by '.join(plugin.label for plugin, _ in owners)}; "
                 "leave one out with ZOO_DISABLE_PLUGINS"
             )
-        target = owners[0].exports[name]
+        ((plugin, target),) = owners
         try:
             return _resolve(target)
         except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"'{name}' of {owners[0].label}: {target} cannot be imported: {_reason(error)}"
-            ) from error
+            raise PluginError(f"'{name}' of {plugin.label}: {target} cannot be imported: {_reason(error)}") from error
 
     def exported_names(self) -> tuple[str, ...]:
         """Return every public name that plugins export."""
@@ -271,7 +285,8 @@ def _load(name: str, target: str, distribution: str, version: str) -> Plugin:
             components=_specs(answers.get("zoo_components", ())),
             architectures=_folder_name("zoo_architectures", answers),
             pretrained=_folder_name("zoo_pretrained", answers),
-            exports=_exports(answers.get("zoo_exports", {})),
+            exports=_targets("zoo_exports", answers),
+            importers=_targets("zoo_importers", answers),
         )
     except (Exception, SystemExit) as error:
         return Plugin(name=name, target=target, distribution=distribution, version=version, error=_reason(error))
@@ -312,14 +327,15 @@ def _folder_name(hook: str, answers: Mapping[str, object]) -> str | None:
     return answer
 
 
-def _exports(answer: object) -> Mapping[str, str]:
+def _targets(hook: str, answers: Mapping[str, object]) -> Mapping[str, str]:
+    answer = answers.get(hook, {})
     if not isinstance(answer, Mapping):
-        raise TypeError(f"zoo_exports must return a mapping, found {type(answer).__name__}")
-    exports = cast("Mapping[object, object]", answer)
-    for name, target in exports.items():
+        raise TypeError(f"{hook} must return a mapping, found {type(answer).__name__}")
+    targets = cast("Mapping[object, object]", answer)
+    for name, target in targets.items():
         if not (isinstance(name, str) and isinstance(target, str) and ":" in target):
-            raise TypeError(f"zoo_exports maps names to 'module:attribute', found {name!r}: {target!r}")
-    return dict(cast("Mapping[str, str]", exports))
+            raise TypeError(f"{hook} maps names to 'module:attribute', found {name!r}: {target!r}")
+    return dict(cast("Mapping[str, str]", targets))
 
 
 def _resolve(target: str) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo_core.interfaces import Loss
     from zoo_core.tokenizer import Tokenizer
 
-__all__ = ["assemble", "build", "loss", "preprocess", "tokenizer"]
+__all__ = ["assemble", "build", "loss", "preprocess", "skeleton", "tokenizer"]
 
 TOWERS = ("image", "text")
 
@@ -86,11 +86,11 @@ def assemble(
     target = _checked_device(device)
     if weights is None:
         if config.parameter_count() is None:  # a tower cannot tell before it is built; on the meta device that is free
-            _construct_on_meta(config, wanted)
+            skeleton(config, wanted)
         with target:
             model = _construct(config, wanted)
     else:
-        model = _construct_on_meta(config, wanted)
+        model = skeleton(config, wanted)
         load_weights(model, weights, target)
         if _left_on_meta(model):  # a part computes buffers that no file holds: build it for real, then load
             with target:
@@ -100,6 +100,22 @@ def assemble(
     model.config = config
     model.tokenizer = tokenizer(config)
     model.preprocess = preprocess(config)
+    return model
+
+
+def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncoder:
+    """Build the model on the meta device, without its memory, and hold its size to what the architecture allows.
+
+    Raises:
+        ConfigError: it has more than `max_parameters`.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = _construct(config, towers)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > config.max_parameters:
+        raise ConfigError(Problem(config.excess(count), "max_parameters"))
     return model
 
 
@@ -139,18 +155,6 @@ def _construct(config: ModelConfig, towers: tuple[str, ...]) -> DualEncoder:
     model = component.build(config, towers=towers, registry=registry())
     if not isinstance(model, DualEncoder):
         raise PluginError(f"{component}: its factory must return a DualEncoder, found {type(model).__name__}")
-    return model
-
-
-def _construct_on_meta(config: ModelConfig, towers: tuple[str, ...]) -> DualEncoder:
-    """Build the model without its memory, and hold its size to what the architecture allows."""
-    import torch
-
-    with torch.device("meta"):
-        model = _construct(config, towers)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    if count > config.max_parameters:
-        raise ConfigError(Problem(config.excess(count), "max_parameters"))
     return model
 
 

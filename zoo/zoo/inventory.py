@@ -45,7 +45,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Clash:
-    """A name that several plugins claim; `kind` is that of a component, or `architecture` or `export`."""
+    """A name that several plugins claim; `kind` is that of a component, or `architecture`, `export` or `importer`."""
 
     kind: str
     name: str
@@ -133,11 +133,12 @@ def describe_plugin(plugin: Plugin, claimed: list[Clash]) -> dict[str, Any]:
         "architectures": plugin.architectures,
         "pretrained": plugin.pretrained,
         "exports": sorted(plugin.exports),
+        "importers": sorted(plugin.importers),
     }
 
 
 def clashes(known: Architectures | None = None) -> list[Clash]:
-    """Return every name of a component, an architecture or an export that several plugins claim."""
+    """Return every name of a component, an architecture, an export or an importer that several plugins claim."""
     known = known or architectures()
     owners: defaultdict[tuple[str, str], list[Plugin]] = defaultdict(list)
     for kind, name, plugin in _claims(known):
@@ -149,6 +150,7 @@ def _claims(known: Architectures) -> Iterator[tuple[str, str, Plugin]]:
     for plugin in known.registry.plugins:
         yield from ((spec.kind, spec.name, plugin) for spec in plugin.components)
         yield from (("export", name, plugin) for name in plugin.exports)
+        yield from (("importer", name, plugin) for name in plugin.importers)
     yield from (("architecture", entry.name, entry.plugin) for entry in known.entries)
 
 

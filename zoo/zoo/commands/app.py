@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.commands import checking, classifying, embedding, listing, measuring, training
+from zoo.commands import checking, classifying, embedding, importing, listing, measuring, training
 from zoo.commands.output import report
 from zoo_core.errors import ZooError
 
@@ -78,6 +78,7 @@ app.command("info")(listing.info_command)
 app.command("plugins")(listing.plugins_command)
 app.command("validate")(checking.validate_command)
 app.command("schema")(checking.schema_command)
+app.command("import")(importing.import_command)
 app.command("classify")(classifying.classify_command)
 app.command("embed")(embedding.embed_command)
 app.command("demo")(training.demo_command)

@@ -1,12 +1,15 @@
-"""`zoo list`, `zoo info` and `zoo plugins`: what there is, told without torch."""
+"""`zoo list`, `zoo info` and `zoo plugins`: what there is, told without torch; layer groups alone need it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zoo.commands.output import count, fields, show, show_json, table
+
+if TYPE_CHECKING:
+    from zoo.groups import Group
 
 __all__ = ["info_command", "list_command", "plugins_command"]
 
@@ -40,12 +43,23 @@ def list_command(
 
 def info_command(
     name: Annotated[str, typer.Argument(help="An architecture, a YAML file, or a saved folder.")],
+    groups: Annotated[bool, typer.Option("--groups", help="Show the layer groups that locking counts.")] = False,
+    lock_image: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The same with all but N groups of the image tower locked.")
+    ] = None,
+    lock_text: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The same with all but N groups of the text tower locked.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Show one architecture in full.
 
-    Its size, where its parts come from, its pretrained weights and its resolved config.
+    Its size, where its parts come from, its pretrained weights and its resolved config; or, of each tower, the
+    layer groups, counted from the output as locking counts them.
     """
+    if groups or lock_image is not None or lock_text is not None:
+        _show_groups(name, lock_image, lock_text, json)
+        return
     from zoo.inventory import describe_model
 
     found = describe_model(name)
@@ -102,6 +116,33 @@ def plugins_command(json: AsJson = False) -> None:
         table(("KIND", "COMPONENT", "PLUGIN", "CAPABILITIES", "SUMMARY"), parts),
         *(f"clash: {clash}" for clash in claimed),
     )
+
+
+def _show_groups(name: str, lock_image: int | None, lock_text: int | None, json: bool) -> None:
+    from zoo.groups import layer_groups
+
+    found = layer_groups(name, lock_image=lock_image, lock_text=lock_text)
+    if json:
+        show_json({section: [one.to_dict() for one in groups] for section, groups in found.items()})
+        return
+    rows = [
+        (section, one.number, _first(one), _exact(one.parameters), _trainable(one))
+        for section, groups in found.items()
+        for one in groups
+    ]
+    columns = ("TOWER", "GROUP", "FIRST PARAMETER", "PARAMETERS", "TRAINABLE")
+    show(table(columns, rows, right=("GROUP", "PARAMETERS")))
+
+
+def _first(group: Group) -> str:
+    name, *others = group.names or ("none",)
+    return f"{name} and {len(others)} more" if others else name
+
+
+def _trainable(group: Group) -> str:
+    if 0 < group.trainable < group.parameters:
+        return "partly"
+    return "yes" if group.trainable else "no"
 
 
 def _size(size: tuple[int, int] | None) -> str:

@@ -1,0 +1,1 @@
+"""The importer of open_clip's model configs."""

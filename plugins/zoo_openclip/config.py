@@ -1,0 +1,223 @@
+"""The JSON of open_clip 3.3.0 as strict data: its keys, types and defaults, and what of it zoo cannot express.
+
+What you would not guess: a key that open_clip itself does not read is accepted and has no effect, such as the
+`width` of a vision tower that names a timm backbone. Where weights start from is no part of an architecture either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from zoo_core.config import Config, Size
+
+__all__ = ["ENCODERS", "TOKENIZERS", "HubFile", "OpenClipConfig", "PreprocessCfg", "StackCfg", "TextCfg", "VisionCfg"]
+
+ENCODERS = {
+    "roberta-base": 50_265,
+    "xlm-roberta-base": 250_002,
+    "xlm-roberta-large": 250_002,
+    "google/mt5-base": 250_112,
+    "google/mt5-xl": 250_112,
+    "facebook/nllb-200-distilled-600M": 256_206,
+    "facebook/nllb-200-distilled-1.3B": 256_206,
+}
+"""Token embeddings of Hugging Face encoders: their number is in no file of open_clip."""
+TOKENIZERS = {
+    "bert-base-uncased": 30_522,
+    "roberta-base": 50_265,
+    "xlm-roberta-base": 250_002,
+    "xlm-roberta-large": 250_002,
+    "google/mt5-base": 250_100,
+    "google/mt5-xl": 250_100,
+    "facebook/nllb-200-distilled-600M": 256_204,
+    "facebook/nllb-200-distilled-1.3B": 256_204,
+}
+"""Ids of Hugging Face tokenizers that have fewer than the embeddings of the towers that they are used with."""
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _layers(value: object) -> object:
+    if _is_count(value) or (isinstance(value, list) and len(value) == 4 and all(map(_is_count, value))):
+        return value
+    raise PydanticCustomError("layers", "expected a whole number, or four of a residual network such as [3, 4, 6, 3]")
+
+
+def _no_decoder(value: object) -> object:
+    if value is None:
+        return None
+    raise PydanticCustomError("decoder", "CoCa's text decoder cannot be imported")
+
+
+class ActKwargs(Config):
+    """Options of GELU."""
+
+    approximate: Literal["none", "tanh"] = "none"
+
+
+class NormKwargs(Config):
+    """Options of the layer norms."""
+
+    eps: float = 1e-5
+
+
+class StackCfg(Config):
+    """What both native towers name alike."""
+
+    mlp_ratio: float = 4.0
+    ls_init_value: float | None = None
+    act_kwargs: ActKwargs | None = None
+    norm_kwargs: NormKwargs | None = None
+    output_tokens: bool = False
+    block_type: Literal["default", "custom"] | None = None
+    qk_norm: bool = False
+    scaled_cosine_attn: bool = False
+    scale_heads: bool = False
+    scale_attn_inner: bool = False
+    scale_attn: bool = False
+    scale_fc: bool = False
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Refuse what a tower of ours has not."""
+        yield from super().rules()
+        if self.output_tokens:
+            yield "output_tokens", "only CoCa's towers give tokens beside the feature; leave it out"
+
+
+class VisionCfg(StackCfg):
+    """A vision transformer, a residual network where `layers` is a list, or a timm backbone where one is named."""
+
+    layers: Annotated[Any, BeforeValidator(_layers)] = 12
+    width: int = 768
+    head_width: int = 64
+    patch_size: Size | None = (16, 16)
+    image_size: Size = (224, 224)
+    patch_dropout: float = 0.0
+    attentional_pool: Literal[False, True, "parallel", "cascade"] = False
+    attn_pooler_queries: int = 256
+    attn_pooler_heads: int = 8
+    no_ln_pre: bool = False
+    pos_embed_type: Literal["learnable", "sin_cos_2d"] = "learnable"
+    final_ln_after_pool: bool = False
+    pool_type: Literal["tok", "avg"] = "tok"
+    timm_model_name: str | None = None
+    timm_model_pretrained: bool = False
+    timm_pool: Literal["", "avg", "max", "avgmax", "catavgmax", "token", "map", "abs_attn", "rot_attn"] = "avg"
+    timm_proj: Literal["", "linear", "mlp", "none"] | None = "linear"
+    timm_proj_bias: bool = False
+    timm_drop: float = 0.0
+    timm_drop_path: float | None = None
+
+    @property
+    def kind(self) -> Literal["timm", "resnet", "vit"]:
+        """Which tower this is."""
+        if self.timm_model_name:
+            return "timm"
+        return "resnet" if isinstance(self.layers, list) else "vit"
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold each tower to what it needs."""
+        yield from super().rules()
+        if self.kind == "vit" and self.patch_size is None:
+            yield "patch_size", "a vision transformer needs one"
+        if self.kind == "timm" and self.timm_pool == "" and self.timm_proj not in ("linear", "mlp"):
+            yield "timm_pool", "an output map that is neither pooled nor projected is no feature; name a pool"
+
+
+class TextCfg(StackCfg):
+    """CLIP's text transformer, or a Hugging Face encoder where one is named; and its tokenizer."""
+
+    context_length: int = 77
+    vocab_size: int = 49_408
+    hf_tokenizer_name: str | None = None
+    tokenizer_mode: Literal["", "clips"] | None = None
+    tokenizer_kwargs: dict[str, Any] | None = None
+    width: int = 512
+    heads: int = 8
+    layers: int = 12
+    embed_cls: bool = False
+    pad_id: int = 0
+    eos_id: int = 2
+    no_causal_mask: bool = False
+    final_ln_after_pool: bool = False
+    pool_type: Literal["argmax", "eos", "first", "last"] = "argmax"
+    proj_type: Literal["linear", "none"] = "linear"
+    proj_bias: bool = False
+    hf_model_name: str | None = None
+    hf_model_pretrained: bool = True
+    hf_proj_type: Literal["linear", "mlp"] | None = "mlp"
+    hf_pooler_type: Literal["mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"] = "mean_pooler"
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold encoders to those whose vocabulary is known, and tokenizers to the options that ours have."""
+        yield from super().rules()
+        if self.hf_model_name and self.hf_model_name not in ENCODERS:
+            known = ", ".join(ENCODERS)
+            yield (
+                "hf_model_name",
+                f"the vocabulary of {self.hf_model_name!r} is in no config of open_clip; known: {known}",
+            )
+        allowed = {"clean", "strip_sep_token", "language"} if self.hf_tokenizer_name else {"clean"}
+        for key in sorted((self.tokenizer_kwargs or {}).keys() - allowed):
+            yield f"tokenizer_kwargs.{key}", f"cannot be expressed; allowed: {', '.join(sorted(allowed))}"
+
+
+class OpenClipConfig(Config):
+    """A file of open_clip's `model_configs`."""
+
+    embed_dim: Annotated[int, Field(ge=1)]
+    vision_cfg: VisionCfg
+    text_cfg: TextCfg
+    multimodal_cfg: Annotated[Any, BeforeValidator(_no_decoder)] = None
+    quick_gelu: bool = False
+    custom_text: bool = False
+    init_logit_scale: float | None = None
+    init_logit_bias: float | None = None
+    nonscalar_logit_scale: bool = False
+
+    @property
+    def text_is_nested(self) -> bool:
+        """Whether the model is a CustomTextCLIP."""
+        return self.custom_text or bool(self.text_cfg.hf_model_name)
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold both activations together, and a class token to the model that reads it."""
+        yield from super().rules()
+        towers = (("vision_cfg", self.vision_cfg, self.vision_cfg.kind == "vit"),)
+        for section, tower, is_native in (*towers, ("text_cfg", self.text_cfg, not self.text_cfg.hf_model_name)):
+            if self.quick_gelu and is_native and tower.act_kwargs is not None:
+                yield f"{section}.act_kwargs", "are options of GELU, and quick_gelu replaces it; leave one out"
+        if self.text_cfg.embed_cls and not self.text_is_nested:
+            yield "text_cfg.embed_cls", "open_clip's CLIP leaves the class token out; set custom_text: true"
+
+
+class PreprocessCfg(Config):
+    """How images become tensors, in a file of the Hub."""
+
+    size: Size | None = None
+    mode: Literal["RGB"] = "RGB"
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    fill_color: int = 0
+
+
+class HubFile(Config):
+    """An `open_clip_config.json` of the Hub: a model and its preprocessing."""
+
+    model_cfg: OpenClipConfig
+    preprocess_cfg: PreprocessCfg = PreprocessCfg()
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold both sizes together."""
+        yield from super().rules()
+        size = self.preprocess_cfg.size
+        if size is not None and size != self.model_cfg.vision_cfg.image_size:
+            yield "preprocess_cfg.size", f"{list(size)} is not the image_size of vision_cfg"
