@@ -33,6 +33,7 @@ from peer import (
     twins,
 )
 from zoo import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from zoo.catalog import architectures
 
 NAMES = sorted(peer_names())
 TOLERANCE = 1e-5
@@ -386,3 +387,9 @@ def test_the_full_size_gives_the_peers_features(name: str) -> None:
         same(ours.encode_image(image), theirs.encode_image(image))
         same(ours.encode_text(text), theirs.encode_text(text))
         same(ours.get_logits(image, text), theirs.get_logits(image, text))
+
+
+def test_all_but_one_of_the_peers_architectures_are_offered() -> None:
+    offered = {name for entry in architectures().entries for name in (entry.name, *entry.aliases)}
+    assert set(open_clip.list_models()) - offered == {"coca_roberta-ViT-B-32"}
+    assert len(open_clip.list_models()) == 144
