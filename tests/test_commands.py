@@ -149,9 +149,12 @@ for line in sys.argv[1:]:
     assert not heavy, (line, heavy)
     assert line != "--help" or not {"rich", "pydantic", "yaml", "pluggy"} & set(sys.modules), line
 """
-    own = tmp_path / "own.yaml"
+    own, theirs = tmp_path / "own.yaml", tmp_path / "theirs.json"
+    theirs.write_text('{"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}}')
     lines = ["--help", "--version", "list", "list --json", "info vit-b16", "info vit-b16 --json", "plugins"]
-    done = program(*lines, "plugins --json", f"validate {own}", f"info {own}", "schema", code=code)
+    done = program(
+        *lines, "plugins --json", f"validate {own}", f"info {own}", f"import open_clip {theirs}", "schema", code=code
+    )
     assert done.returncode == 0, done.stderr
 
 
