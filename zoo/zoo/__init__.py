@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.building import build, loss, preprocess, tokenizer
     from zoo.catalog import config, list_models, registry
-    from zoo.folders import load, save
+    from zoo.folders import load, save, verify
     from zoo_core.errors import ZooError
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "registry",
     "save",
     "tokenizer",
+    "verify",
 ]
 
 _HOMES = {
@@ -46,6 +47,7 @@ _HOMES = {
     "registry": "zoo.catalog",
     "save": "zoo.folders",
     "tokenizer": "zoo.building",
+    "verify": "zoo.folders",
 }
 
 

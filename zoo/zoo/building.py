@@ -54,19 +54,23 @@ def build(
         CheckpointError: the weights do not fit the architecture.
         InputError: another argument is wrong.
     """
-    from zoo.folders import is_folder, open_folder
+    from zoo.folders import check_folder, is_folder, open_folder
 
     if is_folder(source):
+        folder = Path(cast("str | Path", source))
         if pretrained is not None:
             raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
-        config, weights = open_folder(Path(cast("str | Path", source)), overrides)
-    else:
-        config = load_config(source, overrides)
-        weights = None
-        if pretrained is not None:
-            from zoo.weights import find_weights
+        config, weights = open_folder(folder, overrides)
+        model = assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
+        if not overrides:
+            check_folder(model, folder)
+        return model
+    config = load_config(source, overrides)
+    weights = None
+    if pretrained is not None:
+        from zoo.weights import find_weights
 
-            weights = find_weights(source, config, pretrained)
+        weights = find_weights(source, config, pretrained)
     return assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
 
 

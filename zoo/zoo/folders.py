@@ -1,18 +1,20 @@
-"""Saved models: a folder that holds all that `zoo.build` needs.
+"""Saved models: a folder that holds all that `zoo.build` needs, and tells whether it is still what was saved.
 
     config.yaml         the resolved architecture
     model.safetensors   the weights
-    zoo.json            which zoo and which plugins wrote it
+    zoo.json            versions, the plugins that wrote it, a digest of every file, and the probe
+    README.md           what it is, for people and the Hub; no part of the digest
 
-A save writes a new folder beside the old one and then swaps their names, so that no reader meets a folder half-written.
+Configs and other small files are compared with their digest on every load, weights on request. The probe is checked on
+request, and once in each new environment: another version of torch, another device or dtype.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-import tempfile
+import logging
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,32 +25,48 @@ import yaml
 import zoo
 from zoo.catalog import config as load_config
 from zoo.catalog import registry
+from zoo.digests import ORIGIN, differing_files, digest_of, file_digests, read_origin
+from zoo.model_cards import model_card
+from zoo.user_files import user_folder
+from zoo.whole_folders import replacing_folder, restore
 from zoo_core.config import ModelConfig
 from zoo_core.errors import CheckpointError, InputError, SaveError
 
 if TYPE_CHECKING:
     import torch
 
+    from zoo.probes import Finding
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["is_folder", "load", "open_folder", "save"]
+__all__ = ["check_folder", "is_folder", "load", "open_folder", "save", "verify"]
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
-ORIGIN = "zoo.json"
+README = "README.md"
+
+_log = logging.getLogger(__name__)
 
 
-def save(model: DualEncoder, folder: str | Path) -> Path:
+def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
     """Write a model that `zoo.build` made to a folder; one that is there already is replaced as a whole.
+
+    A process that is killed meanwhile leaves the old folder or the new one.
+
+    Args:
+        model: both towers, with whatever weights they have now.
+        folder: where; its parents are made.
+        probe: also record what the model makes of a fixed picture and fixed captions, which takes one pass.
 
     Returns:
         the folder.
 
     Raises:
-        InputError: the model has no config, or only one of its towers.
+        InputError: the model has no config, or only one of its towers, or its features are not finite.
         SaveError: the folder holds something else than a saved model, or cannot be written; nothing was changed.
     """
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+    from zoo.probes import make_probe
 
     config = model.config
     if not isinstance(config, ModelConfig):
@@ -58,36 +76,78 @@ def save(model: DualEncoder, folder: str | Path) -> Path:
     target = Path(folder)
     if target.exists() and not is_folder(target) and not (target.is_dir() and not any(target.iterdir())):
         raise SaveError(f"{target} exists and is no saved model; choose another folder")
-    scratch: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    origin = _origin(config) | ({"probe": make_probe(model)} if probe else {})
+    with replacing_folder(target) as scratch:
         (scratch / CONFIG).write_text(yaml.safe_dump(config.data(), sort_keys=False), encoding="utf-8")
-        (scratch / ORIGIN).write_text(json.dumps(_origin(config), indent=2) + "\n", encoding="utf-8")
         tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
         save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
-        _finish(scratch)
-        _swap(scratch, target)
-    except OSError as error:
-        raise SaveError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        origin["files"] = file_digests(scratch)
+        origin["digest"] = digest_of(origin)
+        (scratch / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+        parameters = sum(one.numel() for one in model.parameters())
+        card = model_card(config, origin, folder=target.resolve().name, parameters=parameters)
+        (scratch / README).write_text(card, encoding="utf-8")
     return target
 
 
 def load(
-    folder: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    towers: Sequence[str] | None = None,
+    verify: bool = False,
+    probe: bool | None = None,
 ) -> DualEncoder:
     """Build the model of a folder that `save` wrote.
 
+    Args:
+        folder: the saved model.
+        device, dtype, towers: those of `zoo.build`.
+        verify: compare the weights with their digest too, which reads every byte.
+        probe: check that the model's features of the probe are those recorded; None does so the first time that this
+            model is loaded in an environment (versions, device, dtype), and remembers it for the user.
+
     Raises:
-        CheckpointError: it is no such folder, or its weights do not fit its config.
+        CheckpointError: it is no such folder, a file is not what was saved, the weights do not fit the config, or the
+            probe gives other features; the part that differs is named.
     """
     from zoo.building import assemble
 
-    config, weights = open_folder(Path(folder))
-    return assemble(config, weights=weights, device=device, dtype=dtype)
+    path = Path(folder)
+    config, weights = open_folder(path, all_bytes=verify)
+    model = assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
+    if probe is not False:
+        check_folder(model, path, always=probe is True)
+    return model
+
+
+def verify(
+    folder: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> list[Finding]:
+    """Compare every file of a saved model with its digest, and the model with its probe.
+
+    Returns:
+        what was found for each file and each part of the model, in order. A part that could not be looked at has
+        `ok` None. Where files differ, the model is not built.
+
+    Raises:
+        CheckpointError: it is no saved model, or its `zoo.json` is damaged.
+    """
+    from zoo.building import assemble
+    from zoo.probes import PART_NAMES, Finding, check_probe
+
+    path = Path(folder)
+    _expect_folder(path)
+    origin = read_origin(path)
+    wrong = differing_files(path, origin, all_bytes=True)
+    findings = [Finding(name, name not in wrong, wrong.get(name, "as saved")) for name in origin["files"]]
+    if wrong:
+        return [*findings, *(Finding(part, None, "not looked at: files differ") for part in PART_NAMES)]
+    if "probe" not in origin:
+        return [*findings, *(Finding(part, None, "the model was saved without a probe") for part in PART_NAMES)]
+    model = assemble(load_config(path / CONFIG), weights=path / WEIGHTS, device=device, dtype=dtype)
+    return [*findings, *check_probe(model, origin["probe"])]
 
 
 def is_folder(source: Any) -> bool:
@@ -95,41 +155,81 @@ def is_folder(source: Any) -> bool:
     return isinstance(source, str | Path) and (Path(source) / CONFIG).is_file() and (Path(source) / WEIGHTS).is_file()
 
 
-def open_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[ModelConfig, Path]:
-    """Return the config of a saved model and the path of its weights."""
-    if not is_folder(folder):
-        raise CheckpointError(f"{folder} is no saved model: expected a folder with {CONFIG} and {WEIGHTS}")
+def open_folder(
+    folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool = False
+) -> tuple[ModelConfig, Path]:
+    """Return the config of a saved model and the path of its weights, if they are what was saved.
+
+    Raises:
+        CheckpointError: it is no saved model, or a file differs; weights are read whole only with `all_bytes`.
+    """
+    _expect_folder(folder)
+    wrong = differing_files(folder, read_origin(folder), all_bytes=all_bytes)
+    if wrong:
+        told = "; ".join(f"{name} {what}" for name, what in wrong.items())
+        raise CheckpointError(
+            f"{folder} is not the model that was saved: {told}. Save it again, or build from its files on purpose: "
+            f"zoo.build({str(folder / CONFIG)!r}, pretrained={str(folder / WEIGHTS)!r})"
+        )
     return load_config(folder / CONFIG, overrides), folder / WEIGHTS
 
 
+def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> None:
+    """Check a model against the probe of its folder: always, or where this environment has not seen it yet.
+
+    Raises:
+        CheckpointError: a part gives something else than what was recorded.
+    """
+    from zoo.probes import check_probe, environment
+
+    origin = read_origin(folder)
+    if "probe" not in origin:
+        if always:
+            raise CheckpointError(f"{folder} was saved without a probe; save it again to have one")
+        return
+    here = environment(model) | {"zoo": zoo.__version__, "towers": str((model.visual is None, model.text is None))}
+    seen = _mark(origin["digest"], here)
+    if not always and seen.exists():
+        return
+    findings = check_probe(model, origin["probe"])
+    for one in findings:
+        _log.info("%s: %s: %s", folder, one.part, one.detail)
+    wrong = [one for one in findings if one.ok is False]
+    if wrong:
+        told = "; ".join(f"{one.part}: {one.detail}" for one in wrong)
+        there = origin["probe"]["environment"]
+        raise CheckpointError(
+            f"{folder} does not give here what it gave where it was saved: {told}. Here: {here}; there: {there}. "
+            "zoo.load(..., probe=False) loads it all the same"
+        )
+    if all(one.ok for one in findings):
+        with suppress(OSError):  # a user without a folder of his own has it checked each time
+            seen.parent.mkdir(parents=True, exist_ok=True)
+            seen.touch()
+
+
+def _expect_folder(folder: Path) -> None:
+    restore(folder)
+    if not is_folder(folder):
+        raise CheckpointError(f"{folder} is no saved model: expected a folder with {CONFIG} and {WEIGHTS}")
+
+
+def _mark(digest: str, here: dict[str, str]) -> Path:
+    """Return the empty file that says that this model gave its features in this environment."""
+    key = hashlib.sha256(json.dumps([digest, here], sort_keys=True).encode()).hexdigest()
+    return user_folder() / "probed" / key
+
+
 def _origin(config: ModelConfig) -> dict[str, Any]:
+    import torch
+    from PIL import Image
+
     sections = (config, config.vision, config.text, config.tokenizer, config.preprocess)
     parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}
-    return {"format": 1, "zoo": zoo.__version__, "parts": parts}
-
-
-def _finish(folder: Path) -> None:
-    """Bring every file of the new folder to the disk before it takes a name, with the modes that new files get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)  # mkdtemp made it for its owner alone
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~mask)
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put `new` where `target` stands; the old folder keeps its content until the new one has its name."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        with suppress(OSError):
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    versions = {
+        "zoo": zoo.__version__,
+        "python": sys.version.partition(" ")[0],
+        "torch": torch.__version__,
+        "pillow": Image.__version__,
+    }
+    return {"format": 2, "versions": versions, "parts": parts}

@@ -1,4 +1,4 @@
-"""`zoo validate` and `zoo schema`: mistakes in architecture files, told before and while they are written."""
+"""`zoo validate`, `zoo schema` and `zoo verify`: mistakes in architecture files, and changes of saved models."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.commands.output import show_json
+from zoo.commands.output import show, show_json, table
 
 if TYPE_CHECKING:
     from zoo_core.errors import Problem
 
-__all__ = ["schema_command", "validate_command"]
+__all__ = ["schema_command", "validate_command", "verify_command"]
 
 
 def validate_command(
@@ -60,6 +60,32 @@ def schema_command(
 
     with replacing(output) as (scratch,):
         scratch.write_text(dumps(schema, indent=2) + "\n", encoding="utf-8")
+
+
+def verify_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model that zoo.save wrote.")],
+    device: Annotated[str | None, typer.Option(help="Compute the probe on this device.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Compute the probe in this dtype, such as bfloat16.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare a saved model with what was saved.
+
+    Every file is compared with its digest, and the model with its probe. The exit status is 1 if a part differs.
+    """
+    from dataclasses import asdict
+
+    import torch
+
+    from zoo.folders import verify
+
+    findings = verify(folder, device=device, dtype=None if dtype is None else getattr(torch, dtype, dtype))
+    if json:
+        show_json([asdict(one) for one in findings])
+    else:
+        words = {True: "ok", False: "differs", None: "not checked"}
+        show(table(("part", "result", "detail"), [(one.part, words[one.ok], one.detail) for one in findings]))
+    if any(one.ok is False for one in findings):
+        raise typer.Exit(1)
 
 
 def _problems(file: Path, overrides: list[str]) -> tuple[Problem, ...]:

@@ -1,0 +1,93 @@
+"""Digests of saved models: what each file holds, and one digest over all of them and the probe.
+
+The README is no part of it: people may write in it. Sizes are looked at on every load, small files are read whole, and
+weights are read for their digest only where that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo_core.errors import CheckpointError
+
+__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin"]
+
+ORIGIN = "zoo.json"
+FORMAT = 2
+SMALL = 32 * 2**20
+"""Files of up to so many bytes are read on every load."""
+MAX_ORIGIN = 4 * 2**20
+_UNCOUNTED = (ORIGIN, "README.md")
+
+
+def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of every file of a folder, by its path with forward slashes."""
+    return {name: {"size": path.stat().st_size, "sha256": _sha256(path)} for name, path in _files(folder)}
+
+
+def digest_of(origin: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over everything that `zoo.json` says but that digest itself."""
+    told = {key: value for key, value in origin.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """Return what `zoo.json` says.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or was written by a zoo of another format.
+    """
+    path = folder / ORIGIN
+    try:
+        if path.stat().st_size > MAX_ORIGIN:
+            raise CheckpointError(f"{path} is larger than {MAX_ORIGIN} bytes, so zoo did not write it")
+        origin: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; save the model again") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; save the model again") from None
+    if not isinstance(origin, dict) or origin.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
+        found = origin.get("format") if isinstance(origin, dict) else type(origin).__name__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        raise CheckpointError(f"{path}: expected format {FORMAT}, found {found!r}; save the model again")
+    if origin.get("digest") != digest_of(origin):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        raise CheckpointError(f"{path} was changed since the model was saved: its digest is another")
+    return origin  # pyright: ignore[reportUnknownVariableType]
+
+
+def differing_files(folder: Path, origin: Mapping[str, Any], *, all_bytes: bool) -> dict[str, str]:
+    """Return what is wrong with each file that is not as it was saved.
+
+    Args:
+        folder: a saved model.
+        origin: what its `zoo.json` says.
+        all_bytes: read large files too; else only their sizes are looked at.
+    """
+    expected: Mapping[str, Mapping[str, Any]] = origin["files"]
+    wrong: dict[str, str] = {}
+    for name, told in expected.items():
+        path = folder / name
+        if not path.is_file():
+            wrong[name] = "is missing"
+            continue
+        size = path.stat().st_size
+        if size != told["size"]:
+            wrong[name] = f"has {size} bytes, but {told['size']} were saved"
+        elif (all_bytes or size <= SMALL) and _sha256(path) != told["sha256"]:
+            wrong[name] = f"holds other bytes than were saved, whose sha256 is {told['sha256']}"
+    return wrong
+
+
+def _files(folder: Path) -> Iterable[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in _UNCOUNTED:
+            yield name, path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

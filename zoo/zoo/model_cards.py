@@ -1,0 +1,55 @@
+"""The README of a saved model: what it is, how to use it, and what it was written with, from its config alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo_core.config import ModelConfig
+
+__all__ = ["model_card"]
+
+_CARD = """\
+---
+library_name: zoo
+tags: [clip, zero-shot-image-classification, image-feature-extraction]
+---
+
+# {title}
+
+A `{model}` model of {parameters} parameters with embeddings of width {embed_dim}, saved by zoo {zoo}.
+
+| part | component |
+|---|---|
+{parts}
+
+Images are {height} x {width} pixels; texts have at most {context_length} tokens. The model brings its own
+preprocessing and tokenizer:
+
+```python
+import zoo
+
+model = zoo.load("{folder}")
+image_logits, text_logits = model.get_logits("photo.jpg", ["a dog", "a cat"])
+```
+
+`config.yaml` is the whole architecture and `model.safetensors` the weights. `zoo.json` holds the digest of every file
+and what the model makes of a fixed picture and fixed captions: `zoo verify {folder}` compares both.
+"""
+
+
+def model_card(config: ModelConfig, origin: Mapping[str, Any], *, folder: str, parameters: int) -> str:
+    """Return the README of a saved model, in Markdown with the metadata that the Hugging Face Hub reads."""
+    height, width = config.vision.image_size
+    return _CARD.format(
+        title=folder,
+        model=config.component,
+        parameters=f"{parameters:,}",
+        embed_dim=config.embed_dim,
+        zoo=origin["versions"]["zoo"],
+        parts="\n".join(f"| {kind} | `{part}` |" for kind, part in origin["parts"].items()),
+        height=height,
+        width=width,
+        context_length=config.text.context_length,
+        folder=folder,
+    )

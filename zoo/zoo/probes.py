@@ -1,0 +1,185 @@
+"""Probes: a fixed picture and fixed captions, and what a model made of them when it was saved.
+
+A digest tells that the bytes are the same; a probe tells that they still mean the same: that preprocessing, tokenizer
+and towers on this machine, with these versions, device and dtype, give the features that they gave where the model was
+saved. The picture has edges, slopes and unequal sides, so that another size, interpolation or normalisation shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from zoo_core.errors import InputError, ZooError
+from zoo_core.modes import evaluating
+
+if TYPE_CHECKING:
+    from zoo_core.dual_encoder import DualEncoder
+
+__all__ = ["PART_NAMES", "Finding", "check_probe", "environment", "make_probe"]
+
+CAPTIONS = ("a photo of a cat, and 2 dogs", "Zwei Hünde & ein 猫!")
+"""They hold upper case, marks, a digit, and letters beyond ASCII: cleaning shows in the ids."""
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+"""Largest distance `1 - cosine` between features computed in a dtype and those recorded."""
+PIXELS = 64
+"""How many values of the preprocessed picture are recorded, evenly spaced."""
+PIXEL_TOLERANCE = 0.05
+"""Largest difference of a preprocessed value: decoders and resizers differ by at most 1 in 255, before the division."""
+
+PART_NAMES = ("preprocess", "image tower", "tokenizer", "text tower")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one part: whether it is as it was, and the figures.
+
+    `ok` is None where the part could not be looked at, and `detail` says why.
+    """
+
+    part: str
+    ok: bool | None
+    detail: str
+
+
+def environment(model: DualEncoder) -> dict[str, str]:
+    """Return what features depend on beyond the model: versions of torch and Pillow, device and dtype."""
+    parameter = next(model.parameters())
+    return {
+        "torch": torch.__version__,
+        "pillow": Image.__version__,
+        "device": parameter.device.type,
+        "dtype": str(_main_dtype(model)).removeprefix("torch."),
+    }
+
+
+def make_probe(model: DualEncoder) -> dict[str, Any]:
+    """Return what the model makes of the probe, as plain data.
+
+    A tokenizer or preprocessing that cannot be had here (a missing package, no network) is recorded as such.
+
+    Raises:
+        InputError: a feature is not finite, so the weights hold NaN or infinity.
+    """
+    probe: dict[str, Any] = {"environment": environment(model)}
+    with evaluating(model), torch.no_grad():
+        try:
+            picture = _prepared(model)
+        except ZooError as error:
+            probe["image"] = {"unavailable": str(error)}
+        else:
+            features = _features("image", model.encode_image(_to(picture, model), normalize=True))
+            probe["image"] = {"pixels": _sample(picture), "features": features}
+        try:
+            ids = _ids(model)
+        except ZooError as error:
+            probe["text"] = {"unavailable": str(error)}
+        else:
+            features = _features("text", model.encode_text(_to(ids, model), normalize=True))
+            probe["text"] = {"captions": list(CAPTIONS), "ids": ids.tolist(), "features": features}
+    return probe
+
+
+def check_probe(model: DualEncoder, probe: Mapping[str, Any]) -> list[Finding]:
+    """Return how each part of the model compares with its probe; parts that the model was built without are left out."""
+    findings: list[Finding] = []
+    with evaluating(model), torch.no_grad():
+        if model.visual is not None:
+            findings += _check_image(model, probe["image"])
+        if model.text is not None:
+            findings += _check_text(model, probe["text"])
+    return findings
+
+
+def _check_image(model: DualEncoder, recorded: Mapping[str, Any]) -> list[Finding]:
+    if "unavailable" in recorded:
+        return [Finding(part, None, f"not recorded: {recorded['unavailable']}") for part in PART_NAMES[:2]]
+    try:
+        picture = _prepared(model)
+    except ZooError as error:
+        return [Finding(part, None, str(error)) for part in PART_NAMES[:2]]
+    found = torch.tensor(_sample(picture), dtype=torch.float64)
+    expected = torch.tensor(recorded["pixels"], dtype=torch.float64)
+    difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")
+    return [
+        Finding("preprocess", difference <= PIXEL_TOLERANCE, f"largest difference of a pixel {difference:.3g}"),
+        _compared("image tower", model, model.encode_image(_to(picture, model), normalize=True), recorded["features"]),
+    ]
+
+
+def _check_text(model: DualEncoder, recorded: Mapping[str, Any]) -> list[Finding]:
+    if "unavailable" in recorded:
+        return [Finding(part, None, f"not recorded: {recorded['unavailable']}") for part in PART_NAMES[2:]]
+    ids = torch.tensor(recorded["ids"])
+    try:
+        same = torch.equal(_ids(model), ids)
+        tokenizer = Finding("tokenizer", same, "equal ids" if same else "other ids than those recorded")
+    except ZooError as error:
+        tokenizer = Finding("tokenizer", None, str(error))
+    features = model.encode_text(_to(ids, model), normalize=True)
+    return [tokenizer, _compared("text tower", model, features, recorded["features"])]
+
+
+def _compared(part: str, model: DualEncoder, features: Tensor, recorded: list[list[float]]) -> Finding:
+    found, expected = features.double().cpu(), torch.tensor(recorded, dtype=torch.float64)
+    if found.shape != expected.shape:
+        return Finding(part, False, f"features {list(found.shape)}, recorded {list(expected.shape)}")
+    drift = float((1 - F.cosine_similarity(found, expected, dim=-1)).clamp(min=0).max())
+    tolerance = TOLERANCE.get(_main_dtype(model), TOLERANCE[torch.bfloat16])
+    return Finding(part, drift <= tolerance, f"1 - cosine {drift:.2g}, allowed {tolerance:g}")
+
+
+def _prepared(model: DualEncoder) -> Any:
+    if model.preprocess is None:
+        raise InputError("the model has no preprocessing")
+    return model.preprocess.batch([_picture()])
+
+
+def _ids(model: DualEncoder) -> Tensor:
+    if model.tokenizer is None:
+        raise InputError("the model has no tokenizer")
+    return model.tokenizer(CAPTIONS)
+
+
+def _picture() -> Image.Image:
+    """Return 120 x 90 pixels: slopes of red and green, and blue squares that shrink towards the right."""
+    y, x = numpy.mgrid[0:90, 0:120]
+    blue = 255 * ((x // (3 + (119 - x) // 12) + y // 7) % 2)
+    return Image.fromarray(numpy.stack([x * 255 // 119, y * 255 // 89, blue], axis=-1).astype(numpy.uint8))
+
+
+def _sample(picture: Any) -> list[float]:
+    tensors = cast("Mapping[str, Tensor]", picture).values() if isinstance(picture, Mapping) else [picture]
+    values = torch.cat([one.flatten().double() for one in tensors])
+    places = torch.linspace(0, len(values) - 1, PIXELS).long()
+    return [round(value, 6) for value in values[places].tolist()]
+
+
+def _features(side: str, features: Tensor) -> list[list[float]]:
+    if not bool(features.isfinite().all()):
+        raise InputError(f"the {side} features of the probe are not finite: the weights hold NaN or infinity")
+    return [[float(f"{value:.8g}") for value in row] for row in features.double().cpu().tolist()]
+
+
+def _to(inputs: Any, model: DualEncoder) -> Any:
+    """Return inputs on the model's device, pixels in its dtype."""
+    device = next(model.parameters()).device
+    if isinstance(inputs, Mapping):
+        return {key: _to(value, model) for key, value in cast("Mapping[str, Any]", inputs).items()}
+    return inputs.to(device, _main_dtype(model)) if inputs.is_floating_point() else inputs.to(device)
+
+
+def _main_dtype(model: DualEncoder) -> torch.dtype:
+    """Return the dtype of most parameters: norms may stay in float32."""
+    counts: dict[torch.dtype, int] = {}
+    for parameter in model.parameters():
+        counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+    return max(counts, key=lambda dtype: counts[dtype])

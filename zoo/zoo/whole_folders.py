@@ -1,0 +1,167 @@
+"""Folders that are there whole or not at all: written beside their name, brought to the disk, then swapped in.
+
+Linux and macOS can exchange the names of two folders in one step, so that a process killed at any moment leaves the
+old folder or the new one. Where a file system cannot, the old folder is moved aside first; `restore` brings it back
+where a kill came between the two steps. What a killed process leaves beside the name is swept up by the next save.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from zoo_core.errors import SaveError, ZooError
+
+__all__ = ["replacing_folder", "restore"]
+
+_CALLS = {"linux": ("renameat2", -100), "darwin": ("renameatx_np", -2)}
+"""The system call, and what it takes for the current folder (AT_FDCWD)."""
+_EXCHANGE = 2
+"""RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS."""
+_UNABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
+"""What a kernel or a file system says that cannot exchange names."""
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Generator[Path]:
+    """Yield a scratch folder that takes the place of `target` when the block ends well, and vanishes otherwise.
+
+    Two processes may do so at once: the folder is then that of the one that ended last, whole.
+
+    Raises:
+        SaveError: it cannot be written; what stood there before still does.
+    """
+    scratch: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        with _lock(target) as lock:
+            scratch = lock.with_suffix("")
+            scratch.mkdir()
+            yield scratch
+            _finish(scratch)
+            _take_place(scratch, target)
+    except ZooError:
+        raise
+    except OSError as error:
+        raise SaveError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def restore(target: Path) -> None:
+    """Bring back the folder that a kill left aside, where nothing stands at `target`; usually there is none."""
+    if target.exists():
+        return
+    for aside in sorted(target.parent.glob(_prefix(target, "old") + "*")) if target.parent.is_dir() else ():
+        with suppress(OSError):
+            aside.rename(target)
+            return
+
+
+def _prefix(target: Path, what: str) -> str:
+    return f".{target.name}.{what}."
+
+
+@contextmanager
+def _lock(target: Path) -> Generator[Path]:
+    """Yield the path of a new locked file that ends in `.lock`; the system lets go of the lock when we die."""
+    descriptor, name = tempfile.mkstemp(prefix=_prefix(target, "new"), suffix=".lock", dir=target.parent)
+    try:
+        _try_lock(descriptor)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes left that were killed: scratch folders whose lock nobody holds."""
+    restore(target)
+    for lock in target.parent.glob(_prefix(target, "new") + "*.lock"):
+        with suppress(OSError), lock.open("rb") as file:
+            if _try_lock(file.fileno()):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink()
+    if target.exists():
+        for old in target.parent.glob(_prefix(target, "old") + "*"):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file; False where another process holds it, or this system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _finish(folder: Path) -> None:
+    """Bring all that is in the folder to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _take_place(new: Path, target: Path) -> None:
+    """Put `new` where `target` stands; what stood there has the name of `new` then, or none."""
+    if not (_rename_to_free(new, target) or _exchange(new, target)):
+        aside = Path(tempfile.mkdtemp(prefix=_prefix(target, "old"), dir=target.parent))
+        target.rename(aside)
+        try:
+            new.rename(target)
+        except OSError:
+            with suppress(OSError):
+                aside.rename(target)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(target.parent)
+
+
+def _rename_to_free(new: Path, target: Path) -> bool:
+    """Rename a folder to a name that is free, or that of an empty folder; False where it is taken."""
+    try:
+        new.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; False where this system cannot."""
+    if sys.platform not in _CALLS:
+        return False
+    name, here = _CALLS[sys.platform]
+    call = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if call is None:
+        return False
+    if call(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(_EXCHANGE)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNABLE:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk, where the system lets it be opened for that."""
+    with suppress(OSError) if path.is_dir() else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
