@@ -64,6 +64,7 @@ def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
         InputError: the model has no config, or only one of its towers, or its features are not finite.
         SaveError: the folder holds something else than a saved model, or cannot be written; nothing was changed.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
     from zoo.probes import make_probe
@@ -80,7 +81,10 @@ def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
     with replacing_folder(target) as scratch:
         (scratch / CONFIG).write_text(yaml.safe_dump(config.data(), sort_keys=False), encoding="utf-8")
         tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
-        save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise SaveError(f"{target} cannot be written: {error}") from error
         origin["files"] = file_digests(scratch)
         origin["digest"] = digest_of(origin)
         (scratch / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
@@ -155,9 +159,7 @@ def is_folder(source: Any) -> bool:
     return isinstance(source, str | Path) and (Path(source) / CONFIG).is_file() and (Path(source) / WEIGHTS).is_file()
 
 
-def open_folder(
-    folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool = False
-) -> tuple[ModelConfig, Path]:
+def open_folder(folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool = False) -> tuple[ModelConfig, Path]:
     """Return the config of a saved model and the path of its weights, if they are what was saved.
 
     Raises:

@@ -29,7 +29,7 @@ CAPTIONS = ("a photo of a cat, and 2 dogs", "Zwei Hünde & ein 猫!")
 """They hold upper case, marks, a digit, and letters beyond ASCII: cleaning shows in the ids."""
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
-"""Largest distance `1 - cosine` between features computed in a dtype and those recorded."""
+"""Largest distance `1 - cosine` between recorded features and those here, by the coarser of the two dtypes."""
 PIXELS = 64
 """How many values of the preprocessed picture are recorded, evenly spaced."""
 PIXEL_TOLERANCE = 0.05
@@ -84,22 +84,28 @@ def make_probe(model: DualEncoder) -> dict[str, Any]:
             probe["text"] = {"unavailable": str(error)}
         else:
             features = _features("text", model.encode_text(_to(ids, model), normalize=True))
-            probe["text"] = {"captions": list(CAPTIONS), "ids": ids.tolist(), "features": features}
+            probe["text"] = {
+                "captions": list(CAPTIONS),
+                "ids": cast("list[list[int]]", ids.tolist()),
+                "features": features,
+            }
     return probe
 
 
 def check_probe(model: DualEncoder, probe: Mapping[str, Any]) -> list[Finding]:
-    """Return how each part of the model compares with its probe; parts that the model was built without are left out."""
+    """Return how each part of the model compares with its probe; those it was built without are left out."""
+    recorded_in = getattr(torch, probe["environment"]["dtype"])
+    tolerance = max(TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]) for dtype in (recorded_in, _main_dtype(model)))
     findings: list[Finding] = []
     with evaluating(model), torch.no_grad():
         if model.visual is not None:
-            findings += _check_image(model, probe["image"])
+            findings += _check_image(model, probe["image"], tolerance)
         if model.text is not None:
-            findings += _check_text(model, probe["text"])
+            findings += _check_text(model, probe["text"], tolerance)
     return findings
 
 
-def _check_image(model: DualEncoder, recorded: Mapping[str, Any]) -> list[Finding]:
+def _check_image(model: DualEncoder, recorded: Mapping[str, Any], tolerance: float) -> list[Finding]:
     if "unavailable" in recorded:
         return [Finding(part, None, f"not recorded: {recorded['unavailable']}") for part in PART_NAMES[:2]]
     try:
@@ -111,11 +117,16 @@ def _check_image(model: DualEncoder, recorded: Mapping[str, Any]) -> list[Findin
     difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")
     return [
         Finding("preprocess", difference <= PIXEL_TOLERANCE, f"largest difference of a pixel {difference:.3g}"),
-        _compared("image tower", model, model.encode_image(_to(picture, model), normalize=True), recorded["features"]),
+        _compared(
+            "image tower",
+            model.encode_image(_to(picture, model), normalize=True),
+            recorded["features"],
+            tolerance,
+        ),
     ]
 
 
-def _check_text(model: DualEncoder, recorded: Mapping[str, Any]) -> list[Finding]:
+def _check_text(model: DualEncoder, recorded: Mapping[str, Any], tolerance: float) -> list[Finding]:
     if "unavailable" in recorded:
         return [Finding(part, None, f"not recorded: {recorded['unavailable']}") for part in PART_NAMES[2:]]
     ids = torch.tensor(recorded["ids"])
@@ -125,15 +136,14 @@ def _check_text(model: DualEncoder, recorded: Mapping[str, Any]) -> list[Finding
     except ZooError as error:
         tokenizer = Finding("tokenizer", None, str(error))
     features = model.encode_text(_to(ids, model), normalize=True)
-    return [tokenizer, _compared("text tower", model, features, recorded["features"])]
+    return [tokenizer, _compared("text tower", features, recorded["features"], tolerance)]
 
 
-def _compared(part: str, model: DualEncoder, features: Tensor, recorded: list[list[float]]) -> Finding:
+def _compared(part: str, features: Tensor, recorded: list[list[float]], tolerance: float) -> Finding:
     found, expected = features.double().cpu(), torch.tensor(recorded, dtype=torch.float64)
     if found.shape != expected.shape:
         return Finding(part, False, f"features {list(found.shape)}, recorded {list(expected.shape)}")
     drift = float((1 - F.cosine_similarity(found, expected, dim=-1)).clamp(min=0).max())
-    tolerance = TOLERANCE.get(_main_dtype(model), TOLERANCE[torch.bfloat16])
     return Finding(part, drift <= tolerance, f"1 - cosine {drift:.2g}, allowed {tolerance:g}")
 
 
@@ -160,13 +170,14 @@ def _sample(picture: Any) -> list[float]:
     tensors = cast("Mapping[str, Tensor]", picture).values() if isinstance(picture, Mapping) else [picture]
     values = torch.cat([one.flatten().double() for one in tensors])
     places = torch.linspace(0, len(values) - 1, PIXELS).long()
-    return [round(value, 6) for value in values[places].tolist()]
+    return [round(value, 6) for value in cast("list[float]", values[places].tolist())]
 
 
 def _features(side: str, features: Tensor) -> list[list[float]]:
     if not bool(features.isfinite().all()):
         raise InputError(f"the {side} features of the probe are not finite: the weights hold NaN or infinity")
-    return [[float(f"{value:.8g}") for value in row] for row in features.double().cpu().tolist()]
+    rows = cast("list[list[float]]", features.double().cpu().tolist())
+    return [[float(f"{value:.8g}") for value in row] for row in rows]
 
 
 def _to(inputs: Any, model: DualEncoder) -> Any:

@@ -38,23 +38,22 @@ def replacing_folder(target: Path) -> Generator[Path]:
     Raises:
         SaveError: it cannot be written; what stood there before still does.
     """
-    scratch: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
         with _lock(target) as lock:
             scratch = lock.with_suffix("")
             scratch.mkdir()
-            yield scratch
-            _finish(scratch)
-            _take_place(scratch, target)
+            try:
+                yield scratch
+                _finish(scratch)
+                _take_place(scratch, target)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     except ZooError:
         raise
     except OSError as error:
         raise SaveError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def restore(target: Path) -> None:
