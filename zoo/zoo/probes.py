@@ -170,14 +170,17 @@ def _sample(picture: Any) -> list[float]:
     tensors = cast("Mapping[str, Tensor]", picture).values() if isinstance(picture, Mapping) else [picture]
     values = torch.cat([one.flatten().double() for one in tensors])
     places = torch.linspace(0, len(values) - 1, PIXELS).long()
-    return [round(value, 6) for value in cast("list[float]", values[places].tolist())]
+    return [round(value, 6) for value in _plain(values[places])]
 
 
 def _features(side: str, features: Tensor) -> list[list[float]]:
     if not bool(features.isfinite().all()):
         raise InputError(f"the {side} features of the probe are not finite: the weights hold NaN or infinity")
-    rows = cast("list[list[float]]", features.double().cpu().tolist())
-    return [[float(f"{value:.8g}") for value in row] for row in rows]
+    return [[float(f"{value:.8g}") for value in row] for row in _plain(features.double().cpu())]
+
+
+def _plain(values: Tensor) -> list[Any]:
+    return values.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _to(inputs: Any, model: DualEncoder) -> Any:
