@@ -86,7 +86,7 @@ def make_probe(model: DualEncoder) -> dict[str, Any]:
             features = _features("text", model.encode_text(_to(ids, model), normalize=True))
             probe["text"] = {
                 "captions": list(CAPTIONS),
-                "ids": cast("list[list[int]]", ids.tolist()),
+                "ids": _plain(ids),
                 "features": features,
             }
     return probe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -78,7 +78,8 @@ def verify_command(
 
     from zoo.folders import verify
 
-    findings = verify(folder, device=device, dtype=None if dtype is None else getattr(torch, dtype, dtype))
+    wanted: Any = None if dtype is None else getattr(torch, dtype, dtype)  # zoo.build says what is wrong with it
+    findings = verify(folder, device=device, dtype=wanted)
     if json:
         show_json([asdict(one) for one in findings])
     else:
