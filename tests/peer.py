@@ -254,5 +254,7 @@ def published(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor | None]:
-    """Return the gradients of a model's parameters by the names of its state dict."""
-    return {key: parameter.grad for key, parameter in published(model).items()}
+    """Return the gradients of a model's parameters by the names, and in the shapes, of its state dict."""
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    found = {key: parameter.grad for key, parameter in published(model).items()}
+    return {key: None if grad is None else grad.reshape(shapes[key]) for key, grad in found.items()}

@@ -85,7 +85,8 @@ def test_a_logit_bias_is_a_fourth_output_and_an_offset_of_the_logits() -> None:
     assert plain.logit_bias is None
     assert len(plain(*arguments)) == 3
     assert len(biased(*arguments)) == 4
-    assert biased(*arguments)[3] is biased.logit_bias
+    assert biased(*arguments)[3].requires_grad
+    assert biased(*arguments)[3].item() == biased.logit_bias.item()
     for one, other in zip(biased.get_logits(*arguments), plain.get_logits(*arguments), strict=True):
         torch.testing.assert_close(one, other - 10)
     biased.output_dict = plain.output_dict = True
@@ -95,8 +96,11 @@ def test_a_logit_bias_is_a_fourth_output_and_an_offset_of_the_logits() -> None:
 
 @pytest.mark.parametrize(("nonscalar", "shape"), [(False, ()), (True, (1,))])
 def test_nonscalar_logit_scale_gives_scale_and_bias_one_dimension(nonscalar: bool, shape: tuple[int, ...]) -> None:
-    model = tiny(init_logit_bias=-1.0, nonscalar_logit_scale=nonscalar)
-    assert model.logit_scale.shape == model.logit_bias.shape == shape
+    model = tiny(init_logit_bias=-1.0, nonscalar_logit_scale=nonscalar, output_dict=True)
+    output, state = model(images(model), captions(model)), model.state_dict()
+    for name in ("logit_scale", "logit_bias"):
+        assert output[name].shape == state[name].shape == shape
+        assert getattr(model, name).shape == (1,)  # FSDP shards no scalars
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -319,7 +323,7 @@ def test_logit_scale_and_bias_load_from_either_shape(source: bool, target: bool)
     model = tiny(nonscalar_logit_scale=target, init_logit_bias=0.0)
     model.load_state_dict(state)
     assert (model.logit_scale.item(), model.logit_bias.item()) == (1.0, -2.0)
-    assert model.logit_scale.shape == ((1,) if target else ())
+    assert model.state_dict()["logit_scale"].shape == ((1,) if target else ())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,6 +19,7 @@ from zoo_core.errors import InputError
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm
+from zoo_core.state_dicts import is_sharded, sharded_like
 from zoo_core.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class DualEncoder(nn.Module):
         text: text tower; None for a model that was built without one.
         init_logit_scale: initial logarithm of the factor between cosines and logits.
         init_logit_bias: initial offset of the logits; no such parameter where None.
-        nonscalar_logit_scale: give scale and bias the shape `[1]` instead of `[]`, as FSDP needs.
+        nonscalar_logit_scale: give scale and bias the shape `[1]` instead of `[]` in outputs and state dicts. The
+            parameters themselves always have it, since FSDP shards no scalars.
         output_dict: `forward` returns a dict instead of a tuple.
 
     Attributes:
@@ -68,9 +70,9 @@ class DualEncoder(nn.Module):
         self.output_dict = output_dict
         self.visual = visual
         self.text = text
-        shape = (1,) if nonscalar_logit_scale else ()
-        self.logit_scale = nn.Parameter(torch.full(shape, float(init_logit_scale)))
-        bias = None if init_logit_bias is None else nn.Parameter(torch.full(shape, float(init_logit_bias)))
+        self.nonscalar_logit_scale = nonscalar_logit_scale
+        self.logit_scale = nn.Parameter(torch.full((1,), float(init_logit_scale)))
+        bias = None if init_logit_bias is None else nn.Parameter(torch.full((1,), float(init_logit_bias)))
         self.register_parameter("logit_bias", bias)
 
     @property
@@ -138,10 +140,10 @@ class DualEncoder(nn.Module):
         output: dict[str, Any] = {
             "image_features": None if image is None else self.encode_image(image, normalize=True),
             "text_features": None if text is None else self.encode_text(text, normalize=True),
-            "logit_scale": self.logit_scale.exp(),
+            "logit_scale": self._published(self.logit_scale.exp()),
         }
         if self.logit_bias is not None:
-            output["logit_bias"] = self.logit_bias
+            output["logit_bias"] = self._published(self.logit_bias)
         return output if self.output_dict else tuple(output.values())
 
     def forward_intermediates(
@@ -223,9 +225,9 @@ class DualEncoder(nn.Module):
                 output["image_features"], output["text_features"]
             )
         if output_logit_scale_bias:
-            output["logit_scale"] = self.logit_scale.exp()
+            output["logit_scale"] = self._published(self.logit_scale.exp())
             if self.logit_bias is not None:
-                output["logit_bias"] = self.logit_bias
+                output["logit_bias"] = self._published(self.logit_bias)
         return output
 
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
@@ -322,13 +324,24 @@ class DualEncoder(nn.Module):
         _check_token_ids(text, tower)
         return text
 
+    def _published(self, value: Tensor) -> Tensor:
+        """Return a logit scale or bias in the shape that callers and checkpoints see; inside, FSDP needs `[1]`."""
+        return value if self.nonscalar_logit_scale else value.reshape(())
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType]
+        for name in ("logit_scale", "logit_bias"):
+            value = destination.get(prefix + name)
+            if value is not None and not keep_vars and not is_sharded(value):
+                destination[prefix + name] = self._published(value)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for name in ("logit_scale", "logit_bias"):
             ours, theirs = getattr(self, name), state_dict.get(prefix + name)
             if ours is None or theirs is None:
                 continue
             if theirs.numel() == 1:
-                state_dict[prefix + name] = theirs.reshape(ours.shape)  # published ones are [] or [1]
+                state_dict[prefix + name] = sharded_like(ours, theirs.reshape(ours.shape))  # published: [] or [1]
             else:  # torch takes the first of several for a scalar
                 found = f"found shape {list(theirs.shape)}"
                 args[-1].append(f"size mismatch for {prefix}{name}: expected one value, {found}.")

@@ -21,7 +21,7 @@ class DualEncoderConfig(ModelConfig):
     init_logit_bias: LogitBias | None = None
     """Initial offset of the logits; the model has no logit bias where null."""
     nonscalar_logit_scale: bool = False
-    """Give logit scale and bias the shape [1] instead of [], as FSDP needs."""
+    """Give logit scale and bias the shape [1] instead of [] in outputs and state dicts."""
 
     def own_parameter_count(self) -> int:
         """Count the logit scale and, if there is one, the logit bias."""

@@ -6,7 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["rename_entry"]
+__all__ = ["is_sharded", "rename_entry", "sharded_like"]
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Tell whether a tensor is one of FSDP's, of which each process holds a part."""
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
 
 
 def rename_entry(state_dict: dict[str, Any], published: str, own: str, module: nn.Module) -> None:
@@ -20,14 +27,15 @@ def rename_entry(state_dict: dict[str, Any], published: str, own: str, module: n
     if given is None:
         state_dict[own] = state_dict.pop(published)
     elif any(given is parameter for parameter in module.parameters()):
-        state_dict[own] = _sharded_like(given, state_dict.pop(published))
+        state_dict[own] = sharded_like(given, state_dict.pop(published))
 
 
-def _sharded_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """Return the whole tensor `value` on the devices, and in the shards, of `parameter`."""
+def sharded_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return the tensor `value`, whole or sharded in whatever way, on the devices and in the shards of `parameter`."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    value = value.to(parameter.device)
-    if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
+    if not isinstance(parameter, DTensor):
         return value
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    if isinstance(value, DTensor):
+        return value.redistribute(parameter.device_mesh, parameter.placements)
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -35,7 +35,7 @@ class CustomTextCLIP(DualEncoder):
             `fixed_activation`, such as a ResNet's, stays as it is, and any other without a choice is refused.
         init_logit_scale: initial logarithm of the factor between cosines and logits.
         init_logit_bias: initial offset of the logits; no such parameter where None.
-        nonscalar_logit_scale: give scale and bias the shape `[1]`, as FSDP needs.
+        nonscalar_logit_scale: give scale and bias the shape `[1]` in outputs and state dicts.
         cast_dtype: float16 or bfloat16 for the matrix products; norms and logit scale stay in float32.
         output_dict: `forward` returns a dict instead of a tuple.
 

@@ -84,9 +84,9 @@ class CoCa(DualEncoder):
                 _check_pairs(image_tokens, text_tokens)
                 output["logits"] = self._decoder()(image_tokens, text_tokens[:, :-1])
                 output["labels"] = ids[:, 1:].long()
-        output["logit_scale"] = self.logit_scale.exp()
+        output["logit_scale"] = self._published(self.logit_scale.exp())
         if self.logit_bias is not None:
-            output["logit_bias"] = self.logit_bias
+            output["logit_bias"] = self._published(self.logit_bias)
         return output
 
     @torch.no_grad()
