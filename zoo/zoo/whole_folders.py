@@ -109,8 +109,12 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _finish(folder: Path) -> None:
-    """Bring all that is in the folder to the disk."""
+    """Bring all that is in the folder to the disk, files with the modes that new ones get: some writers hide theirs."""
+    mask = os.umask(0)
+    os.umask(mask)
     for path in [*folder.rglob("*"), folder]:
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
         _sync(path)
 
 
