@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,13 +100,54 @@ def same(ours: Any, theirs: Any) -> None:
 # Architectures
 
 
-def test_the_peers_cocas_are_offered_but_for_the_one_that_sees_what_it_predicts() -> None:
-    """In coca_roberta-ViT-B-32 the text tower looks at later tokens, which are the labels."""
+def test_the_peers_cocas_are_offered() -> None:
     theirs = {name for name in open_clip.list_models() if name.startswith("coca")}
-    assert theirs - set(NAMES.values()) == {"coca_roberta-ViT-B-32"}
+    assert theirs == {*NAMES.values(), "coca_roberta-ViT-B-32"}
     assert {zoo.config(alias).description for alias in NAMES.values()} == {
         zoo.config(name).description for name in NAMES
     }
+
+
+# A text tower that looks ahead
+
+ROBERTA = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 20}  # fmt: skip
+SMALL_ROBERTA = [
+    "embed_dim=8", "vision.image_size=64", "vision.width=16", "vision.head_width=8", "vision.layers=2",
+    "text.context_length=10", "text.vocab_size=60", "tokenizer.vocab_size=60",
+    *(f"text.config.{key}={value}" for key, value in ROBERTA.items()),
+    "multimodal.width=16", "multimodal.heads=2", "multimodal.layers=2",
+]  # fmt: skip
+
+
+def test_coca_with_roberta_equals_the_peers_whose_head_is_given_robertas_vocabulary(tmp_path: Path) -> None:
+    """The peer's own head has CLIP's 49,408 rows whatever the tokenizer."""
+    published = {"model_type": "roberta", "vocab_size": 60, "type_vocab_size": 1, "layer_norm_eps": 1e-5, **ROBERTA}
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    config: Any = open_clip.get_model_config("coca_roberta-ViT-B-32")
+    del config["custom_text"]
+    config["embed_dim"] = 8
+    config["vision_cfg"] |= {"image_size": 64, "width": 16, "head_width": 8, "layers": 2}
+    config["text_cfg"] |= {"hf_model_name": str(tmp_path), "hf_model_pretrained": False, "vocab_size": 60, "width": 16}
+    config["multimodal_cfg"] |= {"width": 16, "heads": 2, "layers": 2}
+    theirs = randomized(PeerCoCa(**config)).eval()
+    ours: Any = zoo.build("coca_roberta-ViT-B-32", overrides=SMALL_ROBERTA)
+    ours.load_state_dict(theirs.state_dict())
+    text = captions(ours, 3).clamp(min=3, max=58)
+    text[1, 6:] = 1  # the padding of roberta
+    with torch.no_grad():
+        mine, other = ours(images(ours, 3), text), theirs(images(ours, 3), text)
+    for key in ("image_features", "text_features", "logits", "labels", "logit_scale"):
+        same(mine[key], other[key])
+
+
+def test_a_text_tower_that_looks_ahead_has_to_be_asked_for_and_writes_no_captions() -> None:
+    with pytest.raises(ConfigError, match="depend on later ones.*or set text_sees_ahead: true"):
+        zoo.config("coca-roberta-vit-b32", overrides=["text_sees_ahead=false"])
+    with pytest.raises(ConfigError, match="text_sees_ahead: tokens of 'clip-transformer' do not depend on later ones"):
+        zoo.config("coca-vit-b32", overrides=["text_sees_ahead=true"])
+    model: Any = zoo.build("coca-roberta-vit-b32", overrides=SMALL_ROBERTA)
+    with pytest.raises(CapabilityError, match="cannot write captions: tokens of its text tower 'hf-text' depend"):
+        model.generate(images(model, 1))
 
 
 @pytest.mark.parametrize("name", NAMES)

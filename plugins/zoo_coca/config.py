@@ -52,6 +52,9 @@ class CocaConfig(DualEncoderConfig):
     model: str = "coca"
     multimodal: MultimodalConfig = MultimodalConfig()
     """The decoder."""
+    text_sees_ahead: bool = False
+    """Accept a text tower whose tokens depend on later ones, as coca_roberta's do. Its features are right, but the
+    decoder is shown what it has to predict: its caption loss teaches little, and it cannot write captions."""
 
     def own_parameter_count(self) -> int:
         """Count the decoder too."""
@@ -66,12 +69,15 @@ class CocaConfig(DualEncoderConfig):
                 yield f"{key}.tower", f"'{config.tower}' does not give the decoder its tokens; choose one that does"
             elif found != self.multimodal.width:
                 yield "multimodal.width", f"{self.multimodal.width} is not the width {found} of the {key} tokens"
-        if self.text.token_width(self.embed_dim) is not None and not self.text.continues():
+        ahead = not self.text.continues()
+        if self.text.token_width(self.embed_dim) is not None and ahead and not self.text_sees_ahead:
             yield (
                 "text",
                 f"tokens of '{self.text.tower}' depend on later ones, and would show the decoder what it has to "
-                "predict; make the tower causal",
+                "predict; make the tower causal, or set text_sees_ahead: true to have it all the same",
             )
+        if self.text_sees_ahead and not ahead:
+            yield "text_sees_ahead", f"tokens of '{self.text.tower}' do not depend on later ones; leave it out"
 
 
 Strategy = Literal["greedy", "beam", "top_k", "top_p"]

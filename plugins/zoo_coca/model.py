@@ -17,7 +17,7 @@ from zoo_coca.config import CocaConfig, GenerationConfig
 from zoo_coca.decoder import CaptionSteps, MultimodalDecoder
 from zoo_coca.generation import Prompts, Vocabulary, search
 from zoo_core.dual_encoder import DualEncoder
-from zoo_core.errors import InputError
+from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.modes import evaluating
 from zoo_core.registry import Registry
@@ -115,11 +115,17 @@ class CoCa(DualEncoder):
             text, and padding. A caption that was cut has no end of text.
 
         Raises:
+            CapabilityError: the text tower looks ahead.
             ConfigError: an option is unknown, out of range, or not read by the strategy.
             InputError: an input does not fit, or `max_length` exceeds the context length.
         """
         parsed = GenerationConfig.parse(options)
         tower, decoder = self._text_tower(), self._decoder()
+        if self.config is not None and not self.config.text.continues():
+            raise CapabilityError(
+                f"this model cannot write captions: tokens of its text tower '{self.config.text.component}' depend on "
+                "later ones, so its decoder was trained with the captions before its eyes; choose another CoCa"
+            )
         if parsed.max_length > tower.context_length:
             raise InputError(f"max_length = {parsed.max_length} exceeds the context length {tower.context_length}")
         vocabulary = vocabulary or Vocabulary.of(self._own_tokenizer())

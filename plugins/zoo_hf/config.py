@@ -61,6 +61,11 @@ class HfTextConfig(HfSource, TextTowerConfig):
     vocab_size: VocabSize
     """Number of token embeddings; held to the encoder's config."""
 
+    def token_width(self, embed_dim: int) -> int | None:
+        """Return the encoder's channels, where its config says them here and not in a file of the Hub."""
+        found = self.config.get("hidden_size")
+        return found if isinstance(found, int) else None
+
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold the encoder's config to its name and to the vocabulary."""
         yield from super().rules()
