@@ -14,7 +14,17 @@ from pydantic_core import PydanticCustomError
 
 from zoo_core.config import Config, Size
 
-__all__ = ["ENCODERS", "TOKENIZERS", "HubFile", "OpenClipConfig", "PreprocessCfg", "StackCfg", "TextCfg", "VisionCfg"]
+__all__ = [
+    "ENCODERS",
+    "TOKENIZERS",
+    "HubFile",
+    "MultimodalCfg",
+    "OpenClipConfig",
+    "PreprocessCfg",
+    "StackCfg",
+    "TextCfg",
+    "VisionCfg",
+]
 
 ENCODERS = {
     "roberta-base": 50_265,
@@ -49,12 +59,6 @@ def _layers(value: object) -> object:
     raise PydanticCustomError("layers", "expected a whole number, or four of a residual network such as [3, 4, 6, 3]")
 
 
-def _no_decoder(value: object) -> object:
-    if value is None:
-        return None
-    raise PydanticCustomError("decoder", "CoCa's text decoder cannot be imported")
-
-
 class ActKwargs(Config):
     """Options of GELU."""
 
@@ -82,12 +86,6 @@ class StackCfg(Config):
     scale_attn_inner: bool = False
     scale_attn: bool = False
     scale_fc: bool = False
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """Refuse what a tower of ours has not."""
-        yield from super().rules()
-        if self.output_tokens:
-            yield "output_tokens", "only CoCa's towers give tokens beside the feature; leave it out"
 
 
 class VisionCfg(StackCfg):
@@ -168,13 +166,34 @@ class TextCfg(StackCfg):
             yield f"tokenizer_kwargs.{key}", f"cannot be expressed; allowed: {', '.join(sorted(allowed))}"
 
 
+class MultimodalCfg(Config):
+    """CoCa's text decoder. What open_clip does not read of it is accepted where it says nothing of its shape."""
+
+    context_length: int = 77
+    width: int = 512
+    heads: int = 8
+    layers: int = 12
+    ls_init_value: float | None = None
+    mlp_ratio: float = 4.0
+    vocab_size: int = 49_408
+    dim_head: int = 64
+    n_queries: int = 256
+    attn_pooler_heads: int = 8
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Refuse a shape that open_clip would not build."""
+        yield from super().rules()
+        if self.mlp_ratio != 4:
+            yield "mlp_ratio", f"open_clip does not read it, and builds a decoder of 4; found {self.mlp_ratio:g}"
+
+
 class OpenClipConfig(Config):
     """A file of open_clip's `model_configs`."""
 
     embed_dim: Annotated[int, Field(ge=1)]
     vision_cfg: VisionCfg
     text_cfg: TextCfg
-    multimodal_cfg: Annotated[Any, BeforeValidator(_no_decoder)] = None
+    multimodal_cfg: MultimodalCfg | None = None
     quick_gelu: bool = False
     custom_text: bool = False
     init_logit_scale: float | None = None
@@ -193,8 +212,27 @@ class OpenClipConfig(Config):
         for section, tower, is_native in (*towers, ("text_cfg", self.text_cfg, not self.text_cfg.hf_model_name)):
             if self.quick_gelu and is_native and tower.act_kwargs is not None:
                 yield f"{section}.act_kwargs", "are options of GELU, and quick_gelu replaces it; leave one out"
+        yield from self._token_rules()
         if self.text_cfg.embed_cls and not self.text_is_nested:
             yield "text_cfg.embed_cls", "open_clip's CLIP leaves the class token out; set custom_text: true"
+
+    def _token_rules(self) -> Iterator[tuple[str, str]]:
+        """Hold the tokens that towers give to the decoder that takes them."""
+        decoder = self.multimodal_cfg
+        for section, tower in (("vision_cfg", self.vision_cfg), ("text_cfg", self.text_cfg)):
+            if tower.output_tokens and decoder is None:
+                yield f"{section}.output_tokens", "only CoCa's towers give tokens beside the feature; leave it out"
+            if decoder is not None and not tower.output_tokens:
+                yield f"{section}.output_tokens", "CoCa's decoder needs the tokens; set it to true"
+        if decoder is None:
+            return
+        if not self.text_is_nested:
+            yield "custom_text", "open_clip builds a decoder only with custom_text: true"
+        if decoder.context_length < self.text_cfg.context_length - 1:
+            yield (
+                "multimodal_cfg.context_length",
+                f"{decoder.context_length} is too short for captions of {self.text_cfg.context_length} tokens",
+            )
 
 
 class PreprocessCfg(Config):

@@ -50,6 +50,7 @@ TIMM = {
 }
 TIMM_PROJECTION = {"timm_proj_bias": "proj_bias", "timm_drop": "drop"}
 TEXT = _same("context_length", "vocab_size", "heads") | STACK | _same("proj_type")
+DECODER = _same("width", "heads", "layers", "ls_init_value")
 IMAGES = _same("mean", "std", "interpolation", "resize_mode")
 POOLERS = {
     "mean_pooler": "mean",
@@ -84,12 +85,25 @@ def _placed(error: ConfigError, document: Document) -> ConfigError:
 
 def _architecture(given: OpenClipConfig, preprocess: PreprocessCfg) -> Json:
     return {
-        "model": "custom-text-clip" if given.text_is_nested else "clip",
+        "model": "coca" if given.multimodal_cfg else "custom-text-clip" if given.text_is_nested else "clip",
         **_taken(given, MODEL),
+        **_captioning(given),
         "vision": _vision(given.vision_cfg, given.quick_gelu),
         "text": _text(given.text_cfg, given.quick_gelu),
         "tokenizer": _tokenizer(given.text_cfg),
         "preprocess": {"type": "image"} | _taken(preprocess, IMAGES) | _fill(preprocess),
+    }
+
+
+def _captioning(given: OpenClipConfig) -> Json:
+    """Return what CoCa has beside its towers."""
+    if given.multimodal_cfg is None:
+        return {}
+    decoder = _taken(given.multimodal_cfg, DECODER)
+    looks_ahead = bool(given.text_cfg.hf_model_name) or given.text_cfg.no_causal_mask
+    return {
+        "multimodal": decoder | {"activation": "quick_gelu" if given.quick_gelu else "gelu"},
+        **({"text_sees_ahead": True} if looks_ahead else {}),
     }
 
 
@@ -143,7 +157,9 @@ def _text_pooling(given: TextCfg) -> Json:
 
 
 def _hf_text(given: TextCfg, name: str) -> Json:
+    """Return an encoder; where a decoder takes its tokens, their width is told, which has to be known beforehand."""
     return {
+        **({"config": {"hidden_size": given.width}} if given.output_tokens else {}),
         "tower": "hf-text",
         "name": name,
         "context_length": given.context_length,
