@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.building import build, loss, preprocess, tokenizer
     from zoo.catalog import config, list_models, registry
     from zoo.folders import load, save, verify
+    from zoo.identification import identify
     from zoo_core.errors import ZooError
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "ZooError",
     "build",
     "config",
+    "identify",
     "list_models",
     "load",
     "loss",
@@ -40,6 +42,7 @@ _HOMES = {
     "ZooError": "zoo_core.errors",
     "build": "zoo.building",
     "config": "zoo.catalog",
+    "identify": "zoo.identification",
     "list_models": "zoo.catalog",
     "load": "zoo.folders",
     "loss": "zoo.building",

@@ -1,4 +1,4 @@
-"""`zoo validate`, `zoo schema` and `zoo verify`: mistakes in architecture files, and changes of saved models."""
+"""`zoo validate`, `schema`, `verify` and `identify`: what is wrong with files, and what they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.commands.output import show, show_json, table
 if TYPE_CHECKING:
     from zoo_core.errors import Problem
 
-__all__ = ["schema_command", "validate_command", "verify_command"]
+__all__ = ["identify_command", "schema_command", "validate_command", "verify_command"]
 
 
 def validate_command(
@@ -86,6 +86,37 @@ def verify_command(
         words = {True: "ok", False: "differs", None: "not checked"}
         show(table(("part", "result", "detail"), [(one.part, words[one.ok], one.detail) for one in findings]))
     if any(one.ok is False for one in findings):
+        raise typer.Exit(1)
+
+
+def identify_command(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A safetensors file, or a saved model.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many architectures to show.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every entry that does not fit.")] = False,
+) -> None:
+    """Tell which architectures a file of weights fits, from its names and shapes.
+
+    The exit status is 1 if no architecture fits in every entry.
+    """
+    from dataclasses import asdict
+
+    from zoo.identification import identify
+
+    found = identify(path, limit=limit)
+    if json:
+        show_json([asdict(one) for one in found])
+    else:
+        counts = ("missing", "unexpected", "other shape")
+        rows = [
+            (f"{one.fit:.1%}", ", ".join(one.names), len(one.missing), len(one.unexpected), len(one.misshapen))
+            for one in found
+        ]
+        show(table(("fit", "architectures", *counts), rows, right=("fit", *counts)))
+        for one in found[:1]:
+            for key, values in one.untold.items():
+                told = ", ".join(f"{name}: {value}" for name, value in zip(one.names, values, strict=True))
+                typer.echo(f"names and shapes cannot tell {key} ({told})")
+    if not found or found[0].fit < 1:
         raise typer.Exit(1)
 
 
