@@ -94,6 +94,31 @@ def test_a_logit_bias_is_a_fourth_output_and_an_offset_of_the_logits() -> None:
     assert list(biased(*arguments)) == ["image_features", "text_features", "logit_scale", "logit_bias"]
 
 
+def test_similarity_is_the_cosine_and_probabilities_are_as_the_model_was_trained() -> None:
+    plain, biased = randomized(tiny()).eval(), randomized(tiny(init_logit_bias=-1.5), seed=1).eval()
+    for model in (plain, biased):
+        image, text = images(model), captions(model, 3)
+        with torch.no_grad():
+            one, other = model.encode_image(image).double(), model.encode_text(text).double()
+            cosines = torch.stack([torch.cosine_similarity(row, other) for row in one])
+            torch.testing.assert_close(model.similarity(image, text).double(), cosines, rtol=0, atol=1e-5)
+            logits = cosines * model.logit_scale.double().exp()
+            if model is plain:
+                expected, scoring, wrong = logits.exp() / logits.exp().sum(dim=1, keepdim=True), "softmax", "sigmoid"
+            else:
+                expected, scoring, wrong = 1 / (1 + (-logits - model.logit_bias).exp()), "sigmoid", "softmax"
+            assert model.scoring == scoring
+            for found in (model.probabilities(image, text), model.probabilities(image, text, scoring=scoring)):
+                torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+        with pytest.raises(InputError, match=f"its scores are a {scoring}, not a {wrong}"):
+            model.probabilities(image, text, scoring=wrong)
+        with pytest.raises(InputError, match="scoring must be 'softmax' or 'sigmoid', found 'cosine'"):
+            model.probabilities(image, text, scoring="cosine")
+    with pytest.raises(InputError, match="one alone always wins"):
+        plain.probabilities(images(plain), captions(plain, 1))
+    assert biased.probabilities(images(biased), captions(biased, 1)).shape == (len(images(biased)), 1)
+
+
 @pytest.mark.parametrize(("nonscalar", "shape"), [(False, ()), (True, (1,))])
 def test_nonscalar_logit_scale_gives_scale_and_bias_one_dimension(nonscalar: bool, shape: tuple[int, ...]) -> None:
     model = tiny(init_logit_bias=-1.0, nonscalar_logit_scale=nonscalar, output_dict=True)

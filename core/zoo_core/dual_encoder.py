@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,9 @@ from zoo_core.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
 
-__all__ = ["DualEncoder", "cast_matrices"]
+__all__ = ["DualEncoder", "Scoring", "cast_matrices"]
+
+Scoring = Literal["softmax", "sigmoid"]
 
 LOGIT_SCALE = math.log(1 / 0.07)
 """Initial logarithm of the logit scale (Radford et al. 2021)."""
@@ -125,6 +127,46 @@ class DualEncoder(nn.Module):
     def get_logits(self, image: Any, text: Any) -> tuple[Tensor, Tensor]:
         """Return `(image_logits [B, T], text_logits [T, B])`: scaled cosines, plus the bias if there is one."""
         return self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
+
+    @property
+    def scoring(self) -> Scoring:
+        """How logits become probabilities: each pair by its own (`sigmoid`) where the model was trained with a logit
+        bias (Zhai et al. 2023), else the texts against each other (`softmax`)."""
+        return "softmax" if self.logit_bias is None else "sigmoid"
+
+    def similarity(self, image: Any, text: Any) -> Tensor:
+        """Return the cosine `[B, T]` of each image and each text; the arguments are those of encoding."""
+        return self.encode_image(image, normalize=True) @ self.encode_text(text, normalize=True).T
+
+    def probabilities(self, image: Any, text: Any, *, scoring: Scoring | None = None) -> Tensor:
+        """Return how likely each text is for each image, as the model was trained to tell it.
+
+        Args:
+            image: as in `encode_image`.
+            text: as in `encode_text`.
+            scoring: what the caller counts on; an error where the model was trained for the other one.
+
+        Returns:
+            float32 `[B, T]`. With `softmax` each row adds up to 1; with `sigmoid` each value stands by itself.
+
+        Raises:
+            InputError: the model was trained for another scoring, or one text alone would win its softmax.
+        """
+        if scoring not in (None, "softmax", "sigmoid"):
+            raise InputError(f"scoring must be 'softmax' or 'sigmoid', found {scoring!r}")
+        if scoring not in (None, self.scoring):
+            bias = "without a logit bias" if self.logit_bias is None else "with a logit bias"
+            raise InputError(f"this model was trained {bias}: its scores are a {self.scoring}, not a {scoring}")
+        return self.feature_probabilities(
+            self.encode_image(image, normalize=True), self.encode_text(text, normalize=True)
+        )
+
+    def feature_probabilities(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Return what `probabilities` does, of unit-norm features `[B, D]` and `[T, D]`."""
+        if self.scoring == "softmax" and len(text_features) < 2:
+            raise InputError("a softmax needs at least two texts to choose from: one alone always wins")
+        logits = self._logits(image_features, text_features)[0].float()
+        return logits.softmax(dim=-1) if self.scoring == "softmax" else logits.sigmoid()
 
     def forward(self, image: Any = None, text: Any = None) -> dict[str, Any] | tuple[Any, ...]:
         """Return unit-norm features and the exponentiated logit scale.

@@ -1,7 +1,7 @@
 """Zero-shot classification: which of some labels fits a picture (Radford et al. 2021).
 
-A model with a logit bias was trained to answer yes or no for each pair (SigLIP), so its probabilities are
-sigmoids and need not add up to 1; any other model's are a softmax over the labels.
+Probabilities are those that the model was trained to give: those of a model with a logit bias (SigLIP) answer yes or no
+for each label and need not add up to 1.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ from zoo.embedding import Refused, embed_images
 from zoo_core.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-    from numpy import float32
-    from numpy.typing import NDArray
-
     from zoo_core.dual_encoder import DualEncoder
 
 __all__ = ["TEMPLATE", "Classified", "classify", "parse_labels"]
@@ -82,24 +78,14 @@ def classify(
 
     if "{}" not in template:
         raise InputError(f"template: '{{}}' has to stand where the label goes, found {template!r}")
-    if model.logit_bias is None and len(labels) < 2:
+    if model.scoring == "softmax" and len(labels) < 2:
         raise InputError(f"labels: expected at least two to choose from, found {len(labels)}")
     with torch.inference_mode():
         captions = model.encode_text([template.replace("{}", label) for label in labels], normalize=True)
     for paths, features in embed_images(model, images, refused=refused):
-        for path, row in zip(paths, _probabilities(model, features, captions), strict=True):
+        with torch.inference_mode():
+            likely = model.feature_probabilities(torch.tensor(features).to(captions), captions)
+        rows = cast("list[list[float]]", likely.tolist())  # pyright: ignore[reportUnknownMemberType]
+        for path, row in zip(paths, rows, strict=True):
             ranked = sorted(zip(labels, row, strict=True), key=itemgetter(1), reverse=True)
             yield Classified(path, dict(ranked))
-
-
-def _probabilities(model: DualEncoder, images: NDArray[float32], captions: torch.Tensor) -> list[list[float]]:
-    """Return `[B, L]` for unit-norm features of images `[B, D]` and captions `[L, D]`."""
-    import torch
-
-    with torch.inference_mode():
-        logits = model.logit_scale.exp() * torch.tensor(images).to(captions) @ captions.T
-        if model.logit_bias is None:
-            likely = logits.float().softmax(dim=-1)
-        else:
-            likely = (logits.float() + model.logit_bias).sigmoid()
-    return cast("list[list[float]]", likely.tolist())  # pyright: ignore[reportUnknownMemberType]
