@@ -275,7 +275,19 @@ def test_info_as_json_tells_config_sizes_and_provenance(run: Run) -> None:
     vision = found["components"]["vision"]
     assert (vision["distribution"], vision["version"]) == ("clip-zoo", importlib.metadata.version("clip-zoo"))
     assert "locking" in vision["capabilities"]
-    assert found["pretrained"] == {}
+    assert found["pretrained"]["openai"] == "timm/vit_base_patch16_clip_224.openai"
+
+
+def test_list_names_every_pair_of_architecture_and_weights(run: Run) -> None:
+    status, out, _ = run("list", "vit-b32*", "--pretrained")
+    assert status == 0
+    assert ["vit-b32-quickgelu", "openai", "timm/vit_base_patch32_clip_224.openai", "quick_gelu"] in [
+        line.split() for line in out.splitlines()
+    ]
+    assert "rn50" not in out
+    assert (
+        json.loads(run("list", "--pretrained", "--json")[1])["rn50-quickgelu"]["openai"]["activation"] == "quick_gelu"
+    )
 
 
 def test_info_names_pretrained_tags(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,8 +295,8 @@ def test_info_names_pretrained_tags(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
     entry = Pretrained(path=Path("x.safetensors"), description="from a test")
     monkeypatch.setattr("zoo.inventory.entries_of", lambda name: {"best": entry} if name == "vit-b16" else {})
-    assert json.loads(run("info", "vit-b16", "--json")[1])["pretrained"] == {"best": "from a test"}
-    assert "best        from a test" in run("info", "vit-b16")[1]
+    assert json.loads(run("info", "vit-b16", "--json")[1])["pretrained"] == {"best": "x.safetensors: from a test"}
+    assert "best        x.safetensors: from a test" in run("info", "vit-b16")[1]
 
 
 def test_info_prints_the_config_as_yaml_that_can_be_used(run: Run) -> None:

@@ -433,7 +433,9 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 def test_the_public_names_are_these() -> None:
-    names = "ZooError build config identify list_models load loss preprocess registry save tokenizer verify"
+    names = (
+        "ZooError build config identify list_models list_pretrained load loss preprocess registry save tokenizer verify"
+    )
     assert sorted(zoo.__all__) == names.split()
 
 

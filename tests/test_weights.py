@@ -73,7 +73,9 @@ def test_an_unknown_tag_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="has no pretrained tag 'dmeo', did you mean 'demo'"):
         zoo.build("digits-tiny", pretrained="dmeo")
     with pytest.raises(UnknownNameError, match="has no pretrained tag 'openai'; it has none"):
-        zoo.build("vit-b32", pretrained="openai")
+        zoo.build("vit-s32", pretrained="openai")
+    with pytest.raises(UnknownNameError, match="has no pretrained tag 'openai'; 'vit-b32-quickgelu' has these weights"):
+        zoo.build("ViT-B/32", pretrained="openai")
 
 
 def test_weights_of_another_activation_are_refused() -> None:
@@ -143,5 +145,10 @@ def test_a_saved_folder_is_readable_by_others_and_brings_its_weights(tmp_path: P
 
 
 def test_an_entry_is_checked_like_any_config() -> None:
+    for places in ({}, {"path": Path("x"), "hub": {"repo": "a/b"}}):
+        with pytest.raises(ConfigError, match="path: says where the weights are, or hub does: expected one of the two"):
+            Pretrained.parse(places)
+    with pytest.raises(ConfigError, match="hub.repo: "):
+        Pretrained.parse({"hub": {"repo": "no owner"}})
     with pytest.raises(ConfigError, match="sha265: unknown key, did you mean 'sha256'"):
         Pretrained(path=Path("x"), description="y", sha265="0" * 64)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.catalog import config, list_models, registry
     from zoo.folders import load, save, verify
     from zoo.identification import identify
+    from zoo.pretrained_entries import list_pretrained
     from zoo_core.errors import ZooError
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "config",
     "identify",
     "list_models",
+    "list_pretrained",
     "load",
     "loss",
     "preprocess",
@@ -44,6 +46,7 @@ _HOMES = {
     "config": "zoo.catalog",
     "identify": "zoo.identification",
     "list_models": "zoo.catalog",
+    "list_pretrained": "zoo.pretrained_entries",
     "load": "zoo.folders",
     "loss": "zoo.building",
     "preprocess": "zoo.building",

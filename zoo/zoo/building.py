@@ -38,8 +38,9 @@ def build(
     Args:
         source: the name of an architecture in any spelling (`"vit-b16"`, `"ViT-B/16"`), a YAML file, a mapping, a
             config, or a folder that `zoo.save` wrote.
-        pretrained: a tag of this architecture (see `zoo info`), or a safetensors file; None draws random weights
-            (from torch's global generator), but for a saved folder, which brings its own.
+        pretrained: a tag of this architecture (see `zoo info`), which brings the preprocessing of its training and is
+            downloaded where it has to be, or a safetensors file; None draws random weights (from torch's global
+            generator), but for a saved folder, which brings its own.
         overrides: `"key.path=value"` changes of the architecture.
         device: where the model lives; the CPU where None.
         dtype: of every floating-point parameter; that of the weights, or float32, where None.
@@ -65,13 +66,22 @@ def build(
         if not overrides:
             check_folder(model, folder)
         return model
-    config = load_config(source, overrides)
-    weights = None
-    if pretrained is not None:
-        from zoo.weights import find_weights
-
-        weights = find_weights(source, config, pretrained)
+    if pretrained is None:
+        config, weights = load_config(source, overrides), None
+    else:
+        config, weights = _with_weights(source, pretrained, overrides)
     return assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
+
+
+def _with_weights(source: Any, pretrained: str | Path, overrides: Sequence[str]) -> tuple[ModelConfig, Path]:
+    """Return the architecture as its weights were trained, and their file."""
+    from zoo.weights import find_entry, weights_of
+
+    entry = find_entry(source, pretrained)
+    if entry is None:
+        return load_config(source, overrides), Path(pretrained)
+    config = load_config(source, [*entry.overrides(), *overrides])
+    return config, weights_of(entry, config, str(pretrained))
 
 
 def assemble(

@@ -98,7 +98,9 @@ def describe_model(source: str) -> dict[str, Any]:
         entry = known.find(source)
         name, aliases, file = entry.name, entry.aliases, entry.path
         config = known.load(source)
-        tags = {tag: found.description for tag, found in entries_of(source).items()}
+        tags = {
+            tag: ": ".join(filter(None, (found.place, found.description))) for tag, found in entries_of(source).items()
+        }
     return {
         "name": name,
         "aliases": list(aliases),

@@ -5,33 +5,66 @@ Each plugin may offer a folder with one YAML file an architecture; its keys are 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from zoo.catalog import architectures
+from zoo.catalog import architectures, list_models
+from zoo.parameter_shapes import names, shapes_of
 from zoo_core.config import Config
 from zoo_core.errors import AmbiguousNameError, ConfigError
 from zoo_core.registry import Plugin, folder
 from zoo_core.yaml_files import read_document
 
-__all__ = ["Pretrained", "entries_of"]
+__all__ = ["HubWeights", "Pretrained", "alike_with", "entries_of", "list_pretrained"]
+
+
+class HubWeights(Config):
+    """A file of a repository of the Hugging Face Hub."""
+
+    repo: Annotated[str, Field(pattern=r"[^/]+/[^/]+")]
+    """The repository."""
+    file: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the file, where it is not the one that repositories of open_clip have."""
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    """Branch, tag or commit; the main branch where null."""
 
 
 class Pretrained(Config):
-    """One set of weights."""
+    """One set of weights: a file beside the entry, or one of the Hub."""
 
-    path: Annotated[Path, Field(strict=False)]
+    path: Annotated[Path, Field(strict=False)] | None = None
     """The safetensors file; a relative path starts at the folder of the entry."""
-    description: str
+    hub: HubWeights | None = None
+    """Where it is downloaded from."""
+    description: str = ""
     """One line for people."""
     sha256: Annotated[str, Field(pattern=r"[0-9a-f]{64}")] | None = None
-    """Digest of the file."""
+    """Digest of the file; not checked where null."""
+    preprocess: dict[str, Any] = {}
+    """Keys of the architecture's preprocessing that were others when these weights were trained."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None
     """What both towers were trained with."""
     recipe: dict[str, Any] | None = None
     """How the weights were made."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold the weights to one place."""
+        yield from super().rules()
+        if (self.path is None) is (self.hub is None):
+            yield "path", "says where the weights are, or hub does: expected one of the two"
+
+    @property
+    def place(self) -> str:
+        """Where the weights are, for people."""
+        return self.hub.repo if self.hub else self.path.name if self.path else ""
+
+    def overrides(self) -> list[str]:
+        """Return the changes of the architecture that go with these weights."""
+        return [f"preprocess.{key}={json.dumps(value)}" for key, value in self.preprocess.items()]
 
 
 def entries_of(name: str) -> dict[str, Pretrained]:
@@ -59,6 +92,19 @@ def entries_of(name: str) -> dict[str, Pretrained]:
     return found
 
 
+def list_pretrained(pattern: str = "*") -> dict[str, dict[str, Pretrained]]:
+    """Return the tags of every architecture that has some and whose name or alias matches a shell pattern."""
+    found = {name: entries_of(name) for name in list_models(pattern)}
+    return {name: tags for name, tags in found.items() if tags}
+
+
+def alike_with(name: str, tag: str) -> list[str]:
+    """Return the architectures that have a tag, and the names and shapes of the architecture `name`."""
+    shapes = shapes_of(name)
+    others = (other for other in names() if other != name and shapes_of(other) == shapes)
+    return [other for other in others if tag in entries_of(other)]
+
+
 def _read(file: Path) -> dict[str, Pretrained]:
     document = read_document(file)
     found: dict[str, Pretrained] = {}
@@ -72,5 +118,5 @@ def _read(file: Path) -> dict[str, Pretrained]:
                     for problem in error.problems
                 ]
             ) from None
-        found[tag] = entry.model_copy(update={"path": file.parent / entry.path})
+        found[tag] = entry.model_copy(update={"path": file.parent / entry.path}) if entry.path else entry
     return found

@@ -14,38 +14,53 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from zoo.pretrained_entries import Pretrained, entries_of
+from zoo.catalog import architectures
+from zoo.downloads import fetch_weights
+from zoo.pretrained_entries import Pretrained, alike_with, entries_of
 from zoo_core.config import ModelConfig
 from zoo_core.errors import CheckpointError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["find_weights", "load_weights"]
+__all__ = ["find_entry", "load_weights", "weights_of"]
 
 
-def find_weights(source: Any, config: ModelConfig, pretrained: str | Path) -> Path:
-    """Return the safetensors file that `pretrained` stands for.
+def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
+    """Return the entry of a tag; None where `pretrained` is a file.
 
     Args:
-        source: what the architecture was built from; only a name has tags.
-        config: the architecture, whose activation has to be the one that the weights were trained with.
+        source: what the architecture is built from; only a name has tags.
         pretrained: a tag, or a file that ends in `.safetensors`.
 
     Raises:
-        UnknownNameError: no such tag.
-        CheckpointError: a damaged file, or weights for another activation.
+        UnknownNameError: no such tag; an architecture of equal shapes that has it is named.
     """
     if isinstance(pretrained, Path) or pretrained.endswith(".safetensors"):
-        return Path(pretrained)
+        return None
     entries = entries_of(source) if isinstance(source, str) else {}
-    if pretrained not in entries:
-        known = f"{did_you_mean(pretrained, entries)}" if entries else "; it has none"
-        raise UnknownNameError(f"architecture {source!r} has no pretrained tag '{pretrained}'{known}")
-    entry = entries[pretrained]
-    _check_fits(entry, config, pretrained)
-    _check_digest(entry)
-    return entry.path
+    if pretrained in entries:
+        return entries[pretrained]
+    known = did_you_mean(pretrained, entries) if entries else "; it has none"
+    others = alike_with(architectures().find(source).name, pretrained) if isinstance(source, str) else []
+    if others:
+        known = (
+            f"; {' and '.join(map(repr, others))} has these weights, with the activation that they were trained with"
+        )
+    raise UnknownNameError(f"architecture {source!r} has no pretrained tag '{pretrained}'{known}")
+
+
+def weights_of(entry: Pretrained, config: ModelConfig, tag: str) -> Path:
+    """Return the safetensors file of an entry, downloaded if it has to be.
+
+    Raises:
+        CheckpointError: it cannot be had, is damaged, or is for another activation than the architecture's.
+    """
+    _check_fits(entry, config, tag)
+    path = fetch_weights(entry.hub) if entry.hub else entry.path
+    assert path is not None
+    _check_digest(path, entry.sha256)
+    return path
 
 
 def load_weights(model: DualEncoder, path: Path, device: torch.device) -> None:
@@ -87,15 +102,13 @@ def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
             )
 
 
-def _check_digest(entry: Pretrained) -> None:
-    if entry.sha256 is None or not entry.path.is_file():
+def _check_digest(path: Path, expected: str | None) -> None:
+    if expected is None or not path.is_file():
         return
-    with entry.path.open("rb") as file:
+    with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != entry.sha256:
-        raise CheckpointError(
-            f"{entry.path} is damaged: expected sha256 {entry.sha256}, found {found}; install zoo again"
-        )
+    if found != expected:
+        raise CheckpointError(f"{path} is damaged: expected sha256 {expected}, found {found}; get it again")
 
 
 def _shown(keys: Iterable[str], limit: int = 6) -> str:

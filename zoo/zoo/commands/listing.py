@@ -18,12 +18,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def list_command(
     pattern: Annotated[str, typer.Argument(help="Shell pattern of names or aliases.")] = "*",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="List the weights that there are for them.")] = False,
     json: AsJson = False,
 ) -> None:
-    """List the architectures."""
+    """List the architectures, or their pretrained weights."""
     from zoo.catalog import registry
     from zoo.inventory import list_architectures
 
+    if pretrained:
+        _list_pretrained(pattern, json)
+        return
     found = list_architectures(pattern)
     if json:
         show_json([one.to_dict() for one in found])
@@ -39,6 +43,17 @@ def list_command(
         for one in found
     ]
     show(table(("NAME", "PARAMETERS", "IMAGE", "EMBED", "ALIAS"), rows, right=("PARAMETERS", "IMAGE", "EMBED")))
+
+
+def _list_pretrained(pattern: str, json: bool) -> None:
+    from zoo.pretrained_entries import list_pretrained
+
+    found = list_pretrained(pattern)
+    if json:
+        show_json({name: {tag: one.data() for tag, one in tags.items()} for name, tags in found.items()})
+        return
+    rows = [(name, tag, one.place, one.activation) for name, tags in found.items() for tag, one in tags.items()]
+    show(table(("NAME", "PRETRAINED", "FROM", "ACTIVATION"), rows))
 
 
 def info_command(
