@@ -255,6 +255,31 @@ def test_what_a_killed_process_left_is_swept_up_and_what_a_live_one_writes_is_no
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize(("saves", "message"), [(1, None), (99, "was replaced 5 times while it was read")])
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, saves: int, message: str | None
+) -> None:
+    """The first reading finds the config of one save and the weights of the next, which is of another size."""
+    from zoo import building
+
+    assemble, left = building.assemble, [saves]
+
+    def overtaken(config: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            width = 64 if config.vision.width == 32 else 32
+            other = assemble(zoo.config(TINY, overrides=[f"vision.width={width}"]))
+            zoo.save(other, folder, probe=False)
+        return assemble(config, **options)
+
+    monkeypatch.setattr(building, "assemble", overtaken)
+    if message is None:
+        assert zoo.load(folder).config.vision.width == 64
+    else:
+        with pytest.raises(CheckpointError, match=message):
+            zoo.load(folder)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_folder_is_told(model: Any, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)

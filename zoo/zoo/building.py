@@ -55,14 +55,13 @@ def build(
         CheckpointError: the weights do not fit the architecture.
         InputError: another argument is wrong.
     """
-    from zoo.folders import check_folder, is_folder, open_folder
+    from zoo.folders import build_folder, check_folder, is_folder
 
     if is_folder(source):
         folder = Path(cast("str | Path", source))
         if pretrained is not None:
             raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
-        config, weights = open_folder(folder, overrides)
-        model = assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
+        model = build_folder(folder, overrides, device=device, dtype=dtype, towers=towers)
         if not overrides:
             check_folder(model, folder)
         return model

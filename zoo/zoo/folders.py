@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from zoo.probes import Finding
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["check_folder", "is_folder", "load", "open_folder", "save", "verify"]
+__all__ = ["build_folder", "check_folder", "is_folder", "load", "open_folder", "save", "verify"]
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
 README = "README.md"
+ATTEMPTS = 5
+"""How often a folder is read that another process keeps replacing."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,11 +118,8 @@ def load(
         CheckpointError: it is no such folder, a file is not what was saved, the weights do not fit the config, or the
             probe gives other features; the part that differs is named.
     """
-    from zoo.building import assemble
-
     path = Path(folder)
-    config, weights = open_folder(path, all_bytes=verify)
-    model = assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
+    model = build_folder(path, device=device, dtype=dtype, towers=towers, all_bytes=verify)
     if probe is not False:
         check_folder(model, path, always=probe is True)
     return model
@@ -152,6 +151,33 @@ def verify(
         return [*findings, *(Finding(part, None, "the model was saved without a probe") for part in PART_NAMES)]
     model = assemble(load_config(path / CONFIG), weights=path / WEIGHTS, device=device, dtype=dtype)
     return [*findings, *check_probe(model, origin["probe"])]
+
+
+def build_folder(
+    folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool = False, **options: Any
+) -> DualEncoder:
+    """Build the model of a folder, its config and its weights from one and the same save.
+
+    Another process may save to the folder meanwhile: then `zoo.json` is another one afterwards, and it is read anew.
+
+    Raises:
+        CheckpointError: as `open_folder`, or the folder was replaced again and again.
+    """
+    from zoo.building import assemble
+
+    for _ in range(ATTEMPTS):
+        _expect_folder(folder)
+        before = read_origin(folder)["digest"]
+        try:
+            config, weights = open_folder(folder, overrides, all_bytes=all_bytes)
+            model = assemble(config, weights=weights, **options)
+        except CheckpointError:
+            if read_origin(folder)["digest"] == before:
+                raise
+            continue
+        if read_origin(folder)["digest"] == before:
+            return model
+    raise CheckpointError(f"{folder} was replaced {ATTEMPTS} times while it was read; let the other process finish")
 
 
 def is_folder(source: Any) -> bool:
