@@ -369,7 +369,7 @@ def test_the_hub_is_asked_for_a_revision_and_offline_the_cache_is(
     first, second = (ours(folders[kind]) for kind in ("wordpiece", "byte-bpe"))
     main = {"name": "acme/tiny", "vocab_size": first.vocab_size}
     v2 = {"name": "acme/tiny", "vocab_size": second.vocab_size, "revision": "v2"}
-    commit = v2 | {"revision": commit_of("acme/tiny", "v2")}
+    commit = v2 | {"revision": commit_of("acme/tiny", folders["byte-bpe"])}
     expected = [one.encode("a photo of a cat") for one in (first, second, second)]
     revisions = {"main": folders["wordpiece"], "v2": folders["byte-bpe"]}
     with serve({"acme/tiny": revisions}) as endpoint:

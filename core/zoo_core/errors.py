@@ -13,6 +13,7 @@ worker re-raises an error as `type(error)(message)`).
     ├── InputError (ValueError)              a tensor, a string or an argument that a model cannot take
     │   └── ImageFileError (also OSError)    an image file that cannot be read as an image
     ├── CheckpointError (RuntimeError)       weights that are damaged or do not fit the architecture
+    ├── DownloadError (OSError)              a file of the Hub that cannot be had, or is not what it should be
     ├── MissingDependencyError (ImportError) an optional package is needed; the pip command is named
     ├── SaveError (OSError)                  a folder or file could not be written; nothing was left half-written
     └── BrokenPromiseError (AssertionError)  a component is not what its kind promises (`zoo_core.testing`)
@@ -29,6 +30,7 @@ __all__ = [
     "CapabilityError",
     "CheckpointError",
     "ConfigError",
+    "DownloadError",
     "ImageFileError",
     "InputError",
     "MissingDependencyError",
@@ -102,6 +104,19 @@ class ImageFileError(InputError, OSError):
 
 class CheckpointError(ZooError, RuntimeError):
     """Weights that are damaged, or that do not fit the architecture they were asked for."""
+
+
+class DownloadError(ZooError, OSError):
+    """A file of the Hugging Face Hub that cannot be had, or holds other bytes than it should.
+
+    `repo`, `revision` and `file` are those that were asked for; None where the message alone is known.
+    """
+
+    def __init__(
+        self, message: str, *, repo: str | None = None, revision: str | None = None, file: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.repo, self.revision, self.file = repo, revision, file
 
 
 class MissingDependencyError(ZooError, ImportError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from zoo_core.errors import CheckpointError
 
-__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin"]
+__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin", "sha256_of"]
 
 ORIGIN = "zoo.json"
 FORMAT = 2
@@ -26,7 +26,7 @@ _UNCOUNTED = (ORIGIN, "README.md")
 
 def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
     """Return size and SHA-256 of every file of a folder, by its path with forward slashes."""
-    return {name: {"size": path.stat().st_size, "sha256": _sha256(path)} for name, path in _files(folder)}
+    return {name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for name, path in _files(folder)}
 
 
 def digest_of(origin: Mapping[str, Any]) -> str:
@@ -76,7 +76,7 @@ def differing_files(folder: Path, origin: Mapping[str, Any], *, all_bytes: bool)
         size = path.stat().st_size
         if size != told["size"]:
             wrong[name] = f"has {size} bytes, but {told['size']} were saved"
-        elif (all_bytes or size <= SMALL) and _sha256(path) != told["sha256"]:
+        elif (all_bytes or size <= SMALL) and sha256_of(path) != told["sha256"]:
             wrong[name] = f"holds other bytes than were saved, whose sha256 is {told['sha256']}"
     return wrong
 
@@ -88,6 +88,7 @@ def _files(folder: Path) -> Iterable[tuple[str, Path]]:
             yield name, path
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,11 +1,17 @@
-"""Weights of the Hugging Face Hub, through its own client: its cache, its `HF_ENDPOINT`, its offline mode."""
+"""Weights of the Hugging Face Hub: which file of a repository they are.
+
+What you would not guess: tables of weights name pickles, and most repositories hold the same weights as safetensors
+beside them. Those are looked for, under the few names that the field uses.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo_core.errors import CheckpointError
+from zoo.hub_files import HubFile, NoSuchFileError, NotCachedError, hub_file
+from zoo.pins import pinned
+from zoo_core.errors import DownloadError
 
 if TYPE_CHECKING:
     from zoo.pretrained_entries import HubWeights
@@ -14,67 +20,43 @@ __all__ = ["fetch_weights"]
 
 _USUAL = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 """Names under which repositories of open_clip hold safetensors weights."""
+_FIX = "give a file: pretrained='file.safetensors'"
 
 
-def fetch_weights(source: HubWeights) -> Path:
-    """Return the file in the local cache of the Hub, downloaded if it is not there yet.
+def fetch_weights(source: HubWeights, sha256: str | None = None, *, verify: bool = False) -> HubFile:
+    """Return the safetensors file of a repository, from the local cache or downloaded into it.
+
+    Args:
+        source: the repository; a file that was downloaded from it once is taken again.
+        sha256: digest that the file has to have; that of its pin holds too.
+        verify: read the file for its digest even where it was read before.
 
     Raises:
-        CheckpointError: there is no such repository, revision or file, or no way to reach it; the line says what to do.
+        DownloadError: it cannot be had, or has other bytes; the repository, the file and what to do are named.
     """
-    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    at = f" at revision '{source.revision}'" if source.revision else ""
-    told = f"{source.repo}{at}"
-    names = _safetensors_names(source.file)
-    unreachable: LocalEntryNotFoundError | None = None
-    for name in names:
+    names = _names(source.file)
+    known = [name for name in names if pinned(source.repo, name, source.revision)]
+    not_cached: NotCachedError | None = None
+    for name in known or names:
         try:
-            return Path(hf_hub_download(source.repo, name, revision=source.revision))
-        except RepositoryNotFoundError:
-            raise CheckpointError(
-                f"{told}: the Hub shows no such repository; if it is gated or private, log in with `hf auth login`"
-            ) from None
-        except RevisionNotFoundError:
-            raise CheckpointError(f"{told}: the repository has no such revision") from None
-        except LocalEntryNotFoundError as error:  # the cache may hold it under the next name
-            unreachable = unreachable or error
-        except EntryNotFoundError:
+            return hub_file(source.repo, name, revision=source.revision, sha256=sha256, verify=verify, fix=_FIX)
+        except NoSuchFileError:
             continue
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{told}: {name} cannot be downloaded: {_first_line(error)}") from None
-    if unreachable is not None:
-        raise CheckpointError(f"{told}: {_unreachable(source, names[0], unreachable)}")
-    raise CheckpointError(
-        f"{told}: the repository holds none of {', '.join(names)}, and zoo reads no pickles; convert the weights to "
-        "safetensors and give the file: pretrained='file.safetensors'"
+        except NotCachedError as error:  # the cache may hold it under the next name
+            not_cached = not_cached or error
+    if not_cached is not None:
+        raise not_cached
+    raise DownloadError(
+        f"{source.repo}: the repository holds none of {', '.join(names)}, and zoo reads no pickles; convert the "
+        f"weights to safetensors and {_FIX}",
+        repo=source.repo,
+        revision=source.revision,
     )
 
 
-def _safetensors_names(file: str | None) -> tuple[str, ...]:
+def _names(file: str | None) -> tuple[str, ...]:
     """Return what to look for: safetensors weights stand beside the pickles that tables of weights name."""
     if file is None:
         return _USUAL
     own = Path(file).with_suffix(".safetensors").name
     return tuple(dict.fromkeys((own, "model.safetensors", *_USUAL)))
-
-
-def _unreachable(source: HubWeights, name: str, error: Exception) -> str:
-    from huggingface_hub import constants
-
-    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"the Hub cannot be reached ({_first_line(error)})"
-    revision = f" --revision {source.revision}" if source.revision else ""
-    return (
-        f"{name} is not in the local cache, and {why}; run `hf download {source.repo} {name}{revision}` where there is "
-        "a network, or give a file: pretrained='file.safetensors'"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

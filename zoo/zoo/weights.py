@@ -6,7 +6,6 @@ drawn at random only to be thrown away, and nothing is held twice.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from zoo.catalog import architectures
+from zoo.digests import sha256_of
 from zoo.downloads import fetch_weights
 from zoo.pretrained_entries import Pretrained, alike_with, entries_of
 from zoo_core.config import ModelConfig
@@ -54,13 +54,15 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str) -> Path:
     """Return the safetensors file of an entry, downloaded if it has to be.
 
     Raises:
-        CheckpointError: it cannot be had, is damaged, or is for another activation than the architecture's.
+        CheckpointError: it is damaged, or is for another activation than the architecture's.
+        DownloadError: it cannot be had from the Hub, or is not what it was when it was pinned.
     """
     _check_fits(entry, config, tag)
-    path = fetch_weights(entry.hub) if entry.hub else entry.path
-    assert path is not None
-    _check_digest(path, entry.sha256)
-    return path
+    if entry.hub:
+        return fetch_weights(entry.hub, entry.sha256).path
+    assert entry.path is not None
+    _check_digest(entry.path, entry.sha256)
+    return entry.path
 
 
 def load_weights(model: DualEncoder, path: Path, device: torch.device) -> None:
@@ -105,8 +107,7 @@ def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
 def _check_digest(path: Path, expected: str | None) -> None:
     if expected is None or not path.is_file():
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise CheckpointError(f"{path} is damaged: expected sha256 {expected}, found {found}; get it again")
 
