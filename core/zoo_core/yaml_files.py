@@ -162,6 +162,8 @@ def _not_yaml(error: Exception, source: str) -> ConfigError:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
+        if "nesting depth" in (error.problem or ""):  # newer parsers have a bound of their own, above ours
+            return ConfigError(Mark(source, line, column).problem(f"is nested deeper than {MAX_DEPTH} levels"))
         return ConfigError(Mark(source, line, column).problem(f"is not YAML: {error.problem or error.context}"))
     return ConfigError(Problem(f"is not YAML: {' '.join(str(error).split())}", source=source))
 
