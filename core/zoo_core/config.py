@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from zoo_core.registry import Registry
 
 __all__ = [
+    "CheckpointFormatConfig",
     "ComponentConfig",
     "Config",
     "EmbedDim",
@@ -320,6 +321,15 @@ class LossConfig(ComponentConfig):
 
     type: str
     """Name of the loss component."""
+
+
+class CheckpointFormatConfig(ComponentConfig):
+    """Base of checkpoint formats' configs, most of which leave nothing to choose."""
+
+    kind: ClassVar[Kind] = "checkpoint-format"
+
+    type: str
+    """Name of the checkpoint format component."""
 
 
 class Section:

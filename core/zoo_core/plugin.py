@@ -38,7 +38,7 @@ API_VERSION = 1
 
 ENTRY_POINT_GROUP = "zoo.plugins"
 
-Kind = Literal["vision-tower", "text-tower", "model", "tokenizer", "loss", "preprocessor"]
+Kind = Literal["vision-tower", "text-tower", "model", "tokenizer", "loss", "preprocessor", "checkpoint-format"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Capability = Literal[

@@ -34,6 +34,8 @@ _MAPPINGS = ("$defs", "properties", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLES = ("items", "additionalProperties")
 _NUMBERS = {"integer", "number", "boolean"}
+NO_PARTS = ("loss", "checkpoint-format")
+"""Kinds that are no part of an architecture."""
 _NARROWINGS = {"enum", "const", "pattern", "format", "minLength", "maxLength"}
 
 
@@ -45,7 +47,7 @@ def architecture_schema(registry: Registry) -> Schema:
     definitions: Schema = {}
     left_out: list[str] = []
     for component in registry.components():
-        if component.spec.kind == "loss":  # no part of an architecture
+        if component.spec.kind in NO_PARTS:
             continue
         try:
             whole, partial = (_component_schema(component, variant) for variant in ("whole", "partial"))
@@ -54,7 +56,7 @@ def architecture_schema(registry: Registry) -> Schema:
             continue
         definitions |= {_key(component, "whole"): whole, _key(component, "partial"): partial}
     for variant in ("whole", "partial"):
-        for kind in KINDS:
+        for kind in (one for one in KINDS if one not in NO_PARTS):
             definitions[f"{variant}:{kind}"] = _union(definitions, f"{variant}:{kind}:")
     return {
         "$schema": DIALECT,

@@ -38,6 +38,7 @@ _BASES: dict[Kind, type[ComponentConfig]] = {
     "tokenizer": configs.TokenizerConfig,
     "loss": configs.LossConfig,
     "preprocessor": configs.PreprocessConfig,
+    "checkpoint-format": configs.CheckpointFormatConfig,
 }
 
 
