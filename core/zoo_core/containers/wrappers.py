@@ -44,8 +44,9 @@ def choose_weights(
         CheckpointError: there is no such state dict, or several could be meant.
     """
     if not isinstance(tree, dict):
+        what = "one tensor" if isinstance(tree, leaf) else _told(tree)
         raise CheckpointError(
-            f"{path} holds {'one tensor' if isinstance(tree, leaf) else _told(tree)}, expected a mapping of names to tensors; save the state_dict() of a model"
+            f"{path} holds {what}, expected a mapping of names to tensors; save the state_dict() of a model"
         )
     found = dict(_state_dicts(cast("dict[Any, Any]", tree), leaf))
     if not found:
