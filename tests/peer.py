@@ -7,6 +7,7 @@ imported where it is needed: that takes seconds, and processes that only want a 
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -248,13 +249,17 @@ def captions(model: Any, count: int = 2, seed: int = 0) -> Tensor:
     return text
 
 
-def published(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return a model's parameters by the names of its state dict."""
-    return {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, nn.Parameter)}
+def published(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's parameters by the names of its state dict; those that are several of ours are joined."""
+    buffers = dict(model.named_buffers())
+    return {key: value for key, value in model.state_dict(keep_vars=True).items() if key not in buffers}
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor | None]:
     """Return the gradients of a model's parameters by the names, and in the shapes, of its state dict."""
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    found = {key: parameter.grad for key, parameter in published(model).items()}
-    return {key: None if grad is None else grad.reshape(shapes[key]) for key, grad in found.items()}
+    twin = copy.deepcopy(model)
+    for ours, parameter in zip(twin.parameters(), model.parameters(), strict=True):
+        ours.data = torch.full_like(ours, torch.nan) if parameter.grad is None else parameter.grad
+    names = published(model)
+    found = {key: value for key, value in twin.state_dict().items() if key in names}
+    return {key: None if gradient.isnan().all() else gradient for key, gradient in found.items()}

@@ -410,7 +410,7 @@ def test_every_parameter_is_drawn_by_width_and_depth() -> None:
     width, hidden = 64, 256
     for block in (*decoder.resblocks, *decoder.cross_attn):
         for layer, std in (
-            (block.attn.in_proj, width**-0.5),
+            *((projection, width**-0.5) for projection in block.attn.projections()),
             (block.attn.out_proj, width**-0.5 * (2 * LAYERS) ** -0.5),
             (block.mlp.c_fc, (2 * width) ** -0.5),
             (block.mlp.c_proj, width**-0.5 * (2 * LAYERS) ** -0.5),

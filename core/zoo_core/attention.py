@@ -1,13 +1,14 @@
-"""Multi-head self-attention with the norms and scales that a `BlockConfig` asks for.
+"""Multi-head attention, of tokens among themselves or to others, with the options of a `BlockConfig`.
 
-Published checkpoints fuse the query, key and value projections into bare parameters `attn.in_proj_weight` and
-`attn.in_proj_bias`. Here they are an `nn.Linear` named `in_proj`, so that quantization, LoRA and hooks reach them;
-state dicts still carry the published names, on the way out and on the way in.
+Published checkpoints hold the query, key and value projections as bare parameters, `attn.in_proj_weight` and the like.
+Here each is an `nn.Linear` that is called as one, so that quantization, LoRA and hooks reach it; state dicts still
+carry the published names, on the way out and in. A projection that something else has replaced keeps its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,25 +18,97 @@ from torch import Tensor, nn
 from zoo_core.block_config import BlockConfig
 from zoo_core.key_values import KeyValues
 from zoo_core.layers import LayerNorm
-from zoo_core.state_dicts import rename_entry
+from zoo_core.state_dicts import join_entries, split_entry
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "CrossAttention"]
 
 MAX_LOGIT_SCALE = math.log(100)
 """Largest logarithm of the factor of cosine attention (Liu et al. 2022)."""
 
 
-class FusedProjection(nn.Linear):
-    """Query, key and value in one `nn.Linear`, saved under the published name `..._weight`, not `....weight`."""
+def _published(name: str) -> property:
+    """Return a property that shows what has this published name, which is None where the projections have others."""
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        own: dict[str, Any] = {}
-        super()._save_to_state_dict(own, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType]
-        for key, value in own.items():
-            destination[f"{prefix.removesuffix('.')}_{key.removeprefix(prefix)}"] = value
+    def joined(attention: MultiHead) -> Tensor | None:
+        own = attention.published.get(name)
+        found: list[Tensor] = [attention.get_parameter(one) for one in own or ()]
+        return None if own is None else found[0] if len(found) == 1 else torch.cat(found)
+
+    return property(joined, doc=f"`{name}` as published checkpoints hold it.")
 
 
-class Attention(nn.Module):
+class MultiHead(nn.Module):
+    """What both kinds of attention share: heads, their norms and scales, and the published names of projections.
+
+    Args:
+        projections: the linear layers of queries, keys and values, by their names here.
+        published: published name -> names of the parameters that stand in it, one under the other.
+
+    The other arguments are those of `Attention`.
+    """
+
+    in_proj_weight = _published("in_proj_weight")
+    in_proj_bias = _published("in_proj_bias")
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        options: BlockConfig | None,
+        norm_eps: float,
+        *,
+        projections: Mapping[str, nn.Linear],
+        published: Mapping[str, Sequence[str]],
+    ) -> None:
+        super().__init__()
+        options = options or BlockConfig()
+        self.heads = heads
+        self.published = published
+        for name, projection in projections.items():
+            self.add_module(name, projection)
+        self.ln_q = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else nn.Identity()
+        self.ln_k = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else nn.Identity()
+        self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10))) if options.scaled_cosine else None
+        self.head_scale = nn.Parameter(torch.ones(heads, 1, 1)) if options.scale_heads else None
+        self.ln_inner = LayerNorm(width, eps=norm_eps) if options.scale_attn_inner else nn.Identity()
+        self.out_proj = nn.Linear(width, width)
+
+    def split_heads(self, x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
+        """Return the parts of `[B, N, parts * C]`, each as `[B, H, N, C / H]`."""
+        batch, tokens, width = x.shape
+        return x.view(batch, tokens, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return `[B, N, C]` for queries `[B, H, N, C / H]` and as many keys and values as there are."""
+        batch, heads, tokens, head_width = query.shape
+        query, key = self.ln_q(query), self.ln_k(key)
+        scale = None  # that is, (C / H) ** -0.5
+        if self.logit_scale is not None:
+            factor = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp().to(query.dtype)
+            query, key, scale = F.normalize(query, dim=-1) * factor, F.normalize(key, dim=-1), 1.0
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
+        if self.head_scale is not None:
+            x = x * self.head_scale
+        return self.out_proj(self.ln_inner(x.transpose(1, 2).reshape(batch, tokens, heads * head_width)))
+
+    def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
+        """Return the state dict with the published names of the projections."""
+        state: dict[str, Any] = super().state_dict(*args, prefix=prefix, **kwargs)  # pyright: ignore[reportUnknownMemberType]
+        join_entries(state, prefix, self.published, self)
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for published, own in self.published.items():
+            if prefix + published in state_dict:
+                problem = split_entry(state_dict, prefix, published, own, self)
+                if problem is not None:
+                    args[-1].append(problem)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
+
+
+class Attention(MultiHead):
     """Multi-head self-attention through `scaled_dot_product_attention`.
 
     Args:
@@ -45,27 +118,16 @@ class Attention(nn.Module):
         norm_eps: epsilon of the norms.
     """
 
+    in_proj: nn.Linear
+
     def __init__(self, width: int, heads: int, options: BlockConfig | None = None, norm_eps: float = 1e-5) -> None:
-        super().__init__()
-        options = options or BlockConfig()
-        self.heads = heads
-        self.in_proj = FusedProjection(width, 3 * width)
-        self.ln_q = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else nn.Identity()
-        self.ln_k = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else nn.Identity()
-        self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10))) if options.scaled_cosine else None
-        self.head_scale = nn.Parameter(torch.ones(heads, 1, 1)) if options.scale_heads else None
-        self.ln_inner = LayerNorm(width, eps=norm_eps) if options.scale_attn_inner else nn.Identity()
-        self.out_proj = nn.Linear(width, width)
+        fused = {"in_proj": nn.Linear(width, 3 * width)}
+        names = {"in_proj_weight": ["in_proj.weight"], "in_proj_bias": ["in_proj.bias"]}
+        super().__init__(width, heads, options, norm_eps, projections=fused, published=names)
 
-    @property
-    def in_proj_weight(self) -> Tensor:
-        """The fused `[3 * width, width]` matrix, under its published name."""
-        return self.in_proj.weight
-
-    @property
-    def in_proj_bias(self) -> Tensor:
-        """The fused `[3 * width]` bias, under its published name."""
-        return self.in_proj.bias
+    def projections(self) -> Sequence[nn.Linear]:
+        """Return what gives queries, keys and values."""
+        return [self.in_proj]
 
     def forward(
         self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: KeyValues | None = None
@@ -82,36 +144,60 @@ class Attention(nn.Module):
         Returns:
             `[B, N, C]`.
         """
-        query, key, value = self._split_heads(self.in_proj(x), 3)
+        query, key, value = self.split_heads(self.in_proj(x), 3)
         if memory is not None:
-            return self._attend(query, *memory.append(key, value), mask=_after(memory, x.shape[1], x.device))
-        return self._attend(query, key, value, causal, mask)
+            return self.attend(query, *memory.append(key, value), mask=_after(memory, x.shape[1], x.device))
+        return self.attend(query, key, value, causal, mask)
 
-    def _split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Return the parts of `[B, N, parts * C]`, each as `[B, H, N, C / H]`."""
-        batch, tokens, width = x.shape
-        return x.view(batch, tokens, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False, mask: Tensor | None = None
-    ) -> Tensor:
-        """Return `[B, N, C]` for queries `[B, H, N, C / H]` and as many keys and values as there are."""
-        batch, heads, tokens, head_width = query.shape
-        query, key = self.ln_q(query), self.ln_k(key)
-        scale = None  # that is, (C / H) ** -0.5
-        if self.logit_scale is not None:
-            factor = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp().to(query.dtype)
-            query, key, scale = F.normalize(query, dim=-1) * factor, F.normalize(key, dim=-1), 1.0
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
-        if self.head_scale is not None:
-            x = x * self.head_scale
-        return self.out_proj(self.ln_inner(x.transpose(1, 2).reshape(batch, tokens, heads * head_width)))
+class CrossAttention(MultiHead):
+    """Attention of one sequence to another; published names are those of `nn.MultiheadAttention`.
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for name in ("weight", "bias"):
-            if f"{prefix}in_proj_{name}" in state_dict:
-                rename_entry(state_dict, f"{prefix}in_proj_{name}", f"{prefix}in_proj.{name}", self)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
+    Args:
+        width: channels of the tokens that look, and of what comes out.
+        heads: number of heads; divides `width`.
+        options: norms and scales; none where None.
+        norm_eps: epsilon of the norms.
+        context_width: channels of the tokens that are looked at; `width` where None.
+    """
+
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    q_proj_weight = _published("q_proj_weight")
+    k_proj_weight = _published("k_proj_weight")
+    v_proj_weight = _published("v_proj_weight")
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        options: BlockConfig | None = None,
+        norm_eps: float = 1e-5,
+        context_width: int | None = None,
+    ) -> None:
+        inputs = {"q_proj": width, "k_proj": context_width or width, "v_proj": context_width or width}
+        separate = {name: nn.Linear(size, width) for name, size in inputs.items()}
+        names = {"in_proj_bias": [f"{name}.bias" for name in separate]}
+        if context_width in (None, width):
+            names["in_proj_weight"] = [f"{name}.weight" for name in separate]
+        else:
+            names |= {f"{name}_weight": [f"{name}.weight"] for name in separate}
+        super().__init__(width, heads, options, norm_eps, projections=separate, published=names)
+
+    def projections(self) -> Sequence[nn.Linear]:
+        """Return what gives queries, keys and values."""
+        return [self.q_proj, self.k_proj, self.v_proj]
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values `[B, H, N, C / H]` of what is looked at, `[B, N, context_width]`."""
+        (key,), (value,) = self.split_heads(self.k_proj(context)), self.split_heads(self.v_proj(context))
+        return key, value
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return `[B, L, C]` for tokens `[B, L, C]` (`[1, L, C]` for all rows) that look at these keys and values."""
+        (query,) = self.split_heads(self.q_proj(x))
+        return self.attend(query.expand(key.shape[0], -1, -1, -1), key, value)
 
 
 def _after(memory: KeyValues, tokens: int, device: torch.device) -> Tensor | None:

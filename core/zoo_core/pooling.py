@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo_core.attention import CrossAttention
 from zoo_core.errors import InputError
 from zoo_core.layers import LayerNorm
 
@@ -52,12 +53,20 @@ class AttentionalPooler(nn.Module):
     def __init__(self, width: int, context_width: int, heads: int, queries: int, norm_eps: float = 1e-5) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.randn(queries, width))
-        self.attn = nn.MultiheadAttention(width, heads, kdim=context_width, vdim=context_width, batch_first=True)
+        self.attn = CrossAttention(width, heads, norm_eps=norm_eps, context_width=context_width)
         self.ln_q = LayerNorm(width, eps=norm_eps)
         self.ln_k = LayerNorm(context_width, eps=norm_eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the projections as `nn.MultiheadAttention` does, which draws them as one matrix where they are one."""
+        gain = 0.5**0.5 if self.attn.k_proj_weight is None else 1.0
+        for projection in self.attn.projections():
+            nn.init.xavier_uniform_(projection.weight, gain)
+            nn.init.zeros_(projection.bias)
+        nn.init.zeros_(self.attn.out_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[B, queries, width]` of tokens `[B, N, context_width]`."""
-        context = self.ln_k(x)
-        queries = self.ln_q(self.query).to(x.dtype).expand(x.shape[0], -1, -1)
-        return self.attn(queries, context, context, need_weights=False)[0]
+        key, value = self.attn.keys_and_values(self.ln_k(x))
+        return self.attn(self.ln_q(self.query).to(x.dtype)[None], key, value)

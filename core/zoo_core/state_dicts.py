@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["is_sharded", "rename_entry", "sharded_like"]
+__all__ = ["is_sharded", "join_entries", "rename_entry", "sharded_like", "split_entry"]
 
 
 def is_sharded(value: Tensor) -> bool:
@@ -23,11 +25,60 @@ def rename_entry(state_dict: dict[str, Any], published: str, own: str, module: n
     `set_model_state_dict` first adds every parameter of the model itself, by its own name: such an entry says
     nothing, except how the published one has to be sharded.
     """
+    if _is_free(state_dict, own, module):
+        _put(state_dict, own, state_dict.pop(published))
+
+
+def split_entry(
+    state_dict: dict[str, Any], prefix: str, published: str, own: Sequence[str], module: nn.Module
+) -> str | None:
+    """Move the rows of a state dict's entry to the parameters of `module` that stand in it, in place.
+
+    Nothing is moved where `rename_entry` would not, or where `module` has no such parameters any more: a projection
+    that something else has replaced loads by its own names.
+
+    Returns:
+        the problem, if there are not as many rows as parameters need.
+    """
+    parameters = dict(module.named_parameters())
+    keys = [prefix + name for name in own]
+    if not parameters.keys() >= set(own) or not all(_is_free(state_dict, key, module) for key in keys):
+        return None
+    value: Tensor = state_dict.pop(prefix + published)
+    rows = [parameters[name].shape[0] for name in own]
+    if value.ndim == 0 or value.shape[0] != sum(rows):
+        return f"size mismatch for {prefix}{published}: expected {sum(rows)} rows, found shape {list(value.shape)}."
+    parts = torch.split(value, rows) if len(own) > 1 else [value]
+    for key, part in zip(keys, parts, strict=True):
+        _put(state_dict, key, part)
+    return None
+
+
+def join_entries(
+    state_dict: dict[str, Any], prefix: str, published: Mapping[str, Sequence[str]], module: nn.Module
+) -> None:
+    """Put parameters of `module`, whose entries begin with `prefix`, under their published names, in place.
+
+    Published entries come first. Those that were joined are copies, all others are the tensors that they were. What
+    is no parameter any more keeps its name; see `split_entry`.
+    """
+    parameters = {name for name, _ in module.named_parameters()}
+    found = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+    for name, own in published.items():
+        if parameters >= set(own):
+            parts = [found.pop(prefix + one) for one in own]
+            state_dict[prefix + name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    state_dict.update(found)
+
+
+def _is_free(state_dict: dict[str, Any], own: str, module: nn.Module) -> bool:
     given = state_dict.get(own)
-    if given is None:
-        state_dict[own] = state_dict.pop(published)
-    elif any(given is parameter for parameter in module.parameters()):
-        state_dict[own] = sharded_like(given, state_dict.pop(published))
+    return given is None or any(given is parameter for parameter in module.parameters())
+
+
+def _put(state_dict: dict[str, Any], own: str, value: Tensor) -> None:
+    given = state_dict.get(own)
+    state_dict[own] = value if given is None else sharded_like(given, value)
 
 
 def sharded_like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
-from zoo_core.attention import Attention
+from zoo_core.attention import Attention, CrossAttention
 from zoo_core.block_config import BlockConfig
 from zoo_core.errors import InputError
 from zoo_core.key_values import KeyValues, Memory
@@ -46,7 +46,7 @@ class ResidualBlock(nn.Module):
         options: norms and scales inside the block; none where None.
     """
 
-    attention_class: type[Attention] = Attention
+    attention_class: type[Attention] | type[CrossAttention] = Attention
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ def draw_weights(blocks: Sequence[ResidualBlock], width: int) -> None:
     for block in blocks:
         mlp = cast("Mapping[str, nn.Linear]", dict(block.mlp.named_children()))
         for layer, std in (
-            (block.attn.in_proj, attention_std),
+            *((projection, attention_std) for projection in block.attn.projections()),
             (block.attn.out_proj, residual_std),
             (mlp["c_fc"], perceptron_std),
             (mlp["c_proj"], residual_std),

@@ -10,35 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from zoo_coca.config import MultimodalConfig
-from zoo_core.attention import Attention
+from zoo_core.attention import CrossAttention
 from zoo_core.interfaces import TextTower
 from zoo_core.key_values import Memory
 from zoo_core.transformer import LayerNorm, ResidualBlock, Transformer, draw_weights
 
 Context = Sequence[tuple[Tensor, Tensor]]
 """Keys and values `[B, H, N, C / H]` of the image tokens, for each block that looks at them."""
-
-
-class CrossAttention(Attention):
-    """Attention of one sequence to another; the projections of both are fused as those of self-attention."""
-
-    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values `[B, H, N, C / H]` of what is looked at, `[B, N, C]`."""
-        width = context.shape[2]
-        projected = F.linear(context, self.in_proj.weight[width:], self.in_proj.bias[width:])
-        key, value = self._split_heads(projected, 2)
-        return key, value
-
-    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return `[B, L, C]` for tokens `[B, L, C]` that look at these keys and values."""
-        width = x.shape[2]
-        (query,) = self._split_heads(F.linear(x, self.in_proj.weight[:width], self.in_proj.bias[:width]), 1)
-        return self._attend(query, key, value)
 
 
 class CrossBlock(ResidualBlock):

@@ -158,6 +158,8 @@ class VisionTransformer(VisionTower):
     def _pool(self, x: Tensor) -> Tensor:
         if self.attn_pool is None and self.pool_type == "tok":
             return self.ln_post(x[:, 0]) @ self.proj  # the norms of the other tokens would be thrown away
+        if self.attentional_pool == "parallel" and self.attn_pool_contrastive is not None:
+            return self.attn_pool_contrastive(self.ln_post(x))[:, 0] @ self.proj  # as would the tokens
         return self._pool_with_tokens(x)[0]
 
     def _pool_with_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
