@@ -175,7 +175,7 @@ def small_overrides(name: str) -> list[str]:
         f"text.width={config.text.width // SHRINK}",
         f"text.layers={LAYERS}",
         f"text.vocab_size={VOCABULARY}",
-        "tokenizer.type=clip-bpe",
+        *(["tokenizer.type=clip-bpe"] if config.text.pool_type != "eos" else []),  # its end of text is the last id
         f"tokenizer.vocab_size={VOCABULARY}",
     ]
 

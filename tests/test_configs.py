@@ -114,6 +114,27 @@ BAD = {
         {"text": {"vocab_size": 599}},
         "text.vocab_size: 599 rows are too few for tokenizer 'clip-bpe', whose ids reach 599; set it to at least 600",
     ),
+    "a padding that the tokenizer does not use": (
+        {"text": {"causal": False, "pad_mask": True, "pad_id": 1}},
+        "text.pad_id: 1 is not the padding of tokenizer 'clip-bpe', which is 0",
+    ),
+    "an end of text that the tokenizer does not write": (
+        {"text": {"pool_type": "eos", "eos_id": 2}},
+        "text.eos_id: 2 is not the end of text of tokenizer 'clip-bpe', which is 599",
+    ),
+    "a largest id that is no end of text": (
+        {"tokenizer": {"type": "tiktoken", "vocab_size": 600}},
+        "text.pool_type: 'argmax' reads the feature at the largest id, but of tokenizer 'tiktoken' that is 599, and "
+        "the end of text is 597; set pool_type: eos and eos_id: 597",
+    ),
+    "queries that do not go with the embedding": (
+        {"embed_dim": 20, "vision": {"attentional_pool": "single"}},
+        "vision.attn_pooler_heads: 8 does not divide embed_dim = 20",
+    ),
+    "no projection to the embedding": (
+        {"text": {"proj_type": "none"}},
+        "text.proj_type: 'none' makes the width 64 the feature, which must have embed_dim = 32; set proj_type: linear",
+    ),
     "heads that do not divide": ({"text": {"heads": 7}}, "text.heads: 7 does not divide the width 64"),
     "giant model": ({"vision": {"layers": 1000, "width": 65_536}}, "max_parameters: the model would have "),
     "endless layers": ({"vision": {"layers": 10**6}}, "vision.layers: must be at most 1000, found 1000000"),
@@ -157,6 +178,10 @@ def test_a_config_made_by_hand_raises_the_same_error() -> None:
         ({"init_logit_scale": float("nan")}, "init_logit_scale: "),
         ({"vision_cfg": {"layers": 2, "wdth": 3}}, "vision_cfg: wdth: unknown key, did you mean 'width'?"),
         ({"text_cfg": 5}, "text_cfg: expected a section with the key 'tower', found 5"),
+        (
+            {"text_cfg": TINY["text"] | {"proj_type": "none"}},
+            "proj_type: 'none' makes the width 64 the feature, which must have embed_dim = 32",
+        ),
         ({"cast_dtype": "bf16"}, "cast_dtype must be None, float32, float16 or bfloat16, found 'bf16'"),
     ],
 )

@@ -582,6 +582,16 @@ def test_a_wrong_argument_is_told(model: Any, what: str) -> None:
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize(("name", "what"), [("sot_id", "start"), ("eot_id", "end")])
+def test_a_tokenizer_without_a_start_or_an_end_needs_a_vocabulary(name: str, what: str) -> None:
+    bare = tiny()
+    setattr(bare.tokenizer, name, None)
+    with pytest.raises(InputError, match=f"captions of this model's tokenizer have no {what} of text; give a vocab"):
+        bare.generate(images(bare), max_length=8)
+    vocabulary = Vocabulary(sot_id=7, eot_id=9, pad_id=3, size=520)
+    assert bare.generate(images(bare), max_length=8, vocabulary=vocabulary)[:, 0].tolist() == [7] * len(images(bare))
+
+
 def test_a_model_without_a_tokenizer_says_so(model: Any) -> None:
     bare = tiny()
     bare.tokenizer = None

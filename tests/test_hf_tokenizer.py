@@ -23,7 +23,9 @@ from open_clip.tokenizer import HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import NllbTokenizer, PreTrainedTokenizerFast
 
+import zoo
 from hf_hub_server import commit_of, serve
+from test_configs import TINY
 from tokenizer_corpus import families
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.testing import check_config, check_plugin
@@ -288,6 +290,40 @@ def test_a_tokenizer_that_does_not_fit_its_config_is_refused(case: str, folders:
         HfTokenizer(config, context_length=LENGTH)("a cat")
 
 
+BESIDE: list[tuple[Any, str]] = [
+    ({}, "text.pool_type: 'argmax' reads the feature at the largest id, but of tokenizer 'hf' that is"),
+    ({"pool_type": "eos", "eos_id": 7}, "text.eos_id: 7 is not the end of text of tokenizer 'hf', which is 3"),
+    (
+        {"pool_type": "last", "causal": False, "pad_mask": True, "pad_id": 1},
+        "text.pad_id: 1 is not the padding of tokenizer 'hf', which is 0",
+    ),
+    (
+        {
+            "tower": "hf-text",
+            "config": {"model_type": "roberta", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+        },
+        "tokenizer: the text tower takes id 1 for padding, but tokenizer 'hf' pads with 0",
+    ),
+]
+"""The text tower, and why it does not go with a tokenizer that pads with 0 and ends captions with 3."""
+
+
+@pytest.mark.parametrize(("text", "message"), BESIDE, ids=[message for _, message in BESIDE])
+def test_a_text_tower_is_held_to_the_ids_of_a_tokenizer_once_it_is_loaded(
+    text: dict[str, Any], message: str, folders: dict[str, Path]
+) -> None:
+    tower = {"tower": "clip-transformer", "width": 16, "heads": 2, "layers": 1, "vocab_size": 200, "context_length": 9}
+    if text.get("tower") == "hf-text":
+        tower = {"vocab_size": 200, "context_length": 9}
+    name, size = str(folders["wordpiece"]), ours(folders["wordpiece"]).vocab_size
+    model = zoo.build(
+        TINY | {"text": tower | text, "tokenizer": {"type": "hf", "name": name, "vocab_size": size}}, towers=("text",)
+    )
+    with pytest.raises(ConfigError) as caught:
+        model.encode_text("a cat")
+    assert message in str(caught.value)
+
+
 def test_a_tokenizer_without_padding_is_refused(tmp_path: Path) -> None:
     made = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="b"))
     config = HfTokenizerConfig(name=str(saved(tmp_path, made)), vocab_size=2)
@@ -415,7 +451,7 @@ def test_files_that_are_not_to_be_had_are_named_in_one_line(
 # -- tiktoken --------------------------------------------------------------------------------------
 
 BYTES = {bytes([byte]): byte for byte in range(256)}
-TINY = tiktoken.Encoding(
+ENCODING = tiktoken.Encoding(
     "tiny",
     pat_str=r"\S+|\s+",
     mergeable_ranks=BYTES | {b"ca": 256, b"cat": 257, b"do": 258},
@@ -427,7 +463,7 @@ N = 260
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TiktokenTokenizer]:
     tiktoken.list_encoding_names()  # finds the constructors, among which ours then stands
-    monkeypatch.setitem(tiktoken.registry.ENCODINGS, "tiny", TINY)
+    monkeypatch.setitem(tiktoken.registry.ENCODINGS, "tiny", ENCODING)
     monkeypatch.setitem(tiktoken.registry.ENCODING_CONSTRUCTORS, "tiny", dict)
 
     def build(context_length: int = 8, **options: Any) -> TiktokenTokenizer:
@@ -458,7 +494,7 @@ def test_start_end_and_padding_stand_above_the_encoding(options: dict[str, Any],
 def test_a_row_is_its_caption_cut_to_fit(add_bos: bool, add_eos: bool, tiny: Any) -> None:
     tokenizer = tiny(add_bos=add_bos, add_eos=add_eos)
     for text, row in zip(TEXTS, tokenizer(TEXTS).tolist(), strict=True):
-        whole = [*[N + 2] * add_bos, *TINY.encode_ordinary(text), *[N] * add_eos]
+        whole = [*[N + 2] * add_bos, *ENCODING.encode_ordinary(text), *[N] * add_eos]
         if len(whole) > 8:
             whole = [*whole[: 8 - add_eos], *[N] * add_eos]
         assert row == whole + [N + 1] * (8 - len(whole))

@@ -283,7 +283,7 @@ def test_a_student_that_equals_its_teacher_stands_at_the_minimum() -> None:
 
 def test_a_contrastive_weight_of_zero_leaves_the_features_alone() -> None:
     inputs = arguments("coca", drawn(4), ids=False)
-    contrastive, captions = CoCaLoss(1.0, 0.0)(**inputs)
+    contrastive, captions = CoCaLoss(1.0, 0.0, pad_id=0)(**inputs)
     assert contrastive.item() == 0
     assert contrastive.dtype == captions.dtype
     (contrastive + captions).backward()
@@ -303,7 +303,7 @@ def test_captions_of_padding_alone_cost_nothing() -> None:
 
 def test_public_classes_are_what_the_names_build() -> None:
     for name, loss_class in CLASSES.items():
-        assert type(zoo.loss(name)) is loss_class
+        assert type(built(name)) is loss_class
         assert getattr(zoo, loss_class.__name__) is loss_class
 
 
@@ -448,7 +448,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 def test_a_wrong_tensor_is_told_in_one_line(name: str, wrong: dict[str, Any], message: str) -> None:
     inputs = arguments(name, single(drawn(4)), ids=True) | wrong
     with pytest.raises(InputError) as caught:
-        zoo.loss(name)(**inputs)
+        built(name)(**inputs)
     assert str(caught.value) == message
 
 
@@ -463,7 +463,8 @@ def test_a_wrong_tensor_is_told_in_one_line(name: str, wrong: dict[str, Any], me
             {"caption_loss_weight": float("inf")},
             "caption_loss_weight must be a finite number of at least 0, found inf",
         ),
-        (CoCaLoss, {"pad_id": None}, "pad_id must be a whole number, found None"),
+        (CoCaLoss, {}, "pad_id must be the id of the padding, model.tokenizer.pad_id, found None"),
+        (CoCaLoss, {"pad_id": True}, "pad_id must be the id of the padding, model.tokenizer.pad_id, found True"),
         (
             DistillClipLoss,
             {"distill_loss_weight": "1"},
@@ -508,6 +509,7 @@ def test_options_have_no_positions_that_could_be_taken_for_flags() -> None:
         ("contrastive", {"chunksize": 2}, "chunksize: unknown key, did you mean 'chunk_size'"),
         ("sigmoid", {"chunk_size": 0}, "chunk_size: must be at least 1, found 0"),
         ("coca", {"clip_loss_weight": -1.0}, "clip_loss_weight: must be at least 0, found -1.0"),
+        ("coca", {}, "loss: pad_id: required key is missing"),
         ("coca", {"pad_id": 0.5}, "pad_id: expected a whole number, found 0.5"),
         (
             "distillation",

@@ -20,8 +20,10 @@ from zoo import CLIP, CustomTextCLIP
 from zoo_core.attention import Attention
 from zoo_core.block_config import BlockConfig
 from zoo_core.errors import ConfigError, InputError
+from zoo_core.interfaces import TextTower
 from zoo_core.registry import default_registry
 from zoo_core.testing import check_component
+from zoo_core.towers import build_tower
 from zoo_text.config import ClipTextConfig
 from zoo_text.tower import TextTransformer
 
@@ -409,5 +411,5 @@ BAD: list[tuple[Json, str]] = [
 @pytest.mark.parametrize(("changes", "message"), BAD, ids=[message for _, message in BAD])
 def test_what_does_not_go_together_is_told(changes: Json, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        tower(**changes)
+        build_tower(default_registry(), ClipTextConfig(**SIZES | changes), EMBED_DIM, TextTower)
     assert message in str(caught.value)

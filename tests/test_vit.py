@@ -19,9 +19,11 @@ import zoo
 from peer import Json, gradients, our_vision, small_vision, twins
 from zoo import CLIP, CustomTextCLIP
 from zoo_core.errors import CapabilityError, ConfigError
+from zoo_core.interfaces import VisionTower
 from zoo_core.positions import sin_cos_2d
 from zoo_core.registry import default_registry
 from zoo_core.testing import check_component
+from zoo_core.towers import build_tower
 from zoo_vit.config import ViTConfig
 from zoo_vit.tower import VisionTransformer
 
@@ -345,7 +347,7 @@ BAD: list[tuple[Json, str]] = [
 @pytest.mark.parametrize(("changes", "message"), BAD, ids=[message for _, message in BAD])
 def test_what_does_not_go_together_is_told(changes: Json, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        tower(**changes)
+        build_tower(default_registry(), ViTConfig(**SIZES | changes), EMBED_DIM, VisionTower)
     assert message in str(caught.value)
 
 

@@ -10,6 +10,7 @@ The bases below are what a plugin's config class derives from, one for each kind
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 from pydantic import (
@@ -46,7 +47,9 @@ __all__ = [
     "Section",
     "Size",
     "TextTowerConfig",
+    "TokenIds",
     "TokenizerConfig",
+    "TowerConfig",
     "VisionTowerConfig",
     "dotted",
 ]
@@ -242,18 +245,16 @@ EmbedDim = Annotated[int, Field(ge=1, le=65_536)]
 """Width of a joint embedding space."""
 
 
-class VisionTowerConfig(ComponentConfig):
-    """Base of vision tower configs. A subclass gives `tower` its component's name as default."""
+class TowerConfig(ComponentConfig):
+    """What the configs of vision and text towers share."""
 
-    kind: ClassVar[Kind] = "vision-tower"
     selector: ClassVar[str] = "tower"
     fixed_activation: ClassVar[str | None] = None
     """The activation of a tower that leaves no choice of one; None where a field `activation` chooses it."""
 
-    tower: str
-    """Name of the vision tower component."""
-    image_size: Size
-    """Height and width in pixels of the images that the tower takes."""
+    def rules_for(self, embed_dim: int) -> Iterator[tuple[str, str]]:
+        """Yield `(dotted key, what is wrong with it)` for each value that does not go with this `embed_dim`."""
+        yield from ()
 
     def token_width(self, embed_dim: int) -> int | None:
         """Return the channels of what `forward_tokens` gives; None where it gives none, or where it cannot be told."""
@@ -264,13 +265,21 @@ class VisionTowerConfig(ComponentConfig):
         return None
 
 
-class TextTowerConfig(ComponentConfig):
+class VisionTowerConfig(TowerConfig):
+    """Base of vision tower configs. A subclass gives `tower` its component's name as default."""
+
+    kind: ClassVar[Kind] = "vision-tower"
+
+    tower: str
+    """Name of the vision tower component."""
+    image_size: Size
+    """Height and width in pixels of the images that the tower takes."""
+
+
+class TextTowerConfig(TowerConfig):
     """Base of text tower configs. A subclass gives `tower` its component's name as default."""
 
     kind: ClassVar[Kind] = "text-tower"
-    selector: ClassVar[str] = "tower"
-    fixed_activation: ClassVar[str | None] = None
-    """The activation of a tower that leaves no choice of one; None where a field `activation` chooses it."""
 
     tower: str
     """Name of the text tower component."""
@@ -279,17 +288,42 @@ class TextTowerConfig(ComponentConfig):
     vocab_size: Annotated[int, Field(ge=2, le=100_000_000)]
     """Number of rows of the token embedding."""
 
-    def token_width(self, embed_dim: int) -> int | None:
-        """Return the channels of what `forward_tokens` gives; None where it gives none, or where it cannot be told."""
+    def rules_with(self, ids: TokenIds) -> Iterator[tuple[str, str]]:
+        """Yield `(dotted key, what is wrong with it)` for each value that does not go with a tokenizer's ids."""
+        if ids.count is not None and ids.count > self.vocab_size:
+            yield (
+                "vocab_size",
+                f"{self.vocab_size} rows are too few for tokenizer '{ids.tokenizer}', "
+                f"whose ids reach {ids.count - 1}; set it to at least {ids.count}",
+            )
+        masked = self.padding()
+        if masked is not None and ids.padding not in (None, masked):
+            yield "pad_id", f"{masked} is not the padding of tokenizer '{ids.tokenizer}', which is {ids.padding}"
+
+    def padding(self) -> int | None:
+        """Return the token id that the tower masks; None where it masks none, or where it cannot be told."""
         return None
 
     def continues(self) -> bool:
         """Tell whether no token depends on later ones, and the tower offers `forward_next`."""
         return False
 
-    def parameter_count(self, embed_dim: int) -> int | None:
-        """Return the exact number of parameters, without building anything; None where it cannot be told."""
-        return None
+
+@dataclass(frozen=True)
+class TokenIds:
+    """What a text tower has to know of a tokenizer's ids; None is what cannot be told before it is loaded.
+
+    Attributes:
+        tokenizer: name of the tokenizer, for errors.
+        count: the largest id plus one.
+        end: the id that closes a caption.
+        padding: the id that fills the rest of a row.
+    """
+
+    tokenizer: str
+    count: int | None = None
+    end: int | None = None
+    padding: int | None = None
 
 
 class TokenizerConfig(ComponentConfig):
@@ -303,6 +337,10 @@ class TokenizerConfig(ComponentConfig):
     def token_count(self) -> int | None:
         """Return how many ids the tokenizer can emit (the largest id plus one); None where it cannot be told."""
         return None
+
+    def token_ids(self) -> TokenIds:
+        """Return what text towers are held to; a tokenizer that knows its special ids adds them."""
+        return TokenIds(self.type, self.token_count())
 
 
 class PreprocessConfig(ComponentConfig):
@@ -461,15 +499,11 @@ class ModelConfig(ComponentConfig):
         return 0
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold tokenizer, text tower and size guard together."""
+        """Hold the towers to the embedding and to the tokenizer, and the size to its guard."""
         yield from super().rules()
-        ids = self.tokenizer.token_count()
-        if ids is not None and ids > self.text.vocab_size:
-            yield (
-                "text.vocab_size",
-                f"{self.text.vocab_size} rows are too few for tokenizer '{self.tokenizer.type}', "
-                f"whose ids reach {ids - 1}; set it to at least {ids}",
-            )
+        for section, tower in (("vision", self.vision), ("text", self.text)):
+            yield from ((f"{section}.{key}", message) for key, message in tower.rules_for(self.embed_dim))
+        yield from ((f"text.{key}", message) for key, message in self.text.rules_with(self.tokenizer.token_ids()))
         count = self.parameter_count()
         if count is not None and count > self.max_parameters:
             yield "max_parameters", self.excess(count)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from zoo_core.errors import InputError
+from zoo_core.config import TokenIds
+from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm
@@ -363,6 +364,7 @@ class DualEncoder(nn.Module):
                 )
             like = next(tower.parameters(), self.logit_scale)
             text = self.tokenizer(text).to(like.device)
+            _check_tokenizer(self.tokenizer, tower, self.config)
         _check_token_ids(text, tower)
         return text
 
@@ -425,6 +427,18 @@ def _check_image(image: Tensor, tower: VisionTower) -> None:
             f"expected images of {height} x {width} pixels, {found}; preprocess them with model.preprocess, "
             "or build the model for this size with overrides=['vision.image_size=...']"
         )
+
+
+def _check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig | None) -> None:
+    """Hold a tokenizer that may have been loaded just now to the tower, as configs are where the ids are known."""
+    name = type(tokenizer).__name__ if config is None else config.tokenizer.type
+    ids = TokenIds(name, tokenizer.vocab_size, tokenizer.eot_id, tokenizer.pad_id)
+    broken = [] if config is None else [Problem(why, f"text.{key}") for key, why in config.text.rules_with(ids)]
+    if not broken and tower.pad_id not in (None, ids.padding):
+        message = f"the text tower takes id {tower.pad_id} for padding, but tokenizer '{name}' pads with {ids.padding}"
+        broken = [Problem(message, "tokenizer")]
+    if broken:
+        raise ConfigError(broken)
 
 
 def _check_token_ids(text: Tensor, tower: TextTower) -> None:

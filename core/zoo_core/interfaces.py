@@ -182,11 +182,13 @@ class TextTower(Tower):
     Attributes:
         context_length: number of positions.
         vocab_size: number of token embeddings.
+        pad_id: token id that it masks as padding; None where it masks none. Tokenizers are held to it.
         variable_text_length: whether it takes rows shorter than `context_length`.
     """
 
     context_length: int
     vocab_size: int
+    pad_id: int | None = None
     variable_text_length: bool = False
 
     @abstractmethod

@@ -95,7 +95,7 @@ def check_component(component: Component, values: Mapping[str, Any] | ComponentC
         BrokenPromiseError: something does not hold.
     """
     config = check_config(component, values)
-    if isinstance(config, configs.VisionTowerConfig | configs.TextTowerConfig):
+    if isinstance(config, configs.TowerConfig):
         from zoo_core.tower_checks import check_tower
 
         check_tower(component, config, embed_dim=embed_dim)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from zoo_core.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "checked_ids", "checked_texts"]
 
 
 class Tokenizer(ABC):
@@ -22,14 +22,14 @@ class Tokenizer(ABC):
     Attributes:
         context_length: number of ids in each row, special tokens included.
         vocab_size: largest id plus one.
-        sot_id, eot_id: ids that open and close a caption.
+        sot_id, eot_id: ids that open and close a caption; None where nothing does, as T5 has no start.
         pad_id: id that fills the rest of a row.
     """
 
     context_length: int
     vocab_size: int
-    sot_id: int
-    eot_id: int
+    sot_id: int | None
+    eot_id: int | None
     pad_id: int
 
     @abstractmethod
@@ -48,8 +48,8 @@ class Tokenizer(ABC):
             context_length: length of each row; the tokenizer's own where None.
 
         Returns:
-            int64 ids `[N, context_length]`: `sot`, the caption, `eot`, then padding. Longer captions are cut and
-            end in `eot`.
+            int64 ids `[N, context_length]`: `sot`, the caption, `eot`, as far as there are such, then padding. Longer
+            captions are cut and end in `eot`.
 
         Raises:
             InputError: an entry is no string (its index and type are named), or the length is below 3.
@@ -66,12 +66,27 @@ class Tokenizer(ABC):
 
     def fill(self, texts: Sequence[str], rows: Any) -> None:
         """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding."""
-        room = rows.shape[1] - 2
+        before, after = ([] if one is None else [one] for one in (self.sot_id, self.eot_id))
+        room = rows.shape[1] - len(before) - len(after)
         for row, text in zip(rows, texts, strict=True):
-            ids = self.encode(text)[:room]
-            row[0] = self.sot_id
-            row[1 : len(ids) + 1] = ids
-            row[len(ids) + 1] = self.eot_id
+            ids = [*before, *self.encode(text)[:room], *after]
+            row[: len(ids)] = ids
+
+
+def checked_ids(ids: object, vocab_size: int) -> list[int]:
+    """Return `ids`, a tensor, an array or a sequence, as a list of whole numbers from 0 to `vocab_size - 1`.
+
+    Raises:
+        InputError: an entry is no such number; its position is named.
+    """
+    listed: Any = getattr(ids, "tolist", lambda: ids)()
+    checked: list[int] = []
+    for position, value in enumerate(listed):
+        token = value.__index__() if isinstance(value, SupportsIndex) else -1
+        if not 0 <= token < vocab_size:
+            raise InputError(f"ids[{position}]: expected an id from 0 to {vocab_size - 1}, found {value!r:.40}")
+        checked.append(token)
+    return checked
 
 
 def checked_texts(texts: object) -> Sequence[str]:

@@ -14,16 +14,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from zoo_core.capability_checks import check_capabilities, check_shape, close, example_input, seeded
-from zoo_core.config import ComponentConfig, TextTowerConfig, VisionTowerConfig
+from zoo_core.config import ComponentConfig, TextTowerConfig, TowerConfig
 from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.key_values import Memory
 from zoo_core.registry import Component
 from zoo_core.testing import fail
 
-__all__ = ["TowerConfig", "check_tower"]
-
-TowerConfig = VisionTowerConfig | TextTowerConfig
+__all__ = ["check_tower"]
 
 
 def check_tower(component: Component, config: TowerConfig, *, embed_dim: int = 16) -> None:

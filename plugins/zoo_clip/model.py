@@ -66,8 +66,8 @@ class CustomTextCLIP(DualEncoder):
         if cast_dtype not in (None, torch.float32, *LOW_PRECISION):
             raise InputError(f"cast_dtype must be None, float32, float16 or bfloat16, found {cast_dtype!r}")
         registry = default_registry()
-        vision = Section(VisionTowerConfig, default="vit").parse(vision_cfg, "vision_cfg")
-        text = Section(TextTowerConfig, default="clip-transformer").parse(text_cfg, "text_cfg")
+        vision: Any = Section(VisionTowerConfig, default="vit").parse(vision_cfg, "vision_cfg")
+        text: Any = Section(TextTowerConfig, default="clip-transformer").parse(text_cfg, "text_cfg")
         if quick_gelu:
             vision, text = _with_quick_gelu(vision, text)
         super().__init__(

@@ -51,7 +51,14 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """Return that of a tokenizer."""
+        """Return that of a tokenizer.
+
+        Raises:
+            InputError: its captions have no start or no end.
+        """
+        if tokenizer.sot_id is None or tokenizer.eot_id is None:
+            lacking = "start" if tokenizer.sot_id is None else "end"
+            raise InputError(f"captions of this model's tokenizer have no {lacking} of text; give a vocabulary=")
         return cls(tokenizer.sot_id, tokenizer.eot_id, tokenizer.pad_id, tokenizer.vocab_size)
 
 

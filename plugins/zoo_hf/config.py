@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from zoo_core.config import Config, TextTowerConfig, TokenizerConfig
+from zoo_core.config import Config, TextTowerConfig, TokenIds, TokenizerConfig
 from zoo_core.text_cleaning import CleaningOrNone
 
 __all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
@@ -60,6 +60,11 @@ class HfTextConfig(HfSource, TextTowerConfig):
     """Number of token positions, special tokens included."""
     vocab_size: VocabSize
     """Number of token embeddings; held to the encoder's config."""
+
+    def padding(self) -> int | None:
+        """Return the id of the padding, where it is said here and not in a file of the Hub."""
+        found = self.config.get("pad_token_id") if self.pad_id is None else self.pad_id
+        return found if isinstance(found, int) else None
 
     def token_width(self, embed_dim: int) -> int | None:
         """Return the encoder's channels, where its config says them here and not in a file of the Hub."""
@@ -125,3 +130,7 @@ class TiktokenConfig(TokenizerConfig):
     def token_count(self) -> int:
         """Return the number of ids."""
         return self.vocab_size
+
+    def token_ids(self) -> TokenIds:
+        """Return the size and the special ids."""
+        return TokenIds(self.type, self.vocab_size, end=self.vocab_size - 3, padding=self.vocab_size - 2)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 from zoo_core.errors import ConfigError, InputError, Problem, one_of
 from zoo_core.text_cleaning import clean_and_collapse
-from zoo_core.tokenizer import Tokenizer
+from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
 from zoo_hf.hub import files_of, first_line
 
@@ -120,7 +119,7 @@ class HfTokenizer(Tokenizer):
         Raises:
             InputError: an id is no whole number or none of this vocabulary; its position is named.
         """
-        return self.loaded.decode(_checked_ids(ids, self.vocab_size), skip_special_tokens=True)
+        return self.loaded.decode(checked_ids(ids, self.vocab_size), skip_special_tokens=True)
 
     def _clips(self, texts: Sequence[str], length: int) -> list[list[int]]:
         start, end = self.loaded.bos_token_id, self.loaded.eos_token_id
@@ -172,18 +171,6 @@ def _first(*ids: int | None) -> int | None:
     return next((one for one in ids if one is not None), None)
 
 
-def _checked_ids(ids: Any, vocab_size: int) -> list[int]:
-    """Return `ids` as whole numbers from 0 to `vocab_size - 1`."""
-    listed: Any = getattr(ids, "tolist", lambda: ids)()
-    checked: list[int] = []
-    for position, value in enumerate(listed):
-        token = value.__index__() if isinstance(value, SupportsIndex) else -1
-        if not 0 <= token < vocab_size:
-            raise InputError(f"ids[{position}]: expected an id from 0 to {vocab_size - 1}, found {value!r:.40}")
-        checked.append(token)
-    return checked
-
-
 class TiktokenTokenizer(Tokenizer):
     """Captions to ids of a tiktoken encoding; literal special tokens in a caption are plain text.
 
@@ -201,7 +188,9 @@ class TiktokenTokenizer(Tokenizer):
         self.config = config
         self.context_length = context_length
         self.vocab_size = config.vocab_size
-        self.eot_id, self.pad_id, self.sot_id = range(self.vocab_size - 3, self.vocab_size)
+        self._end, self.pad_id, self._start = range(self.vocab_size - 3, self.vocab_size)
+        self.sot_id = self._start if config.add_bos else None
+        self.eot_id = self._end if config.add_eos else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _tiktoken_tokenizer, (self.config, self.context_length)
@@ -224,15 +213,6 @@ class TiktokenTokenizer(Tokenizer):
         """Return the ids of `text` alone: no special tokens around it, no truncation."""
         return self.loaded.encode_ordinary(clean_and_collapse(text, self.config.cleaning))
 
-    def fill(self, texts: Sequence[str], rows: Any) -> None:
-        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding."""
-        before = [self.sot_id] if self.config.add_bos else []
-        after = [self.eot_id] if self.config.add_eos else []
-        room = rows.shape[1] - len(before) - len(after)
-        for row, text in zip(rows, texts, strict=True):
-            ids = [*before, *islice(self.encode(text), room), *after]
-            row[: len(ids)] = ids
-
     def decode(self, ids: Sequence[int] | Any) -> str:
         """Return the text that `ids` `[L]` stand for, up to the first end of text or padding.
 
@@ -242,10 +222,10 @@ class TiktokenTokenizer(Tokenizer):
             InputError: an id is no whole number or none of this vocabulary; its position is named.
         """
         body: list[int] = []
-        for token in _checked_ids(ids, self.vocab_size):
-            if token in (self.eot_id, self.pad_id):
+        for token in checked_ids(ids, self.vocab_size):
+            if token in (self._end, self.pad_id):
                 break
-            if token != self.sot_id:
+            if token != self._start:
                 body.append(token)
         try:
             return self.loaded.decode(body)

@@ -50,7 +50,7 @@ class HfTextTower(TextTower):
         self.vocab_size = config.vocab_size
         self.output_dim = embed_dim
         self.pool_type: PoolType = config.pool_type
-        self.pad_id: int = encoder.pad_token_id
+        self.pad_id = encoder.pad_token_id
         self.transformer: Any = build_encoder(encoder, with_pooler=config.pool_type == "cls")
         positions = positions_of(self.transformer, encoder)
         if positions is not None and config.context_length > positions:

@@ -25,7 +25,7 @@ class CoCaLoss(PairLoss):
     Args:
         caption_loss_weight: factor of the cross-entropy of the captions.
         clip_loss_weight: factor of the contrastive loss; 0 leaves it out.
-        pad_id: label that is not scored.
+        pad_id: label that is not scored, `model.tokenizer.pad_id`; has to be given, since tokenizers differ in it.
         chunk_size: as of `PairLoss`.
         group: as of `PairLoss`.
 
@@ -37,7 +37,7 @@ class CoCaLoss(PairLoss):
         self,
         caption_loss_weight: float = 2.0,
         clip_loss_weight: float = 1.0,
-        pad_id: int = 0,
+        pad_id: int | None = None,
         *,
         chunk_size: int | None = None,
         group: Group = None,
@@ -46,7 +46,7 @@ class CoCaLoss(PairLoss):
         check_number("caption_loss_weight", caption_loss_weight)
         check_number("clip_loss_weight", clip_loss_weight)
         if type(pad_id) is not int:
-            raise InputError(f"pad_id must be a whole number, found {pad_id!r}")
+            raise InputError(f"pad_id must be the id of the padding, model.tokenizer.pad_id, found {pad_id!r}")
         self.caption_loss_weight = caption_loss_weight
         self.clip_loss_weight = clip_loss_weight
         self.pad_id = pad_id

@@ -37,8 +37,9 @@ class CoCaLossConfig(PairLossConfig):
     """Factor of the cross-entropy of the captions."""
     clip_loss_weight: Weight = 1.0
     """Factor of the contrastive loss; 0 leaves it out."""
-    pad_id: int = 0
-    """Label that is not scored."""
+    pad_id: int
+    """Label that is not scored: the padding of the model's tokenizer, `model.tokenizer.pad_id`. There is no default,
+    since tokenizers differ in it, and a loss that scores padding tells nobody."""
 
 
 class DistillationLossConfig(PairLossConfig):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zoo_core.block_config import BlockConfig
-from zoo_core.config import Ratio, TextTowerConfig
+from zoo_core.config import Ratio, TextTowerConfig, TokenIds
 from zoo_core.sizes import transformer_parameters
 from zoo_text.tokenizer_config import ClipBpeConfig
 
@@ -107,6 +107,30 @@ class ClipTextConfig(TextTowerConfig):
             yield "pad_id", "nothing reads it; set class_token or pad_mask, or leave it out"
         if self.class_token_mask != "published" and not self.class_token:
             yield "class_token_mask", "there is no class_token; set class_token: true, or leave it out"
+
+    def rules_for(self, embed_dim: int) -> Iterator[tuple[str, str]]:
+        """Hold the width to the embedding where nothing projects."""
+        if self.proj_type == "none" and self.width != embed_dim:
+            message = f"'none' makes the width {self.width} the feature, which must have embed_dim = {embed_dim}"
+            yield "proj_type", f"{message}; set proj_type: linear"
+
+    def rules_with(self, ids: TokenIds) -> Iterator[tuple[str, str]]:
+        """Hold the place where the feature is read to the end of text."""
+        yield from super().rules_with(ids)
+        if ids.end is None:
+            return
+        if self.pool_type == "eos" and self.eos_id != ids.end:
+            yield "eos_id", f"{self.eos_id} is not the end of text of tokenizer '{ids.tokenizer}', which is {ids.end}"
+        if self.pool_type == "argmax" and ids.count is not None and ids.end != ids.count - 1:
+            yield (
+                "pool_type",
+                f"'argmax' reads the feature at the largest id, but of tokenizer '{ids.tokenizer}' that is "
+                f"{ids.count - 1}, and the end of text is {ids.end}; set pool_type: eos and eos_id: {ids.end}",
+            )
+
+    def padding(self) -> int | None:
+        """Return `pad_id`, which is set only where something masks it."""
+        return self.pad_id
 
     def token_width(self, embed_dim: int) -> int:
         """Return the channels of the blocks."""

@@ -17,11 +17,10 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice, pairwise, repeat
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
-from zoo_core.errors import InputError
 from zoo_core.text_cleaning import clean
-from zoo_core.tokenizer import Tokenizer
+from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_text.tokenizer_config import ClipBpeConfig
 
 if TYPE_CHECKING:
@@ -196,12 +195,7 @@ class ClipBpeTokenizer(Tokenizer):
             InputError: an id is no whole number or none of this vocabulary; its position is named.
         """
         spellings, spelled = self._chunks.merges.spellings, list[bytes]()
-        listed: Callable[[], Any] = getattr(ids, "tolist", lambda: ids)
-        for position, value in enumerate(listed()):
-            token = value.__index__() if isinstance(value, SupportsIndex) else -1
-            if not 0 <= token <= self.eot_id:
-                allowed = f"an id from 0 to {self.eot_id}"
-                raise InputError(f"ids[{position}]: expected {allowed}, found {value!r:.40}")
+        for token in checked_ids(ids, self.vocab_size):
             if token == self.eot_id:
                 break
             if token != self.sot_id:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zoo_core.config import TokenizerConfig
+from zoo_core.config import TokenIds, TokenizerConfig
 from zoo_core.text_cleaning import Cleaning
 
 __all__ = ["ClipBpeConfig"]
@@ -29,3 +29,7 @@ class ClipBpeConfig(TokenizerConfig):
     def token_count(self) -> int:
         """Return the number of ids."""
         return self.vocab_size
+
+    def token_ids(self) -> TokenIds:
+        """Return the size and the special ids."""
+        return TokenIds(self.type, self.vocab_size, end=self.vocab_size - 1, padding=0)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
+from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.key_values import Memory
 from zoo_core.pooling import pool_at_eos, pool_at_largest_id
@@ -27,9 +27,6 @@ class TextTransformer(TextTower):
     Args:
         config: sizes and options.
         embed_dim: width of the pooled feature.
-
-    Raises:
-        ConfigError: there is no projection, and the width is not `embed_dim`.
     """
 
     def __init__(self, config: ClipTextConfig, *, embed_dim: int) -> None:
@@ -184,9 +181,6 @@ class TextTransformer(TextTower):
 
 def _projection(config: ClipTextConfig, embed_dim: int) -> nn.Parameter | nn.Linear | None:
     if config.proj_type == "none":
-        if config.width != embed_dim:
-            message = f"'none' makes the width {config.width} the feature, which must have embed_dim = {embed_dim}"
-            raise ConfigError(Problem(f"{message}; set proj_type: linear", "proj_type"))
         return None
     std = config.width**-0.5
     if not config.proj_bias:

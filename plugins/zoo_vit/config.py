@@ -93,6 +93,11 @@ class ViTConfig(VisionTowerConfig):
         if self.pool_type == "avg" and self.attn_pooler_queries == 1:
             yield "attn_pooler_queries", "pool_type 'avg' is the mean of all queries but the first: give it at least 2"
 
+    def rules_for(self, embed_dim: int) -> Iterator[tuple[str, str]]:
+        """Hold the heads of the learned queries to the embedding, which is as wide as the queries."""
+        if self.attentional_pool is not None and embed_dim % self.attn_pooler_heads:
+            yield "attn_pooler_heads", f"{self.attn_pooler_heads} does not divide embed_dim = {embed_dim}"
+
     def token_width(self, embed_dim: int) -> int:
         """Return the channels of the patches, or of what the attentional pool makes of them."""
         return self.width if self.attentional_pool is None else embed_dim

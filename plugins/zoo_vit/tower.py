@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
+from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.pooling import AttentionalPooler
 from zoo_core.positions import sin_cos_2d
@@ -27,9 +27,6 @@ class VisionTransformer(VisionTower):
     Args:
         config: sizes and options.
         embed_dim: width of the pooled feature.
-
-    Raises:
-        ConfigError: the heads of the attentional pool do not divide `embed_dim`.
     """
 
     positional_embedding: Tensor
@@ -198,9 +195,6 @@ def _attentional_pools(config: ViTConfig, embed_dim: int) -> tuple[AttentionalPo
     """Return the pool of the tokens and the one of the feature, where the config has them."""
     if config.attentional_pool is None:
         return None, None
-    if embed_dim % config.attn_pooler_heads:
-        message = f"{config.attn_pooler_heads} does not divide embed_dim = {embed_dim}"
-        raise ConfigError(Problem(message, "attn_pooler_heads"))
     heads, queries, eps = config.attn_pooler_heads, config.attn_pooler_queries, config.norm_eps
     tokens = AttentionalPooler(embed_dim, config.width, heads, queries, eps)
     if config.attentional_pool == "single":

@@ -15,7 +15,7 @@ from typing import Any
 from zoo.catalog import architectures
 from zoo.pretrained_entries import entries_of
 from zoo_core.architectures import Architectures, Entry, is_path
-from zoo_core.config import ComponentConfig, ModelConfig, TextTowerConfig, VisionTowerConfig
+from zoo_core.config import ComponentConfig, ModelConfig, TowerConfig
 from zoo_core.errors import ZooError
 from zoo_core.registry import Component, Plugin
 
@@ -187,7 +187,7 @@ def _towers(config: ModelConfig) -> dict[str, Any]:
     return {
         section: {"component": part.component, "parameters": part.parameter_count(config.embed_dim)}
         for section, part in _parts(config)
-        if isinstance(part, VisionTowerConfig | TextTowerConfig)
+        if isinstance(part, TowerConfig)
     }
 
 
