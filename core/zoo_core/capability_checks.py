@@ -177,6 +177,25 @@ def _check_variable_text_length(component: Component, tower: Tower, claimed: boo
             length = math.ceil(tower.context_length / 2)
             features = tower(example_input(tower, 2)[:, -length:])
             check_shape(component, f"forward of {length} tokens", features, (2, tower.output_dim))
+        _check_read_lengths(component, tower)
+
+
+def _check_read_lengths(component: Component, tower: TextTower) -> None:
+    """Check that no feature depends on the ids that `read_lengths` leaves out, nor on whether they are there."""
+    ids = example_input(tower, 4)
+    for row in range(3):  # the last one is full
+        ids[row, row * tower.context_length // 4] = tower.vocab_size - 1
+    lengths = tower.read_lengths(ids)
+    if lengths is None:
+        return
+    if lengths.shape != (4,) or not bool(((lengths >= 1) & (lengths <= tower.context_length)).all()):
+        fail(f"{component}: read_lengths must return numbers [4] from 1 to {tower.context_length}, found {lengths}")
+    tower.eval()
+    with torch.no_grad():
+        features = tower(ids)
+        for row, length in enumerate(cast("list[int]", lengths.tolist())):  # pyright: ignore[reportUnknownMemberType]
+            if not close(tower(ids[row : row + 1, :length]), features[row : row + 1]):
+                fail(f"{component}: a row cut to the {length} ids that read_lengths tells has another feature")
 
 
 def _check_attribute(component: Component, capability: str, tower: Tower, name: str, claimed: bool) -> None:

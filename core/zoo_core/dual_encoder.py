@@ -21,7 +21,8 @@ from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm
 from zoo_core.state_dicts import is_sharded, sharded_like
-from zoo_core.tokenizer import Tokenizer
+from zoo_core.text_buckets import encode_rows
+from zoo_core.tokenizer import Tokenizer, checked_texts
 
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
@@ -116,13 +117,21 @@ class DualEncoder(nn.Module):
             normalize: scale each feature to unit length.
 
         Returns:
-            features `[B, embed_dim]`, in the dtype of the tower.
+            features `[B, embed_dim]`, in the dtype of the tower. Where padding cannot change them, captions of like
+            length are encoded together, without it (see `zoo_core.text_buckets`).
 
         Raises:
             InputError: the ids do not fit the tower, or the model has no text tower or tokenizer.
         """
         tower = self._text_tower()
-        features = tower(self._token_ids(text, tower))
+        if isinstance(text, Tensor) or tower.training or self.tokenizer is None:
+            features = encode_rows(tower, self._token_ids(text, tower))
+        else:  # a caption that stands there twice is encoded once
+            captions = checked_texts(text)
+            places = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
+            features = encode_rows(tower, self._token_ids(list(places), tower))
+            if len(places) < len(captions):
+                features = features[[places[caption] for caption in captions]]
         return F.normalize(features, dim=-1) if normalize else features
 
     def get_logits(self, image: Any, text: Any) -> tuple[Tensor, Tensor]:

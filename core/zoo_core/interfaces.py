@@ -195,6 +195,14 @@ class TextTower(Tower):
     def forward(self, text: Tensor) -> Tensor:
         """Return pooled features `[B, output_dim]` of token ids `[B, L]`."""
 
+    def read_lengths(self, text: Tensor) -> Tensor | None:
+        """Return on how many leading ids of each row of `text` `[B, L]` its feature depends, int64 `[B]`.
+
+        What follows them can be cut off without a change of the feature. None where all ids count, as they do where
+        padding is looked at. A tower that takes no shorter rows returns None.
+        """
+        return None
+
     def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return pooled features `[B, output_dim]` and tokens `[B, L, width]`.
 

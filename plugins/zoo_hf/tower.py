@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
@@ -62,6 +63,11 @@ class HfTextTower(TextTower):
     def forward(self, text: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""
         return self.forward_tokens(text)[0]
+
+    def read_lengths(self, text: Tensor) -> Tensor | None:
+        """Return the number of ids of each row of `text` `[B, L]` up to its last that is no padding, at least one."""
+        places = torch.arange(1, text.shape[1] + 1, device=text.device)
+        return (places * (text != self.pad_id)).amax(dim=-1).clamp(min=1)
 
     def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and the last hidden state of every token `[B, L, width]`."""

@@ -64,6 +64,15 @@ class TextTransformer(TextTower):
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""
         return self._pool(self._encode(text), text)
 
+    def read_lengths(self, text: Tensor) -> Tensor | None:
+        """Return where each row of `text` `[B, L]` is pooled, plus one: no token sees a later one."""
+        if not self.variable_text_length:
+            return None
+        if self.pool_type == "argmax":
+            return text.argmax(dim=-1) + 1
+        ends = text == self.eos_id
+        return ends.int().argmax(dim=-1).masked_fill(~ends.any(dim=-1), text.shape[1] - 1) + 1
+
     def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and the tokens `[B, L, width]` of the text.
 
