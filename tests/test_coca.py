@@ -560,21 +560,3 @@ def test_the_text_tower_keeps_its_word(causal: bool, class_token: bool) -> None:
     pooling = {"class_token": True, "pad_id": 0} if class_token else {}
     component = zoo.registry().get("text-tower", "clip-transformer")
     check_component(component, {**values, **pooling, "causal": causal, "pool_type": "last"})
-
-
-# Full size
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_the_full_size_gives_the_peers_numbers(name: str) -> None:
-    peer_config: Any = open_clip.get_model_config(NAMES[name])
-    del peer_config["custom_text"]
-    theirs: Any = PeerCoCa(**peer_config).eval()
-    nn.init.normal_(theirs.text_decoder.text_projection, std=theirs.text_decoder.width**-0.5)  # the peer leaves it
-    with torch.device("meta"):
-        ours = on_meta(zoo.config(name)).eval()
-    ours.load_state_dict(theirs.state_dict(), assign=True)  # one copy of the weights for both
-    image, text = images(ours, 2), captions(ours, 2)
-    with torch.inference_mode():
-        same(ours(image, text), theirs(image, text))

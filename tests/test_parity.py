@@ -1,7 +1,7 @@
 """Our models against open_clip 3.3.0: the same weights give the same numbers, in each architecture of both.
 
 Weights are shared through state dicts, loaded strictly in both directions. The default run takes scaled-down
-twins (see `peer.py`); `--slow` takes the full sizes, with one copy of the weights for both sides.
+twins (see `peer.py`); `test_full_size.py` takes the full sizes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from peer import (
     captions,
     gradients,
     images,
-    is_residual,
     our_text,
     our_vision,
     peer_config,
     peer_model,
     peer_names,
     published,
-    randomized,
     small_pair,
     tiny_arguments,
     twins,
@@ -37,8 +35,6 @@ from zoo.catalog import architectures
 
 NAMES = sorted(peer_names())
 TOLERANCE = 1e-5
-IN_MEMORY = 12_000_000_000 // 4
-"""Parameters in float32 that a test may hold; larger architectures are cut to their first blocks."""
 
 MODES = (torch.enable_grad, torch.inference_mode)
 """The peer takes other kernels for images where no gradient is asked for; users do both."""
@@ -333,60 +329,6 @@ def test_locked_image_training_moves_the_text_tower_and_nothing_of_the_image_tow
     optimizer.step()
     for name, parameter in published(model).items():
         assert torch.equal(parameter, before[name]) == name.startswith("visual."), name
-
-
-# Full size
-
-
-def cut_to_fit(name: str) -> tuple[int, int] | None:
-    """Return how many blocks of each tower fit in memory; None where the whole model does."""
-    config: Any = zoo.config(name)
-    return None if (config.parameter_count() or 0) <= IN_MEMORY else (12, 12)
-
-
-OF_EACH_KIND = {
-    "rn50",
-    "vit-b16-quickgelu",
-    "vit-b32-plus-256",
-    "vit-h14",
-    "vit-l14-336",
-    "vit-l14-clipa",
-    "vit-l14-worldwide",
-    "vit-m16-alt",
-}
-"""One full size of each kind; the others differ in their numbers alone, and wait for `--huge`."""
-
-
-def full_sizes() -> list[Any]:
-    """Return every architecture as a parameter of a test."""
-    return [
-        pytest.param(
-            name,
-            id=f"{name}-first-12-blocks" if cut_to_fit(name) else name,
-            marks=[] if name in OF_EACH_KIND else pytest.mark.huge,
-        )
-        for name in NAMES
-    ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", full_sizes())
-def test_the_full_size_gives_the_peers_features(name: str) -> None:
-    theirs_config, overrides = peer_config(name), []
-    if layers := cut_to_fit(name):
-        for tower, count in zip(("vision", "text"), layers, strict=True):
-            theirs_config[f"{tower}_cfg"]["layers"] = count
-            overrides.append(f"{tower}.layers={count}")
-    theirs: Any = peer_model(theirs_config).eval()
-    if is_residual(name):
-        randomized(theirs)  # at the start each block is but its shortcut
-    ours = on_meta(zoo.config(name, overrides))
-    ours.load_state_dict(theirs.state_dict(), assign=True)  # one copy of the weights for both
-    image, text = images(ours, 1), captions(ours, 2)
-    with torch.inference_mode():
-        same(ours.encode_image(image), theirs.encode_image(image))
-        same(ours.encode_text(text), theirs.encode_text(text))
-        same(ours.get_logits(image, text), theirs.get_logits(image, text))
 
 
 def test_all_of_the_peers_architectures_are_offered() -> None:
