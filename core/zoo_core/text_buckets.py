@@ -9,6 +9,7 @@ shapes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     lengths = tower.read_lengths(text)
     if lengths is None:
         return tower(text)
-    known: list[int] = lengths.tolist()  # pyright: ignore[reportUnknownMemberType]
+    known = cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
     if tower.training or any(is_sharded(parameter) for parameter in tower.parameters()):
         return tower(text[:, : rounded(max(known), text.shape[1])])
     parts = list(buckets(known, text.shape[1], MANY_TOKENS.get(text.device.type, MANY_TOKENS_ELSEWHERE)))
