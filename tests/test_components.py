@@ -34,6 +34,22 @@ SMALL = {
             "activation": "quick_gelu",
         },
     ],
+    "modern-transformer": [
+        {"context_length": 8, "vocab_size": 50, "width": 16, "layers": 3, "heads": 2, "eos_id": 49, "pad_id": 0},
+        {
+            "context_length": 6,
+            "vocab_size": 9,
+            "width": 16,
+            "layers": 2,
+            "heads": 2,
+            "causal": False,
+            "pool_type": "map",
+            "pad_id": 0,
+            "reg_tokens": 2,
+            "value_residual": True,
+            "attn_gated": True,
+        },
+    ],
     "timm": [
         {"name": "test_vit", "image_size": [48, 32], "kwargs": {"depth": 2}},
         {"name": "test_convnext", "image_size": 64, "proj": "mlp"},

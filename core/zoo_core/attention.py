@@ -20,7 +20,7 @@ from zoo_core.key_values import KeyValues
 from zoo_core.layers import LayerNorm
 from zoo_core.state_dicts import join_entries, split_entry
 
-__all__ = ["Attention", "CrossAttention"]
+__all__ = ["Attention", "CrossAttention", "split_heads"]
 
 MAX_LOGIT_SCALE = math.log(100)
 """Largest logarithm of the factor of cosine attention (Liu et al. 2022)."""
@@ -75,8 +75,7 @@ class MultiHead(nn.Module):
 
     def split_heads(self, x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
         """Return the parts of `[B, N, parts * C]`, each as `[B, H, N, C / H]`."""
-        batch, tokens, width = x.shape
-        return x.view(batch, tokens, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        return split_heads(x, self.heads, parts)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False, mask: Tensor | None = None
@@ -146,7 +145,7 @@ class Attention(MultiHead):
         """
         query, key, value = self.split_heads(self.in_proj(x), 3)
         if memory is not None:
-            return self.attend(query, *memory.append(key, value), mask=_after(memory, x.shape[1], x.device))
+            return self.attend(query, *memory.append(key, value), mask=memory.causal_mask(x.shape[1]))
         return self.attend(query, key, value, causal, mask)
 
 
@@ -200,9 +199,7 @@ class CrossAttention(MultiHead):
         return self.attend(query.expand(key.shape[0], -1, -1, -1), key, value)
 
 
-def _after(memory: KeyValues, tokens: int, device: torch.device) -> Tensor | None:
-    """Return the causal mask `[tokens, len(memory)]` of the last tokens in `memory`; None where they see all."""
-    if tokens == 1:
-        return None
-    seen = torch.ones(tokens, len(memory), dtype=torch.bool, device=device)
-    return seen.tril(len(memory) - tokens)
+def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """Return the parts of `[B, N, parts * C]`, such as query, key and value, each as `[B, heads, N, C / heads]`."""
+    batch, tokens, width = x.shape
+    return x.view(batch, tokens, parts, heads, width // parts // heads).permute(2, 0, 3, 1, 4).unbind(0)

@@ -19,7 +19,7 @@ from zoo_core.config import TokenIds
 from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
-from zoo_core.layers import LayerNorm
+from zoo_core.layers import LayerNorm, RMSNorm
 from zoo_core.state_dicts import is_sharded, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Tokenizer, checked_texts
@@ -408,7 +408,7 @@ def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:
     and batch norms take inputs of another dtype; those of other libraries do not, and are cast along.
     """
     for module in model.modules():
-        if isinstance(module, LayerNorm | _BatchNorm):
+        if isinstance(module, LayerNorm | RMSNorm | _BatchNorm):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if name not in ("logit_scale", "logit_bias"):

@@ -237,8 +237,9 @@ class TextTower(Tower):
         The arguments are those of `VisionTower.forward_intermediates`; the only format is `"NLC"`.
 
         Returns:
-            `text_intermediates` (list of `[B, L, C]`), `text_intermediates_suffix` (list, on request, where the
-            tower appends tokens of its own), `text_features` `[B, output_dim]`.
+            `text_intermediates` (list of `[B, L, C]`), on request `text_intermediates_suffix` (list, where the tower
+            appends a token of its own) or `text_intermediates_extra` (list, where it has registers before the text),
+            `text_features` `[B, output_dim]`.
 
         Raises:
             CapabilityError: the tower does not claim `intermediates`.

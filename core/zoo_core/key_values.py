@@ -29,6 +29,13 @@ class KeyValues:
         self.value = value if self.value is None else torch.cat([self.value, value], dim=2)
         return self.key, self.value
 
+    def causal_mask(self, tokens: int) -> Tensor | None:
+        """Return which of all tokens the last ones may look at, bool `[tokens, N]`; None where they see all."""
+        if tokens == 1 or self.key is None:
+            return None
+        seen = torch.ones(tokens, len(self), dtype=torch.bool, device=self.key.device)
+        return seen.tril(len(self) - tokens)
+
     def take(self, rows: Tensor) -> None:
         """Go on with these of the rows, int64 `[R]`; one may be taken several times."""
         if self.key is not None and self.value is not None:

@@ -1,13 +1,23 @@
-"""The small layers of transformer blocks: activations, layer norm, LayerScale."""
+"""The small layers of transformer blocks: activations, norms, gated perceptrons, LayerScale."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Activation", "LayerNorm", "LayerScale", "QuickGELU", "activation_layer"]
+__all__ = [
+    "Activation",
+    "LayerNorm",
+    "LayerScale",
+    "QuickGELU",
+    "RMSNorm",
+    "SquaredReLU",
+    "SwiGLU",
+    "activation_layer",
+]
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
@@ -31,6 +41,36 @@ def activation_layer(name: Activation) -> nn.Module:
             return QuickGELU()
 
 
+class SquaredReLU(nn.Module):
+    """`max(x, 0) ** 2` (So et al. 2021, Primer)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to every element."""
+        return F.relu(x).square()
+
+
+class SwiGLU(nn.Module):
+    """A perceptron whose hidden channels are gated by as many others (Shazeer 2020).
+
+    What you would not guess: in `w12`, the channels come first and their gates second.
+
+    Args:
+        width: channels in and out.
+        hidden: gated channels between the two layers.
+        bias: whether the layers have one.
+    """
+
+    def __init__(self, width: int, hidden: int, bias: bool = True) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(width, 2 * hidden, bias=bias)
+        self.w3 = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform the last dimension."""
+        channels, gates = self.w12(x).chunk(2, dim=-1)
+        return self.w3(channels * F.silu(gates))
+
+
 class LayerNorm(nn.LayerNorm):
     """Layer norm that works in the dtype of its weights and returns the dtype of its input.
 
@@ -40,6 +80,14 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the last dimension."""
         return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (Zhang & Sennrich 2019); as to dtypes, it does as `LayerNorm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
 class LayerScale(nn.Module):

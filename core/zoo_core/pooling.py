@@ -1,4 +1,4 @@
-"""How tokens become one feature: at the end of the text, or by attention of learned queries."""
+"""How tokens become one feature: at the end of the text, by their mean, or by attention of learned queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo_core.attention import CrossAttention
 from zoo_core.errors import InputError
 from zoo_core.layers import LayerNorm
 
-__all__ = ["AttentionalPooler", "pool_at_eos", "pool_at_largest_id"]
+__all__ = ["AttentionalPooler", "mean_of_kept", "pool_at_eos", "pool_at_largest_id"]
 
 
 def pool_at_largest_id(x: Tensor, text: Tensor) -> Tensor:
@@ -37,6 +37,11 @@ def pool_at_eos(x: Tensor, text: Tensor, eos_id: int) -> Tensor:
         )
     pooled = x[torch.arange(x.shape[0], device=x.device), ends.int().argmax(dim=-1)]
     return pooled.masked_fill(missing[:, None], torch.nan)
+
+
+def mean_of_kept(x: Tensor, kept: Tensor) -> Tensor:
+    """Return the mean `[B, C]` of those of the tokens `[B, L, C]` that `kept`, bool `[B, L]`, says; at least one."""
+    return (x * kept.unsqueeze(-1)).sum(dim=1) / kept.sum(dim=1, keepdim=True)
 
 
 class AttentionalPooler(nn.Module):

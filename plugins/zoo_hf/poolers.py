@@ -10,6 +10,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from zoo_core.pooling import mean_of_kept
+
 __all__ = ["PoolType", "pool"]
 
 PoolType = Literal["mean", "max", "cls", "cls-hidden"]
@@ -29,8 +31,7 @@ def pool(pool_type: PoolType, tokens: Tensor, kept: Tensor, pooler_output: Tenso
     """
     match pool_type:
         case "mean":
-            kept = _some(kept)
-            return (tokens * kept.unsqueeze(-1)).sum(dim=1) / kept.sum(dim=1, keepdim=True)
+            return mean_of_kept(tokens, _some(kept))
         case "max":
             return tokens.masked_fill(~_some(kept).unsqueeze(-1), float("-inf")).amax(dim=1)
         case "cls":

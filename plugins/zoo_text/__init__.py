@@ -1,1 +1,1 @@
-"""CLIP's text transformer and its byte-pair tokenizer."""
+"""CLIP's text transformer, a modern one, and CLIP's byte-pair tokenizer."""

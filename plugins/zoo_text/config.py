@@ -110,22 +110,18 @@ class ClipTextConfig(TextTowerConfig):
 
     def rules_for(self, embed_dim: int) -> Iterator[tuple[str, str]]:
         """Hold the width to the embedding where nothing projects."""
-        if self.proj_type == "none" and self.width != embed_dim:
-            message = f"'none' makes the width {self.width} the feature, which must have embed_dim = {embed_dim}"
-            yield "proj_type", f"{message}; set proj_type: linear"
+        yield from projection_rules(self.width, self.proj_type, embed_dim)
 
     def rules_with(self, ids: TokenIds) -> Iterator[tuple[str, str]]:
         """Hold the place where the feature is read to the end of text."""
         yield from super().rules_with(ids)
-        if ids.end is None:
-            return
-        if self.pool_type == "eos" and self.eos_id != ids.end:
-            yield "eos_id", f"{self.eos_id} is not the end of text of tokenizer '{ids.tokenizer}', which is {ids.end}"
-        if self.pool_type == "argmax" and ids.count is not None and ids.end != ids.count - 1:
+        yield from eos_rules(self.eos_id, ids)
+        end, count = ids.end, ids.count
+        if self.pool_type == "argmax" and end is not None and count is not None and end != count - 1:
             yield (
                 "pool_type",
                 f"'argmax' reads the feature at the largest id, but of tokenizer '{ids.tokenizer}' that is "
-                f"{ids.count - 1}, and the end of text is {ids.end}; set pool_type: eos and eos_id: {ids.end}",
+                f"{count - 1}, and the end of text is {end}; set pool_type: eos and eos_id: {end}",
             )
 
     def padding(self) -> int | None:
@@ -154,3 +150,16 @@ class ClipTextConfig(TextTowerConfig):
         )
         projection = self.width * embed_dim if self.proj_type == "linear" else 0
         return embeddings + stack + 2 * self.width + projection + (embed_dim if self.proj_bias else 0)
+
+
+def projection_rules(width: int, proj_type: str, embed_dim: int) -> Iterator[tuple[str, str]]:
+    """Hold the width of a tower to the embedding where nothing projects."""
+    if proj_type == "none" and width != embed_dim:
+        message = f"'none' makes the width {width} the feature, which must have embed_dim = {embed_dim}"
+        yield "proj_type", f"{message}; set proj_type: linear"
+
+
+def eos_rules(eos_id: int | None, ids: TokenIds) -> Iterator[tuple[str, str]]:
+    """Hold the `eos_id` of a tower that reads its feature there to the end of text."""
+    if eos_id is not None and ids.end not in (None, eos_id):
+        yield "eos_id", f"{eos_id} is not the end of text of tokenizer '{ids.tokenizer}', which is {ids.end}"

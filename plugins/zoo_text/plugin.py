@@ -1,4 +1,4 @@
-"""Declares CLIP's text transformer and its byte-pair tokenizer."""
+"""Declares CLIP's text transformer, the modern one, and CLIP's byte-pair tokenizer."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,16 @@ def zoo_components() -> Iterator[ComponentSpec]:
         config="zoo_text.config:ClipTextConfig",
         factory="zoo_text.tower:TextTransformer",
         summary="Text transformer with learned positions, as CLIP, SigLIP and CoCa use it",
+        capabilities=frozenset(
+            {"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-text-length"}
+        ),
+    )
+    yield ComponentSpec(
+        kind="text-tower",
+        name="modern-transformer",
+        config="zoo_text.modern_config:ModernTextConfig",
+        factory="zoo_text.modern_tower:ModernTextTransformer",
+        summary="Text transformer with rotary positions, gates and registers, for rows of any length",
         capabilities=frozenset(
             {"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-text-length"}
         ),
