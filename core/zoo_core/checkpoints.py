@@ -142,10 +142,12 @@ class CheckpointFormat(ABC):
 
     Attributes:
         name: the layout, for people: `"transformers CLIP"`.
+        library: whose folders `export` and `files` make, for `zoo convert --to`; empty where nothing is written.
         weights_name: name of the weights in a folder of this layout.
     """
 
     name: str
+    library: str = ""
     weights_name: str = "model.safetensors"
 
     @abstractmethod

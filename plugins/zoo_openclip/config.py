@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from zoo_core.config import Config, Size
+from zoo_core.config import CheckpointFormatConfig, Config, Size
 
 __all__ = [
     "ENCODERS",
@@ -20,6 +20,7 @@ __all__ = [
     "HubFile",
     "MultimodalCfg",
     "OpenClipConfig",
+    "OpenClipFormatConfig",
     "PreprocessCfg",
     "StackCfg",
     "TextCfg",
@@ -245,6 +246,13 @@ class PreprocessCfg(Config):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     fill_color: int = 0
+
+
+class OpenClipFormatConfig(CheckpointFormatConfig):
+    """Folders of open_clip."""
+
+    type: str = "open-clip"
+    """Name of the checkpoint format component."""
 
 
 class HubFile(Config):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.building import build, loss, preprocess, tokenizer
     from zoo.catalog import config, list_models, registry
+    from zoo.conversion import convert
     from zoo.folders import load, save, verify
     from zoo.identification import identify
     from zoo.pretrained_entries import list_pretrained
@@ -28,6 +29,7 @@ __all__ = [
     "ZooError",
     "build",
     "config",
+    "convert",
     "identify",
     "list_models",
     "list_pretrained",
@@ -44,6 +46,7 @@ _HOMES = {
     "ZooError": "zoo_core.errors",
     "build": "zoo.building",
     "config": "zoo.catalog",
+    "convert": "zoo.conversion",
     "identify": "zoo.identification",
     "list_models": "zoo.catalog",
     "list_pretrained": "zoo.pretrained_entries",

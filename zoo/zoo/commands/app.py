@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.commands import checking, classifying, embedding, importing, listing, measuring, training
+from zoo.commands import checking, classifying, converting, embedding, importing, listing, measuring, training
 from zoo.commands.output import report
 from zoo_core.errors import ZooError
 
@@ -81,6 +81,7 @@ app.command("schema")(checking.schema_command)
 app.command("verify")(checking.verify_command)
 app.command("identify")(checking.identify_command)
 app.command("import")(importing.import_command)
+app.command("convert")(converting.convert_command)
 app.command("classify")(classifying.classify_command)
 app.command("embed")(embedding.embed_command)
 app.command("demo")(training.demo_command)

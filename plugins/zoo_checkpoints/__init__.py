@@ -1,0 +1,1 @@
+"""Layouts of checkpoints of transformers (CLIP and SigLIP), big_vision, OpenAI and Apple's MobileCLIP."""

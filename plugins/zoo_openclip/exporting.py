@@ -1,0 +1,136 @@
+"""From an architecture to a JSON config of open_clip: the importer's tables, read the other way.
+
+What open_clip cannot say is left out here. That it is missing shows when the file is imported again, which whoever
+writes a folder does before it is in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo_openclip.importing import (
+    ATTENTIONAL_POOL,
+    BLOCK,
+    DECODER,
+    IMAGES,
+    MODEL,
+    POOLERS,
+    RESNET,
+    TEXT,
+    TIMM,
+    TIMM_PROJECTION,
+    VIT,
+    Json,
+    Table,
+)
+
+__all__ = ["hub_file"]
+
+Section = Mapping[str, Any]
+
+
+def hub_file(config: Section) -> Json:
+    """Return the `open_clip_config.json` of an architecture.
+
+    Args:
+        config: the values of a model's config, defaults included.
+    """
+    quick = _is_quick(config)
+    text = _text(config["text"], quick) | _tokenizer(config["tokenizer"])
+    vision = _vision(config["vision"], quick)
+    model = _told(config, MODEL) | {"vision_cfg": vision, "text_cfg": text}
+    if quick:
+        model["quick_gelu"] = True
+    if config["model"] != "clip":
+        model["custom_text"] = True
+    if config["model"] == "coca":
+        model["multimodal_cfg"] = _decoder(config)
+        vision["output_tokens"] = text["output_tokens"] = True
+    images = _told(config["preprocess"], IMAGES | {"fill_color": "fill"})
+    return {"model_cfg": model, "preprocess_cfg": {"size": vision["image_size"], "mode": "RGB", **images}}
+
+
+def _is_quick(config: Section) -> bool:
+    """Tell whether the towers that read open_clip's one switch have quick_gelu."""
+    return "quick_gelu" in (config["vision"].get("activation"), config["text"].get("activation"))
+
+
+def _decoder(config: Section) -> Json:
+    text, decoder = config["text"], config["multimodal"]
+    return _told(decoder, DECODER) | {"context_length": text["context_length"], "vocab_size": text["vocab_size"]}
+
+
+def _vision(section: Section, quick: bool) -> Json:
+    if section["tower"] == "timm":
+        return _timm(section)
+    if section["tower"] == "modified-resnet":
+        return _told(section, RESNET) | {"patch_size": None}
+    pool = section.get("attentional_pool")
+    pooling = {"attentional_pool": True if pool == "single" else pool} if pool else {}
+    return {
+        **_told(section, VIT),
+        **_stack(section, quick),
+        "no_ln_pre": not section.get("ln_pre", True),
+        **_told(section, {"pool_type": "pool_type", "final_ln_after_pool": "final_ln_after_pool"}),
+        **(pooling | _told(section, ATTENTIONAL_POOL) if pool else {}),
+    }
+
+
+def _timm(section: Section) -> Json:
+    proj = section["proj"]
+    named = {"timm_proj": proj} if proj in ("linear", "mlp") else {"timm_proj": None if proj == "head" else "none"}
+    return _told(section, TIMM) | {"timm_pool": section.get("pool", ""), **named} | _told(section, TIMM_PROJECTION)
+
+
+def _text(section: Section, quick: bool) -> Json:
+    if section["tower"] == "hf-text":
+        return _hf_text(section)
+    made = _told(section, TEXT) | _stack(section, quick)
+    made |= {"no_causal_mask": not section["causal"], "proj_bias": section["proj_bias"]}
+    if section["class_token"]:
+        return made | {"embed_cls": True, "pad_id": section["pad_id"]}
+    made["pool_type"] = section["pool_type"]
+    return made | ({"eos_id": section["eos_id"]} if section["pool_type"] == "eos" else {})
+
+
+def _hf_text(section: Section) -> Json:
+    width = section["config"].get("hidden_size")
+    return {
+        "hf_model_name": section.get("name"),
+        "context_length": section["context_length"],
+        "vocab_size": section["vocab_size"],
+        "hf_pooler_type": {ours: theirs for theirs, ours in POOLERS.items()}[section["pool_type"]],
+        "hf_proj_type": None if section["proj"] == "none" else section["proj"],
+        **({"width": width} if width else {}),
+    }
+
+
+def _tokenizer(section: Section) -> Json:
+    options = {"clean": section["cleaning"]} if "cleaning" in section else {}
+    options |= {key: section[key] for key in ("strip_sep_token", "language") if section.get(key)}
+    named = {"hf_tokenizer_name": section["name"]} if section["type"] == "hf" else {}
+    mode = {"tokenizer_mode": section["mode"]} if section.get("mode") else {}
+    return named | mode | ({"tokenizer_kwargs": options} if options else {})
+
+
+def _stack(section: Section, quick: bool) -> Json:
+    """Return what both native towers name alike; GELU by tanh and epsilon where they are not the usual ones."""
+    tanh = section["activation"] == "gelu_tanh" and not quick
+    block = section["block"]
+    return {
+        **({"act_kwargs": {"approximate": "tanh"}} if tanh else {}),
+        **({"norm_kwargs": {"eps": section["norm_eps"]}} if section["norm_eps"] != 1e-5 else {}),
+        **({key: block[ours] for key, ours in BLOCK.items()} if any(block.values()) else {}),
+    }
+
+
+def _told(section: Section, table: Table) -> Json:
+    """Return the values of a section under open_clip's names."""
+    return {theirs: _plain(section[ours]) for theirs, ours in table.items() if section.get(ours) is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Return a size as open_clip writes a square."""
+    is_square = isinstance(value, list) and len(value) == 2 and value[0] == value[1] and isinstance(value[0], int)
+    return value[0] if is_square else value

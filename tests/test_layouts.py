@@ -1,0 +1,663 @@
+"""Checkpoints of other libraries: each is made by that library, read here, and gives the features that it gives there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import peer
+import zoo
+from zoo.conversion import export
+from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
+from zoo_core.containers import open_checkpoint
+from zoo_core.errors import ConfigError
+
+Json = dict[str, Any]
+WORDS = 600
+"""Ids of the tiny text towers; the last one ends a caption."""
+
+
+def layouts() -> list[CheckpointFormat]:
+    found = zoo.registry().components("checkpoint-format")
+    return [one.build(one.config_class()()) for one in found]
+
+
+def opened(path: Path) -> TensorSource:
+    """Return a file or folder in our layout, recognised by one layout at most."""
+    source = open_checkpoint(path)
+    recognised = [one for one in layouts() if one.recognises(source.entries)]
+    assert len(recognised) <= 1, recognised
+    return ConvertedSource(source, recognised[0]) if recognised else source
+
+
+def stated(folder: Path) -> Mapping[str, Any]:
+    """Return what a folder states, by the one layout that knows it."""
+    (found,) = [found for one in layouts() if (found := one.architecture(folder)) is not None]
+    return found
+
+
+def tensors_of(source: TensorSource) -> dict[str, Tensor]:
+    found = {key: source.read(key) for key in source.entries}
+    for key, info in source.entries.items():
+        assert (info.dtype, info.shape) == (str(found[key].dtype).removeprefix("torch."), tuple(found[key].shape))
+    return found
+
+
+def built(folder: Path, towers: tuple[str, ...] | None = None) -> Any:
+    """Build the model of a folder with all of its weights, and no other."""
+    model = zoo.build(stated(folder), towers=towers)
+    model.load_state_dict(tensors_of(opened(folder)), strict=True)
+    return model
+
+
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        tensor.dtype == other[key].dtype and torch.equal(tensor, other[key]) for key, tensor in one.items()
+    )
+
+
+def images(size: int = 32) -> Tensor:
+    return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def captions(length: int = 12, end: int = WORDS - 1) -> Tensor:
+    """Return ids with an end at different places, and other tokens behind it."""
+    ids = torch.randint(3, WORDS - 1, (3, length), generator=torch.Generator().manual_seed(0))
+    for row, place in enumerate((2, 7, length - 1)):
+        ids[row, place] = end
+    return ids
+
+
+def pooled(output: Any) -> Tensor:
+    """Return the features that transformers gives: a tensor in older versions, in an output in newer ones."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+# transformers
+
+
+TEXT: Json = {
+    "vocab_size": WORDS,
+    "hidden_size": 24,
+    "intermediate_size": 60,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 12,
+    "eos_token_id": WORDS - 1,
+    "bos_token_id": WORDS - 2,
+}
+VISION: Json = {
+    "hidden_size": 32,
+    "intermediate_size": 100,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+}
+IMAGES: dict[str, Json] = {
+    "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "do_center_crop": True}
+    | {"crop_size": {"height": 32, "width": 32}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]},
+    "siglip": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
+    | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3},
+}
+
+
+def randomized(model: Any) -> Any:
+    """Draw weights anew that no first value hides: biases, scales and embeddings included."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def transformers_model(kind: str, text: Json | None = None, vision: Json | None = None) -> Any:
+    import transformers
+
+    text, vision = TEXT | (text or {}), VISION | (vision or {})
+    if kind == "clip":
+        sizes = {"projection_dim": 16}
+        config = transformers.CLIPConfig(text_config=text | sizes, vision_config=vision | sizes, **sizes)
+        return randomized(transformers.CLIPModel(config))
+    config = transformers.SiglipConfig(text_config=text | {"projection_size": 32}, vision_config=vision)
+    return randomized(transformers.SiglipModel(config))
+
+
+def saved(model: Any, folder: Path, kind: str, **options: Any) -> Path:
+    """Save a model of transformers as its users do, with its preprocessing and a tokenizer."""
+    model.save_pretrained(folder, **options)
+    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES[kind]))
+    return folder
+
+
+def with_config(folder: Path, change: Callable[[Json], None]) -> Path:
+    path = folder / "config.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    return folder
+
+
+@pytest.fixture(params=["clip", "siglip"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("text", "vision"),
+    [
+        ({}, {}),
+        ({"hidden_act": "gelu"}, {"hidden_act": "gelu"}),
+        ({"hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": "quick_gelu"}),
+        ({"hidden_act": "quick_gelu"}, {"hidden_act": "gelu_pytorch_tanh", "num_attention_heads": 4}),
+        ({"eos_token_id": 5}, {"patch_size": 8}),
+        ({"eos_token_id": 2, "layer_norm_eps": 1e-3}, {}),
+    ],
+    ids=["defaults", "gelu", "tanh and quick", "quick and tanh", "end is 5", "end is 2"],
+)
+def test_a_model_of_transformers_gives_its_features_here_and_comes_back(
+    kind: str, text: Json, vision: Json, tmp_path: Path
+) -> None:
+    import transformers
+
+    theirs = transformers_model(kind, text, vision)
+    folder = saved(theirs, tmp_path / "theirs", kind)
+    ours = built(folder)
+    end = {2: WORDS - 1}.get(text.get("eos_token_id", 2), text.get("eos_token_id", 0))
+    ids, pixels = captions(end=end), images()
+    with torch.no_grad():
+        assert_close(ours.encode_image(pixels, normalize=False), pooled(theirs.get_image_features(pixels)))
+        assert_close(ours.encode_text(ids, normalize=False), pooled(theirs.get_text_features(ids)))
+        logits = theirs(input_ids=ids, pixel_values=pixels).logits_per_image
+        assert_close(ours.get_logits(pixels, ids)[0], logits)
+    written = export(ours, tmp_path / "ours", to="transformers")
+    assert equal(load_file(written / "model.safetensors"), load_file(folder / "model.safetensors"))
+    again = type(theirs).from_pretrained(written).eval()
+    assert isinstance(theirs, transformers.PreTrainedModel)
+    with torch.no_grad():
+        assert torch.equal(again(input_ids=ids, pixel_values=pixels).logits_per_image, logits)
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_a_tower_alone_gives_its_features_here(kind: str, side: str, tmp_path: Path) -> None:
+    import transformers
+
+    whole = transformers_model(kind)
+    vision, text = whole.config.vision_config, whole.config.text_config
+    if kind == "clip":
+        vision.projection_dim = text.projection_dim = 16
+    classes = {
+        ("clip", "image"): transformers.CLIPVisionModelWithProjection,
+        ("clip", "text"): transformers.CLIPTextModelWithProjection,
+        ("siglip", "image"): transformers.SiglipVisionModel,
+        ("siglip", "text"): transformers.SiglipTextModel,
+    }
+    theirs = randomized(classes[kind, side](vision if side == "image" else text))
+    folder = saved(theirs, tmp_path / "theirs", kind)
+    ours = built(folder, towers=(side,))
+    given = images() if side == "image" else captions()
+    with torch.no_grad():
+        output = theirs(given)
+        found = (
+            ours.encode_image(given, normalize=False) if side == "image" else ours.encode_text(given, normalize=False)
+        )
+        expected = output.image_embeds if (kind, side) == ("clip", "image") else None
+        expected = output.text_embeds if (kind, side) == ("clip", "text") else expected
+        assert_close(found, output.pooler_output if expected is None else expected)
+
+
+def test_towers_that_were_saved_with_a_prefix_load_like_those_without(tmp_path: Path) -> None:
+    import transformers
+
+    whole = transformers_model("siglip")
+    theirs = randomized(transformers.SiglipVisionModel(whole.config.vision_config))
+    folder = saved(theirs, tmp_path / "theirs", "siglip")
+    plain = tensors_of(opened(folder))
+    tensors = load_file(folder / "model.safetensors")
+    save_file({f"vision_model.{key}": one for key, one in tensors.items()}, folder / "model.safetensors")
+    assert equal(tensors_of(opened(folder)), plain)
+
+
+def test_shards_and_other_dtypes_come_through(kind: str, tmp_path: Path) -> None:
+    theirs = transformers_model(kind).to(torch.bfloat16)
+    folder = saved(theirs, tmp_path / "theirs", kind, max_shard_size="20KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    tensors = tensors_of(opened(folder))
+    assert {one.dtype for one in tensors.values()} == {torch.bfloat16}
+
+
+def test_counted_positions_of_old_versions_are_left_out(kind: str, tmp_path: Path) -> None:
+    folder = saved(transformers_model(kind), tmp_path / "theirs", kind)
+    tensors = load_file(folder / "model.safetensors")
+    for tower in ("text_model", "vision_model"):
+        tensors[f"{tower}.embeddings.position_ids"] = torch.arange(4)[None]
+    before = tensors_of(opened(folder))
+    save_file(tensors, folder / "model.safetensors")
+    assert equal(tensors_of(opened(folder)), before)
+
+
+def test_a_section_of_old_files_under_two_names_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    import transformers
+
+    folder = saved(transformers_model("clip"), tmp_path / "theirs", "clip")
+    given = {"hidden_act": "gelu", **TEXT}
+
+    def older(config: Json) -> None:
+        config["text_config_dict"] = given
+        config["vision_config_dict"] = None
+        config["text_config"]["hidden_act"] = "quick_gelu"
+
+    with_config(folder, older)
+    assert transformers.CLIPConfig.from_pretrained(folder).text_config.hidden_act == "gelu"
+    assert zoo.config(stated(folder)).text.activation == "gelu"
+
+
+def test_a_missing_activation_is_the_one_of_transformers(kind: str, tmp_path: Path) -> None:
+    folder = saved(transformers_model(kind), tmp_path / "theirs", kind)
+
+    def silent(config: Json) -> None:
+        for section in ("text_config", "vision_config"):
+            del config[section]["hidden_act"]
+
+    config = zoo.config(stated(with_config(folder, silent)))
+    expected = {"clip": "quick_gelu", "siglip": "gelu_tanh"}[kind]
+    assert config.text.activation == expected
+    found = getattr(config.vision, "activation", None) or config.vision.kwargs["act_layer"]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "key", "value", "message"),
+    [
+        (
+            "clip",
+            "text_config",
+            "hidden_act",
+            "relu",
+            "'relu' is not known, did you mean 'gelu'?",
+        ),
+        ("clip", "vision_config", "hidden_act", "gelu_new", "'gelu_new' is not known"),
+        ("siglip", "vision_config", "hidden_act", "silu", "'silu' is not known"),
+        ("clip", "text_config", "attention_dropout", 0.1, "cannot be expressed; set it to 0.0, found 0.1"),
+        ("clip", "text_config", "eos_token_id", 49407, "49407 is not in the vocabulary, whose ids run from 0 to 599"),
+        ("clip", "text_config", "hiden_size", 24, "unknown key, did you mean 'hidden_size'?"),
+        ("clip", "vision_config", "num_channels", 4, "4 is not known (allowed: 3)"),
+        ("clip", "vision_config", "num_attention_heads", 3, "3 does not divide hidden_size 32"),
+        ("siglip", "vision_config", "vision_use_head", False, "False is not known (allowed: True)"),
+        ("siglip", "vision_config", "layer_norm_eps", 1e-5, "it is 1e-06 in timm's backbones"),
+        ("siglip", "text_config", "projection_size", 40, "is not vision_config.hidden_size 32"),
+        ("siglip", None, "rope_theta", 1.0, "unknown key"),
+    ],
+)
+def test_what_a_config_states_and_we_cannot_build_is_refused_at_its_line(
+    kind: str, section: str | None, key: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    folder = saved(transformers_model(kind), tmp_path / "theirs", kind)
+
+    def wrong(config: Json) -> None:
+        (config[section] if section else config)[key] = value
+
+    with pytest.raises(ConfigError) as error:
+        stated(with_config(folder, wrong))
+    assert message in str(error.value)
+    assert f"{folder / 'config.json'}:" in str(error.value)
+    assert key in str(error.value)
+
+
+def test_a_config_of_another_model_is_left_to_others(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert [one.architecture(tmp_path) for one in layouts()] == [None] * len(layouts())
+
+
+# its preprocessing
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {"resize_mode": "shortest", "interpolation": "bicubic", "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}),
+        ({"size": 32, "crop_size": 32}, {"resize_mode": "shortest"}),
+        ({"resample": 2}, {"interpolation": "bilinear"}),
+        ({"size": {"height": 32, "width": 32}, "do_center_crop": False}, {"resize_mode": "squash"}),
+        ({"do_normalize": False}, {"mean": (0, 0, 0), "std": (1, 1, 1)}),
+    ],
+    ids=["as it is", "numbers", "bilinear", "squash", "no normalisation"],
+)
+def test_preprocessing_is_what_the_folder_states(change: Json, expected: Json, tmp_path: Path) -> None:
+    folder = saved(transformers_model("clip"), tmp_path / "theirs", "clip")
+    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES["clip"] | change))
+    found: Any = zoo.config(stated(folder)).preprocess
+    assert {key: getattr(found, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": {"shortest_edge": 40}}, "size {'shortest_edge': 40} with crop_size"),
+        ({"do_center_crop": False}, "size {'shortest_edge': 32} without a crop cannot be expressed"),
+        ({"resample": 1}, "allowed: 2 (bilinear), 3 (bicubic), found 1"),
+        ({"do_resize": False}, "do_resize"),
+        ({"rescale_factor": 1.0}, "pixels are divided by 255"),
+        ({"do_pad": True}, "do_pad"),
+        ({"image_mean": None}, "image_mean and image_std have to be there"),
+        ({"image_mean": [0.5]}, "image_mean"),
+        ({"min_pixels": 7}, "min_pixels: unknown key"),
+    ],
+)
+def test_preprocessing_that_we_have_not_is_refused(change: Json, message: str, tmp_path: Path) -> None:
+    folder = saved(transformers_model("clip"), tmp_path / "theirs", "clip")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(IMAGES["clip"] | change))
+    with pytest.raises(ConfigError) as error:
+        zoo.config(stated(folder))
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_a_folder_that_says_nothing_of_its_preprocessing_is_refused(kind: str, tmp_path: Path) -> None:
+    folder = saved(transformers_model(kind), tmp_path / "theirs", kind)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds no preprocessor_config.json, so how its images were prepared is unk"):
+        stated(folder)
+
+
+def test_preprocessing_of_newer_folders_is_found_in_their_processor(tmp_path: Path) -> None:
+    folder = saved(transformers_model("clip"), tmp_path / "theirs", "clip")
+    before = zoo.config(stated(folder)).preprocess
+    (folder / "preprocessor_config.json").rename(folder / "processor_config.json")
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": IMAGES["clip"]}))
+    assert zoo.config(stated(folder)).preprocess == before
+
+
+def test_pictures_become_the_tensors_that_transformers_makes_of_them(kind: str, tmp_path: Path) -> None:
+    import transformers
+    from PIL import Image
+
+    folder = saved(transformers_model(kind), tmp_path / "theirs", kind)
+    pixels = torch.randint(0, 256, (50, 70, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    picture = Image.fromarray(pixels.numpy())
+    names = {"clip": "CLIPImageProcessorPil", "siglip": "SiglipImageProcessorPil"}
+    theirs = getattr(transformers, names[kind]).from_pretrained(folder)(picture, return_tensors="pt").pixel_values[0]
+    assert_close(zoo.preprocess(stated(folder))(picture), theirs)
+
+
+# timm's backbones
+
+
+def test_the_table_of_backbones_is_timms() -> None:
+    import timm
+    from timm.layers.mlp import Mlp
+
+    from zoo_checkpoints.transformers_siglip import BACKBONES
+
+    found = [name for name in timm.list_models("vit_*_siglip_*") if "gap" not in name]
+    assert sorted(BACKBONES) == sorted(found)
+    for name, one in BACKBONES.items():
+        with torch.device("meta"):
+            trunk: Any = timm.create_model(name, num_classes=0)
+        block: Any = trunk.blocks[0]
+        assert isinstance(block.mlp, Mlp)
+        assert trunk.default_cfg["input_size"][1:] == (one.image_size, one.image_size)
+        assert trunk.patch_embed.patch_size == (one.patch_size, one.patch_size)
+        assert (trunk.embed_dim, len(trunk.blocks), block.attn.num_heads) == (one.width, one.layers, one.heads)
+        assert block.mlp.fc1.out_features == one.hidden
+        assert ("tanh" in repr(block.mlp.act).lower()) is (one.activation == "gelu_tanh")
+        assert block.norm1.eps == 1e-6
+
+
+# big_vision
+
+
+def big_vision_arrays(stacked: bool, width: int = 32, heads: int = 2, layers: int = 2) -> dict[str, Any]:
+    """Return random arrays in the layout that big_vision saves."""
+    generator = torch.Generator().manual_seed(0)
+    inner, head = 3 * width, width // heads
+
+    def attention(prefix: str) -> dict[str, tuple[int, ...]]:
+        sides = {f"{prefix}/{one}/kernel": (width, heads, head) for one in ("query", "key", "value")}
+        biases = {f"{prefix}/{one}/bias": (heads, head) for one in ("query", "key", "value")}
+        return sides | biases | {f"{prefix}/out/kernel": (heads, head, width), f"{prefix}/out/bias": (width,)}
+
+    def norm(prefix: str) -> dict[str, tuple[int, ...]]:
+        return {f"{prefix}/scale": (width,), f"{prefix}/bias": (width,)}
+
+    def mlp(prefix: str) -> dict[str, tuple[int, ...]]:
+        first = {f"{prefix}/Dense_0/kernel": (width, inner), f"{prefix}/Dense_0/bias": (inner,)}
+        return first | {f"{prefix}/Dense_1/kernel": (inner, width), f"{prefix}/Dense_1/bias": (width,)}
+
+    def blocks(prefix: str) -> dict[str, tuple[int, ...]]:
+        one = (
+            norm("LayerNorm_0") | norm("LayerNorm_1") | mlp("MlpBlock_0") | attention("MultiHeadDotProductAttention_0")
+        )
+        if stacked:
+            return {f"{prefix}encoderblock/{key}": (layers, *shape) for key, shape in one.items()}
+        return {f"{prefix}encoderblock_{n}/{key}": shape for n in range(layers) for key, shape in one.items()}
+
+    shapes = {
+        "params/t": (1,),
+        "params/b": (1,),
+        "params/img/embedding/kernel": (16, 16, 3, width),
+        "params/img/embedding/bias": (width,),
+        "params/img/pos_embedding": (1, 4, width),
+        **blocks("params/img/Transformer/"),
+        **norm("params/img/Transformer/encoder_norm"),
+        "params/img/MAPHead_0/probe": (1, 1, width),
+        **norm("params/img/MAPHead_0/LayerNorm_0"),
+        **mlp("params/img/MAPHead_0/MlpBlock_0"),
+        **attention("params/img/MAPHead_0/MultiHeadDotProductAttention_0"),
+        "params/txt/Embed_0/embedding": (WORDS, width),
+        "params/txt/pos_embedding": (1, 12, width),
+        **blocks("params/txt/Encoder_0/"),
+        **norm("params/txt/Encoder_0/encoder_norm"),
+        "params/txt/head/kernel": (width, width),
+        "params/txt/head/bias": (width,),
+    }
+    return {key: torch.randn(shape, generator=generator).numpy() for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("root", ["params/", ""])
+@pytest.mark.parametrize("stacked", [False, True], ids=["one by one", "stacked"])
+def test_weights_of_big_vision_become_what_the_peer_makes_of_them(stacked: bool, root: str, tmp_path: Path) -> None:
+    import numpy
+    import open_clip
+    import timm
+    from open_clip.convert import load_big_vision_weights
+
+    file = tmp_path / "weights.npz"
+    numpy.savez(file, **{key.replace("params/", root): one for key, one in big_vision_arrays(stacked).items()})
+    text = {"context_length": 12, "vocab_size": WORDS, "width": 32, "heads": 2, "layers": 2, "mlp_ratio": 3}
+    arguments = peer.tiny_arguments(embed_dim=32, init_logit_bias=-10)
+    arguments["text_cfg"] = text | {"proj_bias": True, "no_causal_mask": True, "pool_type": "last"}
+    theirs = open_clip.CustomTextCLIP(**arguments)
+    theirs.visual = torch.nn.Module()
+    theirs.visual.trunk = timm.create_model(
+        "vit_base_patch16_siglip_224", img_size=32, embed_dim=32, depth=2, num_heads=2, mlp_ratio=3, num_classes=0
+    )
+    load_big_vision_weights(theirs, str(file))
+    assert equal(tensors_of(opened(file)), dict(theirs.state_dict()))
+
+
+# OpenAI
+
+
+@pytest.mark.parametrize("vision", [{}, {"layers": [1, 1, 1, 1], "width": 64, "image_size": 64, "patch_size": None}])
+def test_openais_state_dict_loads_as_the_peer_loads_it(vision: Json, tmp_path: Path) -> None:
+    import open_clip
+    from open_clip.openai import build_model_from_openai_state_dict
+
+    arguments = peer.tiny_arguments(quick_gelu=True, embed_dim=32)
+    arguments["vision_cfg"] |= {"width": 64, "layers": 2, "head_width": 64} | vision
+    arguments["text_cfg"] |= {"width": 64, "heads": 1, "layers": 2}
+    state = peer.randomized(open_clip.CLIP(**arguments)).half().state_dict()
+    numbers = {"input_resolution": vision.get("image_size", 32), "context_length": 12, "vocab_size": peer.VOCABULARY}
+    published = state | {key: torch.tensor(value) for key, value in numbers.items()}
+    torch.save(published, tmp_path / "openai.pt")
+    theirs: Any = build_model_from_openai_state_dict(dict(published), cast_dtype=torch.float32).float().eval()
+    source = opened(tmp_path / "openai.pt")
+    found = tensors_of(source)
+    assert equal(found, state)
+    if vision:
+        arguments["vision_cfg"] = {"tower": "modified-resnet", "head_width": 64} | {
+            key: value for key, value in vision.items() if value
+        }
+    ours = zoo.CLIP(**arguments).eval()
+    ours.load_state_dict(found, strict=True)
+    pixels, ids = peer.images(ours), peer.captions(ours)
+    with torch.no_grad():
+        assert_close(ours.encode_image(pixels), theirs.encode_image(pixels))
+        assert_close(ours.encode_text(ids), theirs.encode_text(ids))
+
+
+def test_openais_layout_says_what_shapes_do_not() -> None:
+    (layout,) = [one for one in layouts() if one.name == "OpenAI CLIP"]
+    assert layout.facts({}) == {"vision.activation": "quick_gelu", "text.activation": "quick_gelu"}
+
+
+# Apple's MobileCLIP
+
+
+APPLE_PARTS = {
+    "stem": "patch_embed",
+    "conv_kxk": "rbr_conv",
+    "conv_scale": "rbr_scale",
+    "identity": "rbr_skip",
+    "final_conv": "conv_exp",
+    "large_conv": "lkb_origin",
+    "mlp": "convffn",
+}
+
+
+def apple_fastvit_name(key: str, stages: int) -> str:
+    """Return the name that an entry of timm's FastViT has in Apple's files, where all that a stage holds is a row."""
+    row: list[str] = []
+    for stage in range(stages):
+        row += [f"stages.{stage}.downsample."] if stage else []
+        row += [f"stages.{stage}.pos_emb."] if stage == stages - 1 else []
+        row += [f"stages.{stage}.blocks."]
+    for place, prefix in enumerate(row):
+        if key.startswith(prefix):
+            rest = key.removeprefix(prefix).replace("pos_enc", "pe")
+            key = f"network.{place}.{rest}"
+    key = key.replace(".se.fc1.", ".se.reduce.").replace(".se.fc2.", ".se.expand.").removesuffix(".gamma")
+    return ".".join(APPLE_PARTS.get(part, part) for part in key.split("."))
+
+
+def apple_hybrid_name(key: str) -> str:
+    names = {"patch_embed.backbone.": "patch_emb.", ".conv.": ".block.conv.", ".bn.": ".block.norm."}
+    if key.startswith("patch_embed."):
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        return key
+    key = key.replace("blocks.", "transformer.").replace(".norm1.", ".pre_norm_mha.0.")
+    key = key.replace(".attn.qkv.", ".pre_norm_mha.1.qkv_proj.").replace(".attn.proj.", ".pre_norm_mha.1.out_proj.")
+    key = key.replace(".norm2.", ".pre_norm_ffn.0.").replace(".mlp.fc1.", ".pre_norm_ffn.1.")
+    return key.replace(".mlp.fc2.", ".pre_norm_ffn.4.").replace("norm.", "post_transformer_norm.", key[:5] == "norm.")
+
+
+def apple_text(width: int = 24) -> dict[str, Tensor]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding_layer.weight": (WORDS, width),
+        "positional_embedding.pos_embed.pos_embed": (1, 1, 12, width),
+        "final_layer_norm.weight": (width,),
+        "final_layer_norm.bias": (width,),
+        "projection_layer": (width, 16),
+    }
+    for layer in range(2):
+        block = f"transformer.{layer}"
+        for part, rows in {"pre_norm_mha.1.qkv_proj": 3 * width, "pre_norm_mha.1.out_proj": width}.items():
+            shapes |= {f"{block}.{part}.weight": (rows, width), f"{block}.{part}.bias": (rows,)}
+        for part in ("pre_norm_mha.0", "pre_norm_ffn.0"):
+            shapes |= {f"{block}.{part}.weight": (width,), f"{block}.{part}.bias": (width,)}
+        shapes |= {f"{block}.pre_norm_ffn.1.weight": (4 * width, width), f"{block}.pre_norm_ffn.1.bias": (4 * width,)}
+        shapes |= {f"{block}.pre_norm_ffn.4.weight": (width, 4 * width), f"{block}.pre_norm_ffn.4.bias": (width,)}
+    return {f"text_encoder.{key}": torch.randn(shape) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("tower", ["fastvit_mci1", "vit_base_mci_224"])
+def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_path: Path) -> None:
+    import open_clip
+    import timm
+    from open_clip.convert import convert_mobile_clip_state_dict
+
+    fast = tower.startswith("fastvit")
+    if fast:
+        sizes: Json = {"embed_dims": (16, 16, 16, 32), "layers": (1, 1, 2, 1)}
+    else:
+        sizes = {"depth": 2}
+    trunk: Any = timm.create_model(tower, num_classes=16, **sizes)
+    state = {key: torch.randn_like(one) if one.is_floating_point() else one for key, one in trunk.state_dict().items()}
+    head = "head.fc." if fast else "head."
+    projection, bias = state.pop(f"{head}weight"), state.pop(f"{head}bias")
+    names = {key: apple_fastvit_name(key, 4) if fast else apple_hybrid_name(key) for key in state}
+    published = {f"image_encoder.model.{names[key]}": one for key, one in state.items()}
+    published[f"image_encoder.model.{'head.proj' if fast else 'classifier.proj'}"] = projection.T.contiguous()
+    if not fast:
+        published["image_encoder.model.pos_embed.pos_embed.pos_embed"] = state["pos_embed"][None]
+        del published["image_encoder.model.pos_embed"]
+    published |= apple_text() | {"logit_scale": torch.tensor(3.0)}
+    torch.save(published, tmp_path / "mobileclip.pt")
+
+    arguments = peer.tiny_arguments(embed_dim=16)
+    arguments["text_cfg"] |= {"vocab_size": WORDS, "layers": 2}
+    theirs: Any = open_clip.CustomTextCLIP(**arguments)
+    theirs.visual = torch.nn.Module()
+    theirs.visual.trunk = trunk
+    expected = convert_mobile_clip_state_dict(theirs, published, fastvit=fast)
+    found = tensors_of(opened(tmp_path / "mobileclip.pt"))
+    assert equal(found, expected)
+    assert torch.equal(found[f"visual.trunk.{head}bias"], torch.zeros_like(bias))
+    theirs.load_state_dict(found, strict=True)
+
+
+# open_clip
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+@pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
+def test_a_folder_of_open_clip_becomes_the_model_that_it_states(custom: bool, name: str, tmp_path: Path) -> None:
+    import open_clip
+
+    arguments = peer.tiny_arguments(quick_gelu=True)
+    theirs = peer.randomized((open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**arguments)).eval()
+    images = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear", "resize_mode": "squash"}
+    arguments["text_cfg"]["vocab_size"] = 49_408
+    model = {**arguments, "custom_text": custom}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": images}))
+    theirs = peer.randomized((open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**arguments)).eval()
+    state = theirs.state_dict()
+    if name.endswith(".bin"):
+        torch.save(state, tmp_path / name)
+    else:
+        save_file(state, tmp_path / name)
+    ours = built(tmp_path)
+    assert equal(ours.state_dict(), state)
+    pixels, ids = peer.images(ours), peer.captions(ours)
+    with torch.no_grad():
+        assert_close(ours.encode_image(pixels), theirs.encode_image(pixels))
+        assert_close(ours.encode_text(ids), theirs.encode_text(ids))
+    assert {
+        key: list(one) if isinstance(one, tuple) else one for key, one in ours.config.preprocess if key in images
+    } == images
+    assert (ours.config.vision.activation, ours.config.text.activation) == ("quick_gelu", "quick_gelu")
+
+
+def test_a_checkpoint_of_open_clips_training_is_read_without_its_wrappers(tmp_path: Path) -> None:
+    import open_clip
+
+    theirs = peer.randomized(open_clip.CLIP(**peer.tiny_arguments()))
+    optimizer = torch.optim.AdamW(theirs.parameters())
+    wrapped = {f"module.{key}": one for key, one in theirs.state_dict().items()}
+    checkpoint = {"epoch": 3, "name": "run", "state_dict": wrapped, "optimizer": optimizer.state_dict()}
+    torch.save(checkpoint, tmp_path / "epoch_3.pt")
+    assert equal(tensors_of(opened(tmp_path / "epoch_3.pt")), dict(theirs.state_dict()))

@@ -1,0 +1,228 @@
+"""Models in the folders of other libraries: config, preprocessing and weights as that library reads them.
+
+What you would not guess: a folder is read back before it takes its place. Whatever its config does not say as the
+model's own does is refused by name, so that no option is lost on the way, and so is every tensor without a counterpart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from zoo.catalog import config as load_config
+from zoo.catalog import registry
+from zoo.whole_folders import replacing_folder
+from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
+from zoo_core.config import ModelConfig
+from zoo_core.errors import CheckpointError, ConfigError, InputError, SaveError, UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo_core.dual_encoder import DualEncoder
+
+__all__ = ["ZOO", "convert", "export", "libraries", "written_formats"]
+
+ZOO = "zoo"
+"""The name of our own folders."""
+UNTOLD = (
+    "model",
+    "description",
+    "max_parameters",
+    "init_logit_scale",
+    "init_logit_bias",
+    "nonscalar_logit_scale",
+    "tokenizer.name",
+)
+"""Keys that are seen from the tensors (`clip` and `custom-text-clip` are one model), and where a tokenizer is from."""
+
+
+def convert(
+    source: str | Path | Mapping[str, Any] | ModelConfig,
+    folder: str | Path,
+    *,
+    to: str = ZOO,
+    pretrained: str | Path | None = None,
+    architecture: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+) -> Path:
+    """Write a model as a folder that another library loads, or as one of ours.
+
+    Args:
+        source: a folder with a model, ours or another library's; an architecture, whose weights `pretrained` names; or
+            a file of weights, whose `architecture` is named.
+        folder: where; its parents are made.
+        to: the library: `"zoo"`, `"open_clip"`, `"transformers"` or any other that a plugin writes for.
+        pretrained: a tag or a file, as in `zoo.build`.
+        architecture: what the weights of a file belong to.
+        overrides: `"key.path=value"` changes of the architecture, such as those that the library cannot express.
+        force: replace a folder that is there already.
+
+    Returns:
+        the folder.
+
+    Raises:
+        CheckpointError: the library cannot express the model; every option and tensor that is to blame is named.
+        InputError: there are no weights, or a file of them without an architecture.
+        UnknownNameError: no plugin writes for such a library.
+        SaveError: the folder is there already, or cannot be written; nothing was changed.
+    """
+    from zoo.building import build
+
+    target = Path(folder)
+    if to != ZOO:
+        written_formats(to)
+    _expect_free(target, force)
+    name, weights = _with_weights(source, pretrained, architecture)
+    return export(build(name, pretrained=weights, overrides=overrides), target, to=to, force=force)
+
+
+def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = False) -> Path:
+    """Write a model that is built already; the arguments and errors are those of `convert`."""
+    from zoo.folders import save
+
+    target = Path(folder)
+    _expect_free(target, force)
+    if to == ZOO:
+        return save(model, target)
+    if not isinstance(model.config, ModelConfig) or model.visual is None or model.text is None:
+        raise InputError("a folder holds a whole model with its config; build it with zoo.build, with both towers")
+    layout, files, plan = _fitting(model.config, _infos(model.state_dict()), written_formats(to))
+    with replacing_folder(target) as scratch:
+        for name, content in files.items():
+            (scratch / name).write_bytes(content)
+        _expect_same(model.config, layout, scratch, target)
+        _write_weights(_converted(plan, model.state_dict()), scratch / layout.weights_name, target)
+    return target
+
+
+def libraries() -> list[str]:
+    """Return the names that `to` may have."""
+    return [ZOO, *sorted({one.library for one in _formats() if one.library})]
+
+
+def written_formats(library: str) -> list[CheckpointFormat]:
+    """Return the layouts of a library.
+
+    Raises:
+        UnknownNameError: no plugin writes any.
+    """
+    found = [one for one in _formats() if one.library == library]
+    if not found:
+        raise UnknownNameError(f"nothing is written for '{library}'{did_you_mean(library, libraries())}")
+    return found
+
+
+def _formats() -> list[CheckpointFormat]:
+    found: list[CheckpointFormat] = []
+    for component in registry().components("checkpoint-format"):
+        if not component.missing:
+            found.append(cast("CheckpointFormat", component.build(component.config_class()())))
+    return found
+
+
+def _expect_free(target: Path, force: bool) -> None:
+    if target.exists() and not (target.is_dir() and (force or not any(target.iterdir()))):
+        fix = "give force=True (--force) to replace it" if target.is_dir() else "choose another name"
+        raise SaveError(f"{target} is there already; {fix}")
+
+
+def _with_weights(source: Any, pretrained: str | Path | None, architecture: str | Path | None) -> tuple[Any, Any]:
+    """Return what to build and the weights to go with it, None for a folder that brings its own."""
+    if architecture is not None:
+        if pretrained is not None or not isinstance(source, str | Path):
+            raise InputError(f"architecture={str(architecture)!r} is that of a file of weights, found {source!r}")
+        return architecture, Path(source)
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is not None and path.is_file() and path.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(
+            f"{path} is a file of weights; name the architecture that they belong to (`zoo identify {path}` ranks them)"
+        )
+    if pretrained is None and not (path is not None and path.is_dir()):
+        raise InputError(f"{source!r} is an architecture without weights; name a tag or a file of them: pretrained=...")
+    return source, pretrained
+
+
+def _infos(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
+    return {key: TensorInfo(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for key, one in tensors.items()}
+
+
+def _fitting(
+    config: ModelConfig, entries: Mapping[str, TensorInfo], layouts: Sequence[CheckpointFormat]
+) -> tuple[CheckpointFormat, Mapping[str, bytes], Sequence[Conversion]]:
+    """Return the first layout that can hold a model, its files and its conversions.
+
+    Raises:
+        CheckpointError: none can; what each of them says is told.
+    """
+    reasons: list[str] = []
+    for layout in layouts:
+        try:
+            files = layout.files(config.data())
+            plan = layout.export(entries, config.data())
+            left = sorted(entries.keys() - {key for one in plan for key in one.sources})
+            if left:
+                raise CheckpointError(f"{layout.name} has no place for {left[0]}{_and_more(left)}")
+        except CheckpointError as error:
+            reasons.append(str(error))
+        else:
+            return layout, files, plan
+    raise CheckpointError("; ".join(dict.fromkeys(reasons)))
+
+
+def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path) -> None:
+    """Hold what the files of a folder state to the architecture that was written."""
+    try:
+        stated = layout.architecture(scratch)
+        if stated is None:
+            raise CheckpointError(f"{layout.name} does not know the folder that it wrote")
+        found = load_config(stated).data()
+    except ConfigError as error:
+        text = str(error).replace(str(scratch), str(target))
+        raise CheckpointError(f"{layout.name} cannot express the architecture: {text}") from None
+    lost = [one for one in _differences(config.data(), found) if one[0] not in UNTOLD]
+    if lost:
+        told = "; ".join(f"{key} is {_shown(own)} and would be read as {_shown(read)}" for key, own, read in lost[:6])
+        more = f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
+        raise CheckpointError(f"{layout.name} cannot express the architecture: {told}{more}")
+
+
+def _differences(own: Any, read: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield each key whose value is not the same on both sides, with both values."""
+    if isinstance(own, Mapping) and isinstance(read, Mapping):
+        ours, theirs = cast("Mapping[str, Any]", own), cast("Mapping[str, Any]", read)
+        for name in dict.fromkeys((*ours, *theirs)):
+            yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
+    elif own != read:
+        yield key, own, read
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _converted(plan: Sequence[Conversion], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a layout; each has memory of its own, which safetensors asks for."""
+    made: dict[str, Tensor] = {}
+    for one in plan:
+        sources = [tensors[key].detach() for key in one.sources]
+        for key, tensor in zip(one.targets, one.apply(sources), strict=True):
+            made[key] = tensor.contiguous() if len(one.targets) == 1 else tensor.clone()
+    return made
+
+
+def _write_weights(tensors: dict[str, Tensor], path: Path, target: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise SaveError(f"{target} cannot be written: {error}") from error
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
