@@ -202,6 +202,8 @@ class Architectures:
         if isinstance(overrides, str):
             raise ConfigError(f"overrides is a sequence of 'key=value' strings; write overrides=[{overrides!r}]")
         for override in overrides:
+            if not isinstance(override, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigError(f"an override is a string such as 'vision.layers=2', found {override!r:.60}")
             document = _merged(document, _parse_override(override))
         return document
 

@@ -23,12 +23,12 @@ _ONE_SIDED = {"variable-image-size": "vision-tower", "variable-text-length": "te
 
 
 def example_input(tower: Tower, batch: int) -> Tensor:
-    """Return random images `[B, 3, H, W]`, or token ids `[B, L]` that end in the largest id."""
+    """Return random images `[B, 3, H, W]`, or token ids `[B, L]` that end in the `eos_id` or the largest id."""
     if isinstance(tower, VisionTower):
         return torch.randn(batch, 3, *tower.image_size)
-    last, length = cast("TextTower", tower).vocab_size - 1, cast("TextTower", tower).context_length
-    ids = torch.randint(0, last, (batch, length))
-    ids[:, -1] = last
+    text = cast("TextTower", tower)
+    ids = torch.randint(0, text.vocab_size - 1, (batch, text.context_length))
+    ids[:, -1] = text.vocab_size - 1 if text.eos_id is None else text.eos_id
     return ids
 
 

@@ -304,6 +304,10 @@ class TextTowerConfig(TowerConfig):
         """Return the token id that the tower masks; None where it masks none, or where it cannot be told."""
         return None
 
+    def largest_id(self, ids: TokenIds) -> int | None:
+        """Return the id that must be the largest of each row, since the feature is read there; None where it is not."""
+        return None
+
     def continues(self) -> bool:
         """Tell whether no token depends on later ones, and the tower offers `forward_next`."""
         return False

@@ -360,9 +360,14 @@ class DualEncoder(nn.Module):
                 "preprocessing; build it with zoo.build, or set model.preprocess"
             )
         pictures = cast("Sequence[Any]", images) if isinstance(images, list | tuple) else [images]
-        if pictures and all(isinstance(one, Tensor) for one in pictures):
-            return torch.stack(list(pictures))
-        return self.preprocess.batch(pictures)
+        tensors = [one for one in pictures if isinstance(one, Tensor)]
+        if not tensors or len(tensors) < len(pictures):
+            return self.preprocess.batch(pictures)
+        for index, one in enumerate(tensors):
+            if one.shape != tensors[0].shape:
+                shapes = f"images[0] is {list(tensors[0].shape)} and images[{index}] is {list(one.shape)}"
+                raise InputError(f"expected image tensors of one shape, but {shapes}; preprocess them all alike")
+        return torch.stack(tensors)
 
     def _token_ids(self, text: Any, tower: TextTower) -> Tensor:
         if not isinstance(text, Tensor):
@@ -375,6 +380,8 @@ class DualEncoder(nn.Module):
             text = self.tokenizer(text).to(like.device)
             _check_tokenizer(self.tokenizer, tower, self.config)
         _check_token_ids(text, tower)
+        if self.config is not None:
+            _check_largest_ids(text, self.config.text.largest_id(self.config.tokenizer.token_ids()))
         return text
 
     def _published(self, value: Tensor) -> Tensor:
@@ -465,4 +472,17 @@ def _check_token_ids(text: Tensor, tower: TextTower) -> None:
         raise InputError(
             f"token ids run from {low} to {high}; this text tower knows 0 to {tower.vocab_size - 1}. "
             "Tokenize with model.tokenizer"
+        )
+
+
+def _check_largest_ids(text: Tensor, largest: int | None) -> None:
+    """Check on the CPU that the largest id of each row is the one at which the tower reads the feature."""
+    if largest is None or text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
+        return
+    wrong = text.amax(dim=-1) != largest
+    if bool(wrong.any()):
+        row = int(wrong.int().argmax())
+        raise InputError(
+            f"the feature is read at the end of text, id {largest}, but the largest id in row {row} of the ids is "
+            f"{int(text[row].max())}; tokenize with model.tokenizer, which keeps the end when it shortens a text"
         )

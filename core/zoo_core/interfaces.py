@@ -183,12 +183,14 @@ class TextTower(Tower):
         context_length: number of positions.
         vocab_size: number of token embeddings.
         pad_id: token id that it masks as padding; None where it masks none. Tokenizers are held to it.
+        eos_id: token id that each row must hold, since the feature is read there; None where any row will do.
         variable_text_length: whether it takes rows shorter than `context_length`.
     """
 
     context_length: int
     vocab_size: int
     pad_id: int | None = None
+    eos_id: int | None = None
     variable_text_length: bool = False
 
     @abstractmethod

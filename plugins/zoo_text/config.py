@@ -124,6 +124,10 @@ class ClipTextConfig(TextTowerConfig):
                 f"{count - 1}, and the end of text is {end}; set pool_type: eos and eos_id: {end}",
             )
 
+    def largest_id(self, ids: TokenIds) -> int | None:
+        """Return the end of text where `argmax` looks for it."""
+        return ids.end if self.pool_type == "argmax" else None
+
     def padding(self) -> int | None:
         """Return `pad_id`, which is set only where something masks it."""
         return self.pad_id

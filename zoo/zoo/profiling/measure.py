@@ -54,8 +54,8 @@ def profile_model(
         model: on `device`; its mode is as before afterwards.
         image_size: height and width in pixels, for images `[B, 3, H, W]`.
         context_length: L of the ids `[B, L]`, int64.
-        vocab_size: ids are below it. The last id of a text is `vocab_size - 1`, where CLIP's vocabulary has
-            its end of text.
+        vocab_size: ids are below it. The last id of a text is the `eos_id` of the tower, or `vocab_size - 1` where it
+            has none: there CLIP's vocabulary has its end of text.
         batch_size: B of latency and memory.
         steps: batches that are timed, after one that is not; also the steps of the trace.
         device: a CPU or a CUDA device.
@@ -77,7 +77,8 @@ def profile_model(
         batches["image"] = torch.rand(shape, device=device, dtype=_dtype(towers["image"]))
     if "text" in towers:
         batches["text"] = torch.randint(vocab_size, (batch_size, context_length), device=device)
-        batches["text"][:, -1] = vocab_size - 1
+        eos_id = getattr(towers["text"], "eos_id", None)
+        batches["text"][:, -1] = vocab_size - 1 if eos_id is None else eos_id
     # no inference_mode: what a tower caches in its first forward would be unfit for training ever after
     with evaluating(model), torch.no_grad():
         trace = None
