@@ -19,6 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import huggingface_hub.constants
+import pytest
+
 LFS = (".safetensors", ".bin", ".model")
 """How files end that the Hub keeps outside git; it tells their SHA-256."""
 
@@ -90,6 +93,18 @@ def serve(repositories: Mapping[str, Mapping[str, Path]]) -> Iterator[str]:
     """Serve `{repository: {revision: folder}}` and yield the address for `HF_ENDPOINT`."""
     with serving(repositories) as hub:
         yield hub.address
+
+
+def use(hub: Hub, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Have the client of this process ask this hub, and keep what it gets in an own cache."""
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
 
 
 def commit_of(repository: str, folder: Path) -> str:
@@ -190,12 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, asked: dict[str, Any]) -> None:
         repository = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
         if repository in self.hub.repositories:
-            self._answer_json({"error": "You already created this model repo"}, 409)
+            told = {"error": "You already created this model repo", "url": f"{self.hub.address}/{repository}"}
+            self._answer_json(told, 409)
             return
         empty = self.hub.scratch / f"empty{len(self.hub.repositories)}"
         empty.mkdir()
         self.hub.repositories[repository] = {"main": empty}
-        self.hub.private[repository] = bool(asked.get("private"))
+        self.hub.private[repository] = asked.get("visibility") == "private" or bool(asked.get("private"))
         self._answer_json({"url": f"{self.hub.address}/{repository}"})
 
     def _lfs(self, asked: dict[str, Any]) -> None:

@@ -103,7 +103,8 @@ def test_the_program_is_installed_under_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["list", "info", "plugins", "validate", "schema", "import", "classify", "embed", "demo", "profile"]
+    "name",
+    ["list", "info", "plugins", "validate", "schema", "import", "classify", "embed", "demo", "profile", "pull", "push"],
 )
 def test_every_command_has_help(name: str, run: Run) -> None:
     assert f"{name} " in run("--help")[1]

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
-from hf_hub_server import Hub, serving
+from hf_hub_server import Hub, serving, use
 from zoo.downloads import fetch_weights
 from zoo.pins import Pin, lock_file, pin, pinned
 from zoo.pretrained_entries import HubWeights, Pretrained
@@ -39,12 +39,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     folder = weights(tmp_path / "served", seed=5)
     with serving({"acme/digits": {"main": folder, "v1": folder}}) as hub:
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        use(hub, monkeypatch, tmp_path / "cache")
         yield hub
 
 
@@ -93,7 +88,7 @@ def pickled(served: Path) -> None:
             f"acme/digits at revision 'v2': {NAME}: .* no such revision",
         ),
         ({}, pickled, DownloadError, f"acme/digits: the repository holds none of {NAME}, .* reads no pickles"),
-        ({"sha256": "0" * 64}, None, DownloadError, f"{NAME}: expected sha256 000.* holds other weights than"),
+        ({"sha256": "0" * 64}, None, DownloadError, f"{NAME}: expected sha256 000.*: it is another file than is meant"),
         (
             {"activation": "quick_gelu"},
             None,

@@ -141,6 +141,16 @@ class ComponentConfig(Config):
         """Name of the component that this config builds, qualified or not."""
         return cast("str", getattr(self, self.selector))
 
+    def standalone(self) -> Self:
+        """Return a config of the same part that is read from here alone: a saved model holds this one.
+
+        A config that refers to files elsewhere, such as those of a repository, writes out what they say.
+
+        Raises:
+            ConfigError: they are not to be had.
+        """
+        return self
+
 
 def dotted(loc: tuple[int | str, ...]) -> str:
     """Return `("layers", 2)` as `layers[2]`."""

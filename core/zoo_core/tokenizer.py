@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from zoo_core.errors import InputError
@@ -39,6 +40,24 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Return the cleaned text that `ids` stand for; special tokens and padding are left out."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return what the tokenizer is made of beyond its config, by base name: a saved model brings it along.
+
+        Nothing where all of it ships with the plugin.
+
+        Raises:
+            ZooError: it is not to be had here.
+        """
+        return {}
+
+    def use_files(self, folder: Path) -> None:
+        """Take what `files` gave from a folder from now on, and from nowhere else.
+
+        Raises:
+            InputError: this tokenizer is not made of files.
+        """
+        raise InputError(f"{type(self).__name__} is not made of files, but {folder} holds some for it")
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.Tensor:
         """Tokenize one caption or several.

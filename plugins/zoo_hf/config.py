@@ -7,7 +7,7 @@ Then nothing is asked of the Hub to build it; only the tokenizer's files have to
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -70,6 +70,14 @@ class HfTextConfig(HfSource, TextTowerConfig):
         """Return the encoder's channels, where its config says them here and not in a file of the Hub."""
         found = self.config.get("hidden_size")
         return found if isinstance(found, int) else None
+
+    def standalone(self) -> Self:
+        """Return the tower with the whole config of its encoder, and no name to look it up by."""
+        if self.name is None:
+            return self
+        from zoo_hf.encoder import written_out
+
+        return self.model_copy(update={"name": None, "revision": None, "config": written_out(self)})
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold the encoder's config to its name and to the vocabulary."""

@@ -20,7 +20,7 @@ from zoo_core.errors import ConfigError, Problem, did_you_mean
 from zoo_hf.config import HfTextConfig
 from zoo_hf.hub import files_of, first_line
 
-__all__ = ["build_encoder", "encoder_config", "layers_of", "positions_of"]
+__all__ = ["build_encoder", "encoder_config", "layers_of", "positions_of", "written_out"]
 
 DECODER_LAYERS = ("decoder_layers", "num_decoder_layers")
 
@@ -58,6 +58,18 @@ def encoder_config(config: HfTextConfig) -> Any:
     if found.pad_token_id is None:
         raise _wrong("pad_id", f"the config of {model_type} names no padding token; set pad_id")
     return found
+
+
+def written_out(config: HfTextConfig) -> dict[str, Any]:
+    """Return all that the encoder's config says beyond the defaults of its class, under its own names.
+
+    Raises:
+        ConfigError: as `encoder_config`.
+    """
+    found = encoder_config(config)
+    known = {field.name for field in fields(type(found))} - {"vocab_size", "dtype", "architectures"}
+    own = {key: value for key, value in found.to_diff_dict().items() if key in known}
+    return own | {"model_type": found.model_type}
 
 
 def build_encoder(config: Any, *, with_pooler: bool) -> nn.Module:

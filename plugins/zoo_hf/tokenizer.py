@@ -2,14 +2,18 @@
 
 What you would not guess: both load their vocabulary at first use, not when they are built. A model can thus be built
 and used with token ids where there is no network; the size of the vocabulary, which the text tower has to match, is
-in the config, and what is loaded is held to it.
+in the config, and what is loaded is held to it. A saved model holds the files of its tokenizer, which are then those
+that are loaded (`use_files`).
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo_core.errors import ConfigError, InputError, Problem, one_of
@@ -37,6 +41,8 @@ FILES = (
     "config.json",  # says which class reads the others, where tokenizer_config.json does not
 )
 """What tokenizers are made of; no repository has them all."""
+RANKS, SPLITTING = "ranks.tiktoken", "encoding.json"
+"""What a saved encoding of tiktoken is made of."""
 
 
 class HfTokenizer(Tokenizer):
@@ -56,15 +62,26 @@ class HfTokenizer(Tokenizer):
         self.config = config
         self.context_length = context_length
         self.vocab_size = config.vocab_size
+        self._folder: Path | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _hf_tokenizer, (self.config, self.context_length)
+        return _hf_tokenizer, (self.config, self.context_length, self._folder)
+
+    def files(self) -> dict[str, bytes]:
+        """Return those of its files that there are."""
+        folder = self._folder or files_of(self.config, FILES, "tokenizer")
+        return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+
+    def use_files(self, folder: Path) -> None:
+        """Load the tokenizer from a folder in place of `config.name`."""
+        self._folder = folder
+        vars(self).pop("loaded", None)
 
     @cached_property
     def loaded(self) -> Any:
         """The tokenizer of transformers."""
-        loaded = _load(self.config)
+        loaded = _load(self.config, self._folder)
         found = max(loaded.get_vocab().values()) + 1
         if found != self.vocab_size:
             raise _wrong(self.config, "vocab_size", f"has {found} ids, not {self.vocab_size}; set vocab_size: {found}")
@@ -137,16 +154,19 @@ class HfTokenizer(Tokenizer):
         return encoded["input_ids"]
 
 
-def _hf_tokenizer(config: HfTokenizerConfig, context_length: int) -> HfTokenizer:
-    return HfTokenizer(config, context_length=context_length)
+def _hf_tokenizer(config: HfTokenizerConfig, context_length: int, folder: Path | None) -> HfTokenizer:
+    tokenizer = HfTokenizer(config, context_length=context_length)
+    if folder is not None:
+        tokenizer.use_files(folder)
+    return tokenizer
 
 
-def _load(config: HfTokenizerConfig) -> Any:
-    folder = files_of(config, FILES, "tokenizer")
+def _load(config: HfTokenizerConfig, folder: Path | None) -> Any:
+    folder = folder or files_of(config, FILES, "tokenizer")
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks whether to run code
     except Exception as error:  # whatever readers of a dozen formats raise
         raise _wrong(config, "name", f"cannot be read as a tokenizer: {first_line(error)}") from error
 
@@ -191,14 +211,31 @@ class TiktokenTokenizer(Tokenizer):
         self._end, self.pad_id, self._start = range(self.vocab_size - 3, self.vocab_size)
         self.sot_id = self._start if config.add_bos else None
         self.eot_id = self._end if config.add_eos else None
+        self._folder: Path | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _tiktoken_tokenizer, (self.config, self.context_length)
+        return _tiktoken_tokenizer, (self.config, self.context_length, self._folder)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the ranks of the encoding as OpenAI publishes them, and how text is split."""
+        encoding: Any = self.loaded
+        ranks: dict[bytes, int] = encoding._mergeable_ranks
+        lines = [
+            base64.b64encode(token) + b" %d\n" % rank for token, rank in sorted(ranks.items(), key=lambda one: one[1])
+        ]
+        splitting = {"pat_str": encoding._pat_str, "special_tokens": encoding._special_tokens}
+        return {RANKS: b"".join(lines), SPLITTING: json.dumps(splitting, indent=1).encode()}
+
+    def use_files(self, folder: Path) -> None:
+        """Load the encoding from a folder in place of tiktoken's own."""
+        self._folder = folder
+        vars(self).pop("loaded", None)
 
     @cached_property
     def loaded(self) -> tiktoken.Encoding:
         """The encoding of tiktoken."""
-        loaded = _load_encoding(self.config.encoding)
+        name = self.config.encoding
+        loaded = _load_encoding(name) if self._folder is None else _read_encoding(name, self._folder)
         if loaded.n_vocab + 3 != self.vocab_size:
             raise ConfigError(
                 Problem(
@@ -233,8 +270,26 @@ class TiktokenTokenizer(Tokenizer):
             raise InputError(f"ids hold one that encoding '{self.config.encoding}' does not use: {error}") from None
 
 
-def _tiktoken_tokenizer(config: TiktokenConfig, context_length: int) -> TiktokenTokenizer:
-    return TiktokenTokenizer(config, context_length=context_length)
+def _tiktoken_tokenizer(config: TiktokenConfig, context_length: int, folder: Path | None) -> TiktokenTokenizer:
+    tokenizer = TiktokenTokenizer(config, context_length=context_length)
+    if folder is not None:
+        tokenizer.use_files(folder)
+    return tokenizer
+
+
+def _read_encoding(name: str, folder: Path) -> tiktoken.Encoding:
+    """Return the encoding that `TiktokenTokenizer.files` wrote; tiktoken's own reader would cache it by its path."""
+    import tiktoken
+
+    try:
+        splitting = json.loads((folder / SPLITTING).read_text(encoding="utf-8"))
+        lines = (folder / RANKS).read_bytes().splitlines()
+        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in map(bytes.split, lines)}
+        return tiktoken.Encoding(name, mergeable_ranks=ranks, **splitting)
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", source=str(folder))) from None
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ConfigError(Problem(f"holds no encoding of tiktoken: {first_line(error)}", source=str(folder))) from None
 
 
 def _load_encoding(name: str) -> tiktoken.Encoding:

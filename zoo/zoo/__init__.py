@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from zoo.building import build, loss, preprocess, tokenizer
     from zoo.catalog import config, list_models, registry
     from zoo.conversion import convert
-    from zoo.folders import load, save, verify
+    from zoo.folders import load, verify
     from zoo.identification import identify
     from zoo.pretrained_entries import list_pretrained
+    from zoo.publishing import push_to_hub
+    from zoo.pulling import pull
+    from zoo.saving import save
     from zoo_core.errors import ZooError
 
 __version__ = "0.1.0"
@@ -36,6 +39,8 @@ __all__ = [
     "load",
     "loss",
     "preprocess",
+    "pull",
+    "push_to_hub",
     "registry",
     "save",
     "tokenizer",
@@ -53,8 +58,10 @@ _HOMES = {
     "load": "zoo.folders",
     "loss": "zoo.building",
     "preprocess": "zoo.building",
+    "pull": "zoo.pulling",
+    "push_to_hub": "zoo.publishing",
     "registry": "zoo.catalog",
-    "save": "zoo.folders",
+    "save": "zoo.saving",
     "tokenizer": "zoo.building",
     "verify": "zoo.folders",
 }

@@ -32,12 +32,13 @@ def build(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     towers: Sequence[str] | None = None,
+    local_files_only: bool = False,
 ) -> DualEncoder:
     """Build a model, ready for inference.
 
     Args:
         source: the name of an architecture in any spelling (`"vit-b16"`, `"ViT-B/16"`), a YAML file, a mapping, a
-            config, or a folder that `zoo.save` wrote.
+            config, a folder that `zoo.save` wrote, or `"hf-hub:organisation/name[@revision]"`, which holds one.
         pretrained: a tag of this architecture (see `zoo info`), which brings the preprocessing of its training and is
             downloaded where it has to be, or a safetensors file; None draws random weights (from torch's global
             generator), but for a saved folder, which brings its own.
@@ -45,6 +46,7 @@ def build(
         device: where the model lives; the CPU where None.
         dtype: of every floating-point parameter; that of the weights, or float32, where None.
         towers: `("image",)` or `("text",)` builds and reads one tower only; both where None.
+        local_files_only: take what comes from the Hub from its local cache, as with `HF_HUB_OFFLINE=1`.
 
     Returns:
         the model in evaluation mode, with `config`, `tokenizer` and `preprocess`.
@@ -53,12 +55,14 @@ def build(
         ConfigError: the architecture is wrong; every problem is named with its file, line and key.
         UnknownNameError: no such architecture or tag; the nearest one is named.
         CheckpointError: the weights do not fit the architecture.
+        DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
         InputError: another argument is wrong.
     """
-    from zoo.folders import build_folder, check_folder, is_folder
+    from zoo.folders import build_folder, check_folder
+    from zoo.sources import local_folder
 
-    if is_folder(source):
-        folder = Path(cast("str | Path", source))
+    folder = local_folder(source, local_files_only=local_files_only)
+    if folder is not None:
         if pretrained is not None:
             raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
         model = build_folder(folder, overrides, device=device, dtype=dtype, towers=towers)
@@ -68,11 +72,13 @@ def build(
     if pretrained is None:
         config, weights = load_config(source, overrides), None
     else:
-        config, weights = _with_weights(source, pretrained, overrides)
+        config, weights = _with_weights(source, pretrained, overrides, local_files_only)
     return assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
 
 
-def _with_weights(source: Any, pretrained: str | Path, overrides: Sequence[str]) -> tuple[ModelConfig, Path]:
+def _with_weights(
+    source: Any, pretrained: str | Path, overrides: Sequence[str], local_files_only: bool
+) -> tuple[ModelConfig, Path]:
     """Return the architecture as its weights were trained, and their file."""
     from zoo.weights import find_entry, weights_of
 
@@ -80,7 +86,7 @@ def _with_weights(source: Any, pretrained: str | Path, overrides: Sequence[str])
     if entry is None:
         return load_config(source, overrides), Path(pretrained)
     config = load_config(source, [*entry.overrides(), *overrides])
-    return config, weights_of(entry, config, str(pretrained))
+    return config, weights_of(entry, config, str(pretrained), local_files_only=local_files_only)
 
 
 def assemble(
@@ -111,7 +117,7 @@ def assemble(
             load_weights(model, weights, target)
     model = model.to(dtype=dtype).eval()
     model.config = config
-    model.tokenizer = tokenizer(config)
+    model.tokenizer = _tokenizer(config)
     model.preprocess = preprocess(config)
     return model
 
@@ -132,21 +138,40 @@ def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncod
     return model
 
 
-def tokenizer(source: Any) -> Tokenizer:
-    """Return the tokenizer of a model, or of an architecture given as in `build`."""
-    config = _config_of(source)
+def tokenizer(source: Any, *, local_files_only: bool = False) -> Tokenizer:
+    """Return the tokenizer of a model, or of an architecture or a saved model given as in `build`."""
+    from zoo.folders import open_folder
+    from zoo.sources import local_folder
+    from zoo.tokenizer_files import read_tokenizer
+    from zoo_core.tokenizer import Tokenizer
+
+    folder = local_folder(source, local_files_only=local_files_only)
+    if folder is not None:
+        found = _tokenizer(open_folder(folder)[0])
+        read_tokenizer(found, folder)
+        return found
+    own = getattr(source, "tokenizer", None)
+    return own if isinstance(own, Tokenizer) else _tokenizer(_config_of(source))
+
+
+def _tokenizer(config: ModelConfig) -> Tokenizer:
     component = registry().get("tokenizer", config.tokenizer.component)
     return cast("Tokenizer", component.build(config.tokenizer, context_length=config.text.context_length))
 
 
-def preprocess(source: Any, train: bool = False) -> Preprocessor:
-    """Return what turns a picture into a tensor for a model, or for an architecture given as in `build`.
+def preprocess(source: Any, train: bool = False, *, local_files_only: bool = False) -> Preprocessor:
+    """Return what turns a picture into a tensor for a model, an architecture or a saved model given as in `build`.
 
     Args:
-        source: a model or an architecture.
+        source: a model, an architecture, or a saved model.
         train: with the random augmentation of training instead of the fixed path of evaluation.
+        local_files_only: that of `build`.
     """
-    config = _config_of(source)
+    from zoo.folders import open_folder
+    from zoo.sources import local_folder
+
+    folder = local_folder(source, local_files_only=local_files_only)
+    config = _config_of(source) if folder is None else open_folder(folder)[0]
     component = registry().get("preprocessor", config.preprocess.component)
     return cast("Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train))
 

@@ -81,7 +81,7 @@ def convert(
 
 def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = False) -> Path:
     """Write a model that is built already; the arguments and errors are those of `convert`."""
-    from zoo.folders import save
+    from zoo.saving import save
 
     target = Path(folder)
     _expect_free(target, force)

@@ -14,7 +14,7 @@ from typing import Any
 
 from zoo_core.errors import CheckpointError
 
-__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin", "sha256_of"]
+__all__ = ["FORMAT", "ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin", "sha256_of"]
 
 ORIGIN = "zoo.json"
 FORMAT = 2
@@ -78,6 +78,10 @@ def differing_files(folder: Path, origin: Mapping[str, Any], *, all_bytes: bool)
             wrong[name] = f"has {size} bytes, but {told['size']} were saved"
         elif (all_bytes or size <= SMALL) and sha256_of(path) != told["sha256"]:
             wrong[name] = f"holds other bytes than were saved, whose sha256 is {told['sha256']}"
+    folders = {Path(name).parent for name in expected} - {Path()}
+    for name, path in _files(folder):  # the readers of a tokenizer take whatever lies beside its files
+        if name not in expected and path.relative_to(folder).parent in folders:
+            wrong[name] = "was not there when the model was saved"
     return wrong
 
 

@@ -7,7 +7,7 @@ beside them. Those are looked for, under the few names that the field uses.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.hub_files import HubFile, NoSuchFileError, NotCachedError, hub_file
 from zoo.pins import pinned
@@ -23,23 +23,27 @@ _USUAL = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _FIX = "give a file: pretrained='file.safetensors'"
 
 
-def fetch_weights(source: HubWeights, sha256: str | None = None, *, verify: bool = False) -> HubFile:
+def fetch_weights(
+    source: HubWeights, sha256: str | None = None, *, local_files_only: bool = False, verify: bool = False
+) -> HubFile:
     """Return the safetensors file of a repository, from the local cache or downloaded into it.
 
     Args:
         source: the repository; a file that was downloaded from it once is taken again.
         sha256: digest that the file has to have; that of its pin holds too.
+        local_files_only: never ask the Hub.
         verify: read the file for its digest even where it was read before.
 
     Raises:
         DownloadError: it cannot be had, or has other bytes; the repository, the file and what to do are named.
     """
     names = _names(source.file)
+    options: dict[str, Any] = {"revision": source.revision, "local_files_only": local_files_only, "verify": verify}
     known = [name for name in names if pinned(source.repo, name, source.revision)]
     not_cached: NotCachedError | None = None
     for name in known or names:
         try:
-            return hub_file(source.repo, name, revision=source.revision, sha256=sha256, verify=verify, fix=_FIX)
+            return hub_file(source.repo, name, sha256=sha256, fix=_FIX, **options)
         except NoSuchFileError:
             continue
         except NotCachedError as error:  # the cache may hold it under the next name

@@ -49,11 +49,11 @@ def open_model(source: str, pretrained: str | None = None) -> DualEncoder:
         CheckpointError: the model would have random weights.
         ZooError: as `zoo.build`.
     """
-    from zoo.folders import is_folder
     from zoo.pretrained_entries import entries_of
+    from zoo.sources import local_folder
     from zoo_core.architectures import is_path
 
-    if pretrained is None and not is_folder(source):
+    if pretrained is None and local_folder(source) is None:
         tags = {} if is_path(source) else entries_of(source)
         choice = one_of(tags) if tags else "name a safetensors file, or a saved folder"
         raise CheckpointError(

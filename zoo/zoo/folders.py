@@ -1,7 +1,8 @@
-"""Saved models: a folder that holds all that `zoo.build` needs, and tells whether it is still what was saved.
+"""Saved models, read: a folder that holds all that `zoo.build` needs, and tells whether it is still what was saved.
 
     config.yaml         the resolved architecture
     model.safetensors   the weights
+    tokenizer/          what the tokenizer is made of, where that does not ship with its plugin
     zoo.json            versions, the plugins that wrote it, a digest of every file, and the probe
     README.md           what it is, for people and the Hub; no part of the digest
 
@@ -14,23 +15,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 import zoo
 from zoo.catalog import config as load_config
-from zoo.catalog import registry
-from zoo.digests import ORIGIN, differing_files, digest_of, file_digests, read_origin
-from zoo.model_cards import model_card
+from zoo.digests import differing_files, read_origin
+from zoo.tokenizer_files import read_tokenizer
 from zoo.user_files import user_folder
-from zoo.whole_folders import replacing_folder, restore
+from zoo.whole_folders import restore
 from zoo_core.config import ModelConfig
-from zoo_core.errors import CheckpointError, InputError, SaveError
+from zoo_core.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
     from zoo.probes import Finding
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["build_folder", "check_folder", "is_folder", "load", "open_folder", "save", "verify"]
+__all__ = ["CONFIG", "README", "WEIGHTS", "build_folder", "check_folder", "is_folder", "load", "open_folder", "verify"]
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
@@ -49,53 +46,6 @@ ATTEMPTS = 5
 _log = logging.getLogger(__name__)
 
 
-def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
-    """Write a model that `zoo.build` made to a folder; one that is there already is replaced as a whole.
-
-    A process that is killed meanwhile leaves the old folder or the new one.
-
-    Args:
-        model: both towers, with whatever weights they have now.
-        folder: where; its parents are made.
-        probe: also record what the model makes of a fixed picture and fixed captions, which takes one pass.
-
-    Returns:
-        the folder.
-
-    Raises:
-        InputError: the model has no config, or only one of its towers, or its features are not finite.
-        SaveError: the folder holds something else than a saved model, or cannot be written; nothing was changed.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
-
-    from zoo.probes import make_probe
-
-    config = model.config
-    if not isinstance(config, ModelConfig):
-        raise InputError("this model has no config, so it could not be built again; build it with zoo.build")
-    if model.visual is None or model.text is None:
-        raise InputError("this model holds one tower only; save the whole model")
-    target = Path(folder)
-    if target.exists() and not is_folder(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise SaveError(f"{target} exists and is no saved model; choose another folder")
-    origin = _origin(config) | ({"probe": make_probe(model)} if probe else {})
-    with replacing_folder(target) as scratch:
-        (scratch / CONFIG).write_text(yaml.safe_dump(config.data(), sort_keys=False), encoding="utf-8")
-        tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
-        try:
-            save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise SaveError(f"{target} cannot be written: {error}") from error
-        origin["files"] = file_digests(scratch)
-        origin["digest"] = digest_of(origin)
-        (scratch / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-        parameters = sum(one.numel() for one in model.parameters())
-        card = model_card(config, origin, folder=target.resolve().name, parameters=parameters)
-        (scratch / README).write_text(card, encoding="utf-8")
-    return target
-
-
 def load(
     folder: str | Path,
     *,
@@ -104,12 +54,13 @@ def load(
     towers: Sequence[str] | None = None,
     verify: bool = False,
     probe: bool | None = None,
+    local_files_only: bool = False,
 ) -> DualEncoder:
-    """Build the model of a folder that `save` wrote.
+    """Build the model of a folder that `zoo.save` wrote.
 
     Args:
-        folder: the saved model.
-        device, dtype, towers: those of `zoo.build`.
+        folder: the saved model, or `"hf-hub:organisation/name[@revision]"`, a repository that holds one.
+        device, dtype, towers, local_files_only: those of `zoo.build`.
         verify: compare the weights with their digest too, which reads every byte.
         probe: check that the model's features of the probe are those recorded; None does so the first time that this
             model is loaded in an environment (versions, device, dtype), and remembers it for the user.
@@ -117,8 +68,11 @@ def load(
     Raises:
         CheckpointError: it is no such folder, a file is not what was saved, the weights do not fit the config, or the
             probe gives other features; the part that differs is named.
+        DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
     """
-    path = Path(folder)
+    from zoo.sources import local_folder
+
+    path = local_folder(folder, local_files_only=local_files_only) or Path(folder)
     model = build_folder(path, device=device, dtype=dtype, towers=towers, all_bytes=verify)
     if probe is not False:
         check_folder(model, path, always=probe is True)
@@ -130,6 +84,10 @@ def verify(
 ) -> list[Finding]:
     """Compare every file of a saved model with its digest, and the model with its probe.
 
+    Args:
+        folder: the saved model, or `"hf-hub:organisation/name[@revision]"`.
+        device, dtype: what the probe is computed on and in; those of `zoo.build`.
+
     Returns:
         what was found for each file and each part of the model, in order. A part that could not be looked at has
         `ok` None. Where files differ, the model is not built.
@@ -139,17 +97,20 @@ def verify(
     """
     from zoo.building import assemble
     from zoo.probes import PART_NAMES, Finding, check_probe
+    from zoo.sources import local_folder
 
-    path = Path(folder)
+    path = local_folder(folder) or Path(folder)
     _expect_folder(path)
     origin = read_origin(path)
     wrong = differing_files(path, origin, all_bytes=True)
-    findings = [Finding(name, name not in wrong, wrong.get(name, "as saved")) for name in origin["files"]]
+    names = dict.fromkeys([*origin["files"], *wrong])
+    findings = [Finding(name, name not in wrong, wrong.get(name, "as saved")) for name in names]
     if wrong:
         return [*findings, *(Finding(part, None, "not looked at: files differ") for part in PART_NAMES)]
     if "probe" not in origin:
         return [*findings, *(Finding(part, None, "the model was saved without a probe") for part in PART_NAMES)]
     model = assemble(load_config(path / CONFIG), weights=path / WEIGHTS, device=device, dtype=dtype)
+    read_tokenizer(model.tokenizer, path)
     return [*findings, *check_probe(model, origin["probe"])]
 
 
@@ -176,6 +137,8 @@ def build_folder(
                 raise
             continue
         if read_origin(folder)["digest"] == before:
+            if not any(override.startswith("tokenizer") for override in overrides):  # else another one is meant
+                read_tokenizer(model.tokenizer, folder)
             return model
     raise CheckpointError(f"{folder} was replaced {ATTEMPTS} times while it was read; let the other process finish")
 
@@ -246,18 +209,3 @@ def _mark(digest: str, here: dict[str, str]) -> Path:
     """Return the empty file that says that this model gave its features in this environment."""
     key = hashlib.sha256(json.dumps([digest, here], sort_keys=True).encode()).hexdigest()
     return user_folder() / "probed" / key
-
-
-def _origin(config: ModelConfig) -> dict[str, Any]:
-    import torch
-    from PIL import Image
-
-    sections = (config, config.vision, config.text, config.tokenizer, config.preprocess)
-    parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}
-    versions = {
-        "zoo": zoo.__version__,
-        "python": sys.version.partition(" ")[0],
-        "torch": torch.__version__,
-        "pillow": Image.__version__,
-    }
-    return {"format": 2, "versions": versions, "parts": parts}

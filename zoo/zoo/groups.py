@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.building import skeleton
 from zoo.catalog import config as load_config
-from zoo.folders import is_folder, open_folder
+from zoo.folders import open_folder
+from zoo.sources import local_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +58,8 @@ def layer_groups(
         InputError: a number of groups is negative.
         CapabilityError: a tower can only be locked whole.
     """
-    model = skeleton(open_folder(Path(source))[0] if is_folder(source) else load_config(source))
+    folder = local_folder(source)
+    model = skeleton(load_config(source) if folder is None else open_folder(folder)[0])
     assert model.visual is not None and model.text is not None  # both towers are built
     if lock_image is not None:
         model.lock_image_tower(lock_image)

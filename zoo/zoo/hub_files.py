@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,22 +73,24 @@ def hub_file(
         NotCachedError: it is not in the cache, and the Hub cannot be asked.
         DownloadError: there is no such repository or revision, the download failed, or the file has other bytes.
     """
-    known = pinned(repo, name, revision)
     asked = _Asked(repo, name, revision, local_files_only, fix)
-    path = _cached(repo, known.commit, name) if known else None
+    settled = sha256 is not None and _is_commit(revision)  # then a pin has nothing to add
+    known = None if settled else pinned(repo, name, revision)
+    wanted = known.commit if known else revision
+    path = _cached(repo, wanted, name)
     if path is None:
-        path = asked.get(known.commit if known else revision, or_else=revision if known else None)
+        path = asked.get(wanted, or_else=revision)
     size, digest = path.stat().st_size, _digest(path, asked, verify=verify)
     found = Pin(_commit_of(path), digest, size)
     if sha256 is not None and digest != sha256:
-        raise asked.error(f"expected sha256 {sha256}, found {digest}: {path} holds other weights than the entry means")
+        raise asked.error(f"expected sha256 {sha256}, found {digest} in {path}: it is another file than is meant")
     if known is not None and (digest, size) != (known.sha256, known.size):
         raise asked.error(
             f"it is not the file that was pinned at first: sha256 {known.sha256} of {known.size} bytes then (commit "
             f"{known.commit}), {digest} of {size} bytes now (commit {found.commit}, {path}). If the cache is damaged, "
             f"remove that file and ask again; to take what the Hub has now, take its lines out of {lock_file()}"
         )
-    if found != known:
+    if not settled and found != known:
         pin(repo, name, found, revision)
     return HubFile(path, repo, name, found.commit, digest, size)
 
@@ -130,7 +133,7 @@ class _Asked:
                 "the Hub shows no such repository; if it is gated or private, log in with `hf auth login`"
             ) from None
         except errors.RevisionNotFoundError:
-            if revision != or_else and revision != self.revision:
+            if revision != or_else:
                 return self.get(or_else, or_else=or_else)
             raise self.error("the repository has no such revision") from None
         except errors.LocalEntryNotFoundError as error:
@@ -157,8 +160,14 @@ class _Asked:
         )
 
 
-def _cached(repo: str, commit: str, name: str) -> Path | None:
-    """Return a file of the cache without importing the Hub's client, which takes longer than a small model."""
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+def _cached(repo: str, commit: str | None, name: str) -> Path | None:
+    """Return a file of a commit from the cache without importing the Hub's client, which takes 0.15 s."""
+    if commit is None or not _is_commit(commit):
+        return None
     from huggingface_hub import constants
 
     path = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / commit / name

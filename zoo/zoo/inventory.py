@@ -86,12 +86,14 @@ def describe_model(source: str) -> dict[str, Any]:
         ConfigError: the architecture or one of its pretrained entries is wrong.
         UnknownNameError: there is none of that name.
     """
-    from zoo.folders import is_folder, open_folder
+    from zoo.folders import open_folder
+    from zoo.sources import local_folder
 
     known = architectures()
     name, aliases, tags = source, (), {}
-    if is_folder(source):
-        config, file = open_folder(Path(source))[0], Path(source)
+    folder = local_folder(source)
+    if folder is not None:
+        config, file = open_folder(folder)[0], folder
     elif is_path(source):
         config, file = known.load(source), Path(source)
     else:

@@ -17,7 +17,7 @@ tags: [clip, zero-shot-image-classification, image-feature-extraction]
 
 # {title}
 
-A `{model}` model of {parameters} parameters with embeddings of width {embed_dim}, saved by zoo {zoo}.
+A `{model}` model of {parameters} parameters with embeddings of width {embed_dim}, saved by zoo {zoo}.{source}
 
 | part | component |
 |---|---|
@@ -29,20 +29,20 @@ preprocessing and tokenizer:
 ```python
 import zoo
 
-model = zoo.load("{folder}")
+model = zoo.load("{address}")
 image_logits, text_logits = model.get_logits("photo.jpg", ["a dog", "a cat"])
 ```
 
 `config.yaml` is the whole architecture and `model.safetensors` the weights. `zoo.json` holds the digest of every file
-and what the model makes of a fixed picture and fixed captions: `zoo verify {folder}` compares both.
+and what the model makes of a fixed picture and fixed captions: `zoo verify {address}` compares both.
 """
 
 
-def model_card(config: ModelConfig, origin: Mapping[str, Any], *, folder: str, parameters: int) -> str:
+def model_card(config: ModelConfig, origin: Mapping[str, Any], *, title: str, address: str, parameters: int) -> str:
     """Return the README of a saved model, in Markdown with the metadata that the Hugging Face Hub reads."""
     height, width = config.vision.image_size
     return _CARD.format(
-        title=folder,
+        title=title,
         model=config.component,
         parameters=f"{parameters:,}",
         embed_dim=config.embed_dim,
@@ -51,5 +51,15 @@ def model_card(config: ModelConfig, origin: Mapping[str, Any], *, folder: str, p
         height=height,
         width=width,
         context_length=config.text.context_length,
-        folder=folder,
+        address=address,
+        source=_source(origin.get("source", {})),
     )
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    """Return a sentence about where the weights came from, or nothing."""
+    if not source:
+        return ""
+    where = f", from `{source['file']}` of `{source['repo']}` at commit {source['commit']}" if "repo" in source else ""
+    licence = f", under the licence {source['license']}" if source.get("license") else ""
+    return f"\nIts weights are `{source['architecture']}:{source['tag']}`{where}{licence}."

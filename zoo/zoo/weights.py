@@ -50,7 +50,7 @@ def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
     raise UnknownNameError(f"architecture {source!r} has no pretrained tag '{pretrained}'{known}")
 
 
-def weights_of(entry: Pretrained, config: ModelConfig, tag: str) -> Path:
+def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_only: bool = False) -> Path:
     """Return the safetensors file of an entry, downloaded if it has to be.
 
     Raises:
@@ -59,7 +59,7 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str) -> Path:
     """
     _check_fits(entry, config, tag)
     if entry.hub:
-        return fetch_weights(entry.hub, entry.sha256).path
+        return fetch_weights(entry.hub, entry.sha256, local_files_only=local_files_only).path
     assert entry.path is not None
     _check_digest(entry.path, entry.sha256)
     return entry.path

@@ -15,7 +15,17 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.commands import checking, classifying, converting, embedding, importing, listing, measuring, training
+from zoo.commands import (
+    checking,
+    classifying,
+    converting,
+    embedding,
+    importing,
+    listing,
+    measuring,
+    training,
+    transferring,
+)
 from zoo.commands.output import report
 from zoo_core.errors import ZooError
 
@@ -86,6 +96,8 @@ app.command("classify")(classifying.classify_command)
 app.command("embed")(embedding.embed_command)
 app.command("demo")(training.demo_command)
 app.command("profile")(measuring.profile_command)
+app.command("pull")(transferring.pull_command)
+app.command("push")(transferring.push_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

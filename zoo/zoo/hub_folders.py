@@ -1,0 +1,71 @@
+"""Saved models of the Hugging Face Hub: `hf-hub:organisation/name[@revision]`.
+
+`zoo.json` comes first. It tells every other file and its digest, so its pin (see `zoo.pins`) holds the whole model.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from zoo.digests import ORIGIN, read_origin
+from zoo.hub_files import HubFile, NoSuchFileError, hub_file
+from zoo_core.errors import DownloadError, InputError
+
+__all__ = ["PREFIX", "fetch_folder", "parse_address"]
+
+PREFIX = "hf-hub:"
+_ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def parse_address(source: str) -> tuple[str, str | None]:
+    """Return repository and revision (None for the main branch) of `hf-hub:organisation/name[@revision]`.
+
+    Raises:
+        InputError: it is no such address.
+    """
+    found = _ADDRESS.fullmatch(source.removeprefix(PREFIX))
+    if found is None:
+        raise InputError(f"{source!r}: expected {PREFIX}organisation/name or {PREFIX}organisation/name@revision")
+    return found["repo"], found["revision"]
+
+
+def fetch_folder(source: str, *, local_files_only: bool = False) -> Path:
+    """Return the folder of the local cache that holds the saved model of a repository, downloaded if it has to be.
+
+    Args:
+        source: `hf-hub:organisation/name[@revision]`.
+        local_files_only: never ask the Hub.
+
+    Raises:
+        InputError: the address is malformed.
+        DownloadError: a file cannot be had, or has other bytes than `zoo.json` tells; or there is no `zoo.json`.
+        CheckpointError: `zoo.json` is damaged.
+    """
+    repo, revision = parse_address(source)
+    try:
+        origin_file = hub_file(repo, ORIGIN, revision=revision, local_files_only=local_files_only)
+    except NoSuchFileError:
+        raise DownloadError(
+            f"{source}: the repository holds no {ORIGIN}, so it is no model that zoo saved; give its weights to an "
+            "architecture: zoo.build(name, pretrained='file.safetensors')",
+            repo=repo,
+            revision=revision,
+            file=ORIGIN,
+        ) from None
+    folder = origin_file.path.parent
+    for name, told in read_origin(folder)["files"].items():
+        _check_name(name, source)
+        _fetch(origin_file, name, told["sha256"], local_files_only)
+    return folder
+
+
+def _fetch(origin: HubFile, name: str, sha256: str, local_files_only: bool) -> None:
+    """Bring a file of the same commit as `zoo.json` into the cache."""
+    hub_file(origin.repo, name, revision=origin.commit, sha256=sha256, local_files_only=local_files_only)
+
+
+def _check_name(name: str, source: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise DownloadError(f"{source}: {ORIGIN} names a file outside of the repository: {name!r}")

@@ -1,0 +1,137 @@
+"""Saved models, written: a folder with all that `zoo.build` needs (see `zoo.folders`), whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+import zoo
+from zoo.catalog import registry
+from zoo.digests import FORMAT, ORIGIN, digest_of, file_digests
+from zoo.folders import CONFIG, README, WEIGHTS, is_folder
+from zoo.model_cards import model_card
+from zoo.tokenizer_files import TOKENIZER, write_tokenizer
+from zoo.whole_folders import replacing_folder
+from zoo_core.config import ModelConfig
+from zoo_core.errors import InputError, SaveError, ZooError
+
+if TYPE_CHECKING:
+    from zoo_core.dual_encoder import DualEncoder
+
+__all__ = ["expect_room", "save", "write_folder"]
+
+_log = logging.getLogger(__name__)
+
+
+def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
+    """Write a model that `zoo.build` made to a folder; one that is there already is replaced as a whole.
+
+    A process that is killed meanwhile leaves the old folder or the new one. Files of the tokenizer that are not to be
+    had here, as without a network, are left out; the log and `zoo.json` say so.
+
+    Args:
+        model: both towers, with whatever weights they have now.
+        folder: where; its parents are made.
+        probe: also record what the model makes of a fixed picture and fixed captions, which takes one pass.
+
+    Returns:
+        the folder.
+
+    Raises:
+        InputError: the model has no config, or only one of its towers, or its features are not finite.
+        SaveError: the folder holds something else than a saved model, or cannot be written; nothing was changed.
+    """
+    return write_folder(model, Path(folder), probe=probe)
+
+
+def write_folder(
+    model: DualEncoder,
+    target: Path,
+    *,
+    probe: bool = True,
+    complete: bool = False,
+    source: Mapping[str, Any] | None = None,
+    address: str | None = None,
+) -> Path:
+    """Do what `save` does.
+
+    Args:
+        model, target, probe: those of `save`.
+        complete: refuse to write a folder without the files of its tokenizer.
+        source: where the weights came from, for `zoo.json` and the README.
+        address: what the README loads the model by; the name of the folder where None.
+
+    Raises:
+        ZooError: what `save` raises, or with `complete` that of the tokenizer.
+    """
+    from zoo.probes import make_probe
+
+    config = model.config
+    if not isinstance(config, ModelConfig):
+        raise InputError("this model has no config, so it could not be built again; build it with zoo.build")
+    if model.visual is None or model.text is None:
+        raise InputError("this model holds one tower only; save the whole model")
+    expect_room(target)
+    config = config.model_copy(update={"vision": config.vision.standalone(), "text": config.text.standalone()})
+    origin = _origin(config)
+    if source is not None:
+        origin["source"] = dict(source)
+    with replacing_folder(target) as scratch:
+        try:
+            write_tokenizer(model.tokenizer, scratch)
+        except ZooError as error:
+            if complete:
+                raise
+            origin["lacking"] = {TOKENIZER: str(error)}
+            _log.warning("%s is saved without the files of its tokenizer: %s", target, error)
+        if probe:
+            origin["probe"] = make_probe(model)
+        _write_parts(model, config, scratch, origin, target.resolve().name, address)
+    return target
+
+
+def expect_room(target: Path) -> None:
+    """Raise a `SaveError` where something stands at `target` that is no saved model, and no empty folder."""
+    if target.exists() and not is_folder(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise SaveError(f"{target} exists and is no saved model; choose another folder")
+
+
+def _write_parts(
+    model: DualEncoder, config: ModelConfig, scratch: Path, origin: dict[str, Any], name: str, address: str | None
+) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+    (scratch / CONFIG).write_text(yaml.safe_dump(config.data(), sort_keys=False), encoding="utf-8")
+    tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+    try:
+        save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise SaveError(f"{name} cannot be written: {error}") from error
+    origin["files"] = file_digests(scratch)
+    origin["digest"] = digest_of(origin)
+    (scratch / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    parameters = sum(one.numel() for one in model.parameters())
+    card = model_card(config, origin, title=name, address=address or name, parameters=parameters)
+    (scratch / README).write_text(card, encoding="utf-8")
+
+
+def _origin(config: ModelConfig) -> dict[str, Any]:
+    import torch
+    from PIL import Image
+
+    sections = (config, config.vision, config.text, config.tokenizer, config.preprocess)
+    parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}
+    versions = {
+        "zoo": zoo.__version__,
+        "python": sys.version.partition(" ")[0],
+        "torch": torch.__version__,
+        "pillow": Image.__version__,
+    }
+    return {"format": FORMAT, "versions": versions, "parts": parts}

@@ -1,0 +1,39 @@
+"""The tokenizer's part of a saved model: the files that it is made of, below `tokenizer/`.
+
+CLIP's byte pairs ship with their plugin and need none. A tokenizer of the Hub is loaded from here, and its config still
+says which repository it came from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.digests import read_origin
+from zoo_core.errors import PluginError
+from zoo_core.tokenizer import Tokenizer
+
+__all__ = ["TOKENIZER", "read_tokenizer", "write_tokenizer"]
+
+TOKENIZER = "tokenizer"
+
+
+def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Write the files of a tokenizer into the folder of a model.
+
+    Raises:
+        ZooError: they are not to be had here.
+        PluginError: a name is not that of a file.
+    """
+    if tokenizer is None:
+        return
+    for name, content in tokenizer.files().items():
+        if Path(name).name != name:
+            raise PluginError(f"{type(tokenizer).__name__}: files() gives base names, found {name!r}")
+        (folder / TOKENIZER).mkdir(exist_ok=True)
+        (folder / TOKENIZER / name).write_bytes(content)
+
+
+def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved."""
+    if tokenizer is not None and any(name.startswith(f"{TOKENIZER}/") for name in read_origin(folder)["files"]):
+        tokenizer.use_files(folder.absolute() / TOKENIZER)
