@@ -297,3 +297,35 @@ class OneSize(Capable):
 class Undecayed(Capable):
     def no_weight_decay(self) -> set[str]:
         return {"proj.weight", "positions"}
+
+
+class PatchedConfig(PlainConfig):
+    def takes_patches(self) -> tuple[int, int]:
+        return 4, 4
+
+
+class Patched(Plain):
+    """A tower of one layer that takes patches too."""
+
+    image_patches = (4, 4)
+
+    def valid(self, image: Any) -> Tensor:
+        return image["patch_valid"]
+
+    def forward(self, image: Any) -> Tensor:
+        if isinstance(image, Tensor):
+            return super().forward(image)
+        pixels, valid = image["patches"].unflatten(-1, (-1, 3)), self.valid(image)[..., None, None]
+        sums = pixels.masked_fill(~valid, 0).sum(dim=(1, 2))
+        means = sums / (valid.sum(dim=(1, 2)) * pixels.shape[2])
+        return self.proj(torch.cat([means, pixels.masked_fill(~valid, -9).amax(dim=(1, 2))], dim=-1))
+
+
+class PatchesApart(Patched):
+    def forward(self, image: Any) -> Tensor:
+        return super().forward(image) * (1 if isinstance(image, Tensor) else 2)
+
+
+class PaddingCounts(Patched):
+    def valid(self, image: Any) -> Tensor:
+        return torch.ones_like(image["patch_valid"])

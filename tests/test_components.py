@@ -55,6 +55,22 @@ SMALL = {
         {"name": "test_convnext", "image_size": 64, "proj": "mlp"},
         {"name": "test_resnet", "image_size": 64, "proj": "head"},
     ],
+    "naflex": [
+        {
+            "name": "naflexvit_base_patch16_siglip",
+            "image_size": [16, 24],
+            "patch_size": 8,
+            "pool": "map",
+            "kwargs": {"embed_dim": 32, "depth": 2, "num_heads": 2, "pos_embed_grid_size": [3, 3]},
+        },
+        {
+            "name": "naflexvit_base_patch16_gap",
+            "image_size": [24, 16],
+            "patch_size": 8,
+            "proj": "mlp",
+            "kwargs": {"embed_dim": 32, "depth": 2, "num_heads": 2, "rope_type": "axial"},
+        },
+    ],
     "hf-text": [
         {
             "vocab_size": 60,
@@ -131,6 +147,11 @@ def test_a_tower_that_claims_nothing_and_keeps_its_promises_passes() -> None:
     check_component(stranger(), {"image_size": 8})
 
 
+def test_a_tower_that_takes_patches_and_keeps_its_promises_passes() -> None:
+    component = stranger(broken_towers.Patched, broken_towers.PatchedConfig, frozenset({"image-patches"}))
+    check_component(component, {"image_size": [8, 12]})
+
+
 def test_a_config_object_is_taken_as_it_is() -> None:
     check_component(stranger(), broken_towers.PlainConfig())
 
@@ -203,6 +224,22 @@ BROKEN = {
         stranger(broken_towers.Undecayed),
         "no_weight_decay() names ['positions'], which are no parameters",
     ),
+    "patches untold": (
+        stranger(broken_towers.Patched),
+        "takes_patches() tells None, but image_patches of the tower is (4, 4)",
+    ),
+    "patches": (
+        stranger(broken_towers.Patched, broken_towers.PatchedConfig),
+        "does not claim 'image-patches', but image_patches of the tower is (4, 4)",
+    ),
+    "patches apart": (
+        stranger(broken_towers.PatchesApart, broken_towers.PatchedConfig, frozenset({"image-patches"})),
+        "an image and its patches have different features",
+    ),
+    "padding": (
+        stranger(broken_towers.PaddingCounts, broken_towers.PatchedConfig, frozenset({"image-patches"})),
+        "padding changes the features of patches",
+    ),
     "attribute": (
         stranger(broken_towers.SaysVariable),
         "does not claim 'variable-image-size', but variable_image_size of the tower is True",
@@ -252,6 +289,10 @@ UNKEPT = {
     "variable-image-size": (
         broken_towers.Plain,
         "claims 'variable-image-size', but variable_image_size of the tower is False",
+    ),
+    "image-patches": (
+        broken_towers.Plain,
+        "claims 'image-patches', but image_patches of the tower is None",
     ),
     "variable-text-length": (
         broken_towers.Plain,

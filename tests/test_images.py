@@ -602,7 +602,7 @@ def test_the_declared_component_builds_a_preprocessor():
     from zoo_core.registry import Component, Plugin
     from zoo_images import plugin
 
-    (spec,) = plugin.zoo_components()
+    spec, _ = plugin.zoo_components()
     component = Component(spec, Plugin("images", "zoo_images.plugin", "clip-zoo", "0"))
     config_class = component.config_class()
     assert issubclass(config_class, PreprocessConfig) and config_class().component == spec.name

@@ -13,13 +13,18 @@ from torch import Tensor
 
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import TextTower, Tower, VisionTower
+from zoo_core.patches import pad_patches, patchify
 from zoo_core.plugin import CAPABILITIES
 from zoo_core.registry import Component
 from zoo_core.testing import fail
 
 __all__ = ["check_capabilities", "check_shape", "close", "example_input", "seeded"]
 
-_ONE_SIDED = {"variable-image-size": "vision-tower", "variable-text-length": "text-tower"}
+_ONE_SIDED = {
+    "variable-image-size": "vision-tower",
+    "image-patches": "vision-tower",
+    "variable-text-length": "text-tower",
+}
 
 
 def example_input(tower: Tower, batch: int) -> Tensor:
@@ -168,6 +173,31 @@ def _check_variable_image_size(component: Component, tower: Tower, claimed: bool
             check_shape(component, f"forward of {2 * height} x {width} pixels", features, (2, tower.output_dim))
 
 
+def _check_image_patches(component: Component, tower: Tower, claimed: bool) -> None:
+    """Check that an image and its patches have one feature, and that padding and other pictures change none."""
+    if not isinstance(tower, VisionTower):
+        return
+    size = tower.image_patches
+    if (size is not None) is not claimed:
+        claims = "claims" if claimed else "does not claim"
+        fail(f"{component} {claims} 'image-patches', but image_patches of the tower is {size}")
+    if size is None:
+        return
+    images = example_input(tower, 3)
+    small = images[2, :, : size[0], : size[1]]  # one patch
+    pictures = [patchify(image, size) for image in (*images[:2], small)]
+    length = len(pictures[0]["patches"])
+    with torch.no_grad():
+        expected = tower(images[:2])
+        found = {more: tower(pad_patches(pictures, length + more)) for more in (0, 3)}
+        alone = tower(pad_patches(pictures[2:]))
+    check_shape(component, "forward of patches", found[0], (3, tower.output_dim))
+    if not close(found[0][:2], expected):
+        fail(f"{component}: an image and its patches have different features")
+    if not close(found[0], found[3]) or not close(found[0][2:], alone):
+        fail(f"{component}: padding changes the features of patches")
+
+
 def _check_variable_text_length(component: Component, tower: Tower, claimed: bool) -> None:
     if isinstance(tower, TextTower):
         # a claim says that some configs take shorter rows: how a tower pools may depend on its config
@@ -210,6 +240,7 @@ _CAPABILITY_CHECKS: dict[str, Callable[[Component, Tower, bool], None]] = {
     "locking": _check_locking,
     "gradient-checkpointing": _check_gradient_checkpointing,
     "variable-image-size": _check_variable_image_size,
+    "image-patches": _check_image_patches,
     "variable-text-length": _check_variable_text_length,
 }
 

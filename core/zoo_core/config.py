@@ -285,6 +285,10 @@ class VisionTowerConfig(TowerConfig):
     image_size: Size
     """Height and width in pixels of the images that the tower takes."""
 
+    def takes_patches(self) -> tuple[int, int] | None:
+        """Return height and width of the patches that the tower takes in place of images; None where it takes none."""
+        return None
+
 
 class TextTowerConfig(TowerConfig):
     """Base of text tower configs. A subclass gives `tower` its component's name as default."""
@@ -364,6 +368,10 @@ class PreprocessConfig(ComponentConfig):
 
     type: str
     """Name of the preprocessor component."""
+
+    def gives_patches(self) -> tuple[int, int] | None:
+        """Return height and width of the patches that pictures are cut into; None where they become images."""
+        return None
 
 
 class LossConfig(ComponentConfig):
@@ -513,14 +521,27 @@ class ModelConfig(ComponentConfig):
         return 0
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold the towers to the embedding and to the tokenizer, and the size to its guard."""
+        """Hold the towers to the embedding, tokenizer and preprocessing, and the size to its guard."""
         yield from super().rules()
         for section, tower in (("vision", self.vision), ("text", self.text)):
             yield from ((f"{section}.{key}", message) for key, message in tower.rules_for(self.embed_dim))
         yield from ((f"text.{key}", message) for key, message in self.text.rules_with(self.tokenizer.token_ids()))
+        yield from self._patch_rules()
         count = self.parameter_count()
         if count is not None and count > self.max_parameters:
             yield "max_parameters", self.excess(count)
+
+    def _patch_rules(self) -> Iterator[tuple[str, str]]:
+        """Hold a preprocessor that cuts pictures into patches to the tower that takes them."""
+        given, taken = self.preprocess.gives_patches(), self.vision.takes_patches()
+        if given is None or given == taken:
+            return
+        told = "no patches" if taken is None else f"those of {taken[0]} x {taken[1]}"
+        yield (
+            "preprocess.type" if taken is None else "preprocess.patch_size",
+            f"'{self.preprocess.type}' cuts pictures into patches of {given[0]} x {given[1]} pixels, "
+            f"but tower '{self.vision.tower}' takes {told}",
+        )
 
     def excess(self, count: int) -> str:
         """Return what to tell whoever wants a model of `count` parameters, which are too many."""

@@ -7,7 +7,7 @@ checked at the door: a wrong shape, dtype or token id is an `InputError` that sa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -20,6 +20,7 @@ from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm, RMSNorm
+from zoo_core.patches import PatchBatch, check_patches
 from zoo_core.state_dicts import is_sharded, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Tokenizer, checked_texts
@@ -94,18 +95,19 @@ class DualEncoder(nn.Module):
 
         Args:
             image: a float tensor `[B, C, H, W]` that is already preprocessed, or a PIL image, a path, or a list of
-                such; those go through the model's own preprocessing.
+                such; those go through the model's own preprocessing. Where the tower takes patches, also a patch
+                batch (see `zoo_core.patches`).
             normalize: scale each feature to unit length.
 
         Returns:
             features `[B, embed_dim]`, in the dtype of the tower.
 
         Raises:
-            InputError: the tensor does not fit the tower, or the model has no image tower or preprocessing.
+            InputError: the input does not fit the tower, or the model has no image tower or preprocessing.
             ImageFileError: a file is no readable image.
         """
         tower = self._image_tower()
-        features = tower(self._image_tensor(image, tower))
+        features = tower(self._image_input(image, tower))
         return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, text: Any, normalize: bool = False) -> Tensor:
@@ -253,7 +255,7 @@ class DualEncoder(nn.Module):
         if image is not None:
             tower = self._image_tower()
             output |= tower.forward_intermediates(
-                self._image_tensor(image, tower),
+                self._image_input(image, tower),
                 indices=image_indices,
                 output_fmt=image_output_fmt,
                 output_extra_tokens=image_output_extra_tokens,
@@ -345,21 +347,26 @@ class DualEncoder(nn.Module):
             logits = logits + self.logit_bias
         return logits, logits.T
 
-    def _image_tensor(self, image: Any, tower: VisionTower) -> Tensor:
-        if not isinstance(image, Tensor):
+    def _image_input(self, image: Any, tower: VisionTower) -> Any:
+        """Return what the tower is called with: images `[B, C, H, W]` or a patch batch, checked."""
+        if not isinstance(image, Tensor | Mapping):
             like = next(tower.parameters(), self.logit_scale)
-            image = self._pictures(image).to(like.device)
+            image = _moved(self._pictures(image), like.device)
+        if isinstance(image, Mapping):
+            return _checked_patches(cast("Mapping[str, Any]", image), tower)
         _check_image(image, tower)
         return image.to(_matrix_dtype(tower, image.dtype))
 
-    def _pictures(self, images: Any) -> Tensor:
-        """Preprocess a picture or a list of pictures into `[B, C, H, W]`."""
+    def _pictures(self, images: Any) -> Tensor | PatchBatch:
+        """Preprocess a picture or a list of pictures into a batch; a list may also hold what was prepared before."""
         if self.preprocess is None:
             raise InputError(
                 f"expected an image tensor [B, C, H, W], found {type(images).__name__}: this model has no "
                 "preprocessing; build it with zoo.build, or set model.preprocess"
             )
         pictures = cast("Sequence[Any]", images) if isinstance(images, list | tuple) else [images]
+        if pictures and all(isinstance(one, Mapping) for one in pictures):
+            return self.preprocess.collate(pictures)
         tensors = [one for one in pictures if isinstance(one, Tensor)]
         if not tensors or len(tensors) < len(pictures):
             return self.preprocess.batch(pictures)
@@ -430,6 +437,24 @@ def _matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
     return default
 
 
+def _moved(batch: Tensor | PatchBatch, device: torch.device) -> Tensor | PatchBatch:
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def _checked_patches(batch: Mapping[str, Any], tower: VisionTower) -> PatchBatch:
+    """Return a patch batch that fits the tower, its pixels in the dtype of the tower's matrices."""
+    if tower.image_patches is None:
+        height, width = tower.image_size
+        raise InputError(
+            f"expected images [B, {tower.image_channels}, {height}, {width}], found a mapping: "
+            f"{type(tower).__name__} takes no patches"
+        )
+    checked = check_patches(batch, tower.image_patches, tower.image_channels)
+    return {**checked, "patches": checked["patches"].to(_matrix_dtype(tower, checked["patches"].dtype))}
+
+
 def _check_image(image: Tensor, tower: VisionTower) -> None:
     found = f"found {image.dtype} {list(image.shape)}"
     height, width = tower.image_size
@@ -443,6 +468,10 @@ def _check_image(image: Tensor, tower: VisionTower) -> None:
             f"expected images of {height} x {width} pixels, {found}; preprocess them with model.preprocess, "
             "or build the model for this size with overrides=['vision.image_size=...']"
         )
+    if tower.image_patches is not None:
+        rows, columns = tower.image_patches
+        if image.shape[2] % rows or image.shape[3] % columns or 0 in image.shape[2:]:
+            raise InputError(f"expected images that are whole patches of {rows} x {columns} pixels, {found}")
 
 
 def _check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig | None) -> None:

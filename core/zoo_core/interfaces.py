@@ -124,11 +124,15 @@ class VisionTower(Tower):
         image_size: height and width in pixels of the images it takes.
         image_channels: channels of the images it takes.
         variable_image_size: whether it takes other sizes too.
+        image_patches: height and width in pixels of a patch, where it also takes patch batches (see
+            `zoo_core.patches`) in place of images; None where it does not. A model checks them before the tower
+            sees them, and images to be whole patches.
     """
 
     image_size: tuple[int, int]
     image_channels: int = 3
     variable_image_size: bool = False
+    image_patches: tuple[int, int] | None = None
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ Capability = Literal[
     "locking",  # has layer groups, so that a part of it can stay trainable
     "gradient-checkpointing",  # can trade compute for activation memory
     "variable-image-size",  # takes other image sizes than the one it was built for
+    "image-patches",  # takes pictures as patches too, each picture with its own number of rows and columns
     "variable-text-length",  # takes fewer tokens than its context length
 ]
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from zoo_core.capability_checks import check_capabilities, check_shape, close, example_input, seeded
-from zoo_core.config import ComponentConfig, TextTowerConfig, TowerConfig
+from zoo_core.config import ComponentConfig, TextTowerConfig, TowerConfig, VisionTowerConfig
 from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.key_values import Memory
@@ -31,7 +31,7 @@ def check_tower(component: Component, config: TowerConfig, *, embed_dim: int = 1
         tower = _build(component, config, embed_dim).eval()
         with torch.no_grad():
             _check_features(component, tower)
-            _check_tokens_told(component, config, tower)
+            _check_told(component, config, tower)
             _check_copies(component, tower, lambda: _build(component, config, embed_dim).eval())
         check_capabilities(component, tower)
 
@@ -125,13 +125,17 @@ def _check_features(component: Component, tower: Tower) -> None:
     _check_half(component, tower, inputs)
 
 
-def _check_tokens_told(component: Component, config: TowerConfig, tower: Tower) -> None:
-    """Check what the config tells of the tokens: their width, and whether a text tower goes on from them."""
+def _check_told(component: Component, config: TowerConfig, tower: Tower) -> None:
+    """Check what the config tells of inputs and tokens: patches, width, and whether a text tower goes on from them."""
     told = config.token_width(tower.output_dim)
     if told is not None:
         found = cast("VisionTower | TextTower", tower).forward_tokens(example_input(tower, 1))[1].shape[-1]
         if found != told:
             fail(f"{component}: token_width() tells {told}, but the tokens of forward_tokens have {found} channels")
+    if isinstance(tower, VisionTower) and isinstance(config, VisionTowerConfig):
+        taken = config.takes_patches()
+        if taken != tower.image_patches:
+            fail(f"{component}: takes_patches() tells {taken}, but image_patches of the tower is {tower.image_patches}")
     if isinstance(tower, TextTower) and isinstance(config, TextTowerConfig):
         _check_continuation(component, config.continues(), tower)
 

@@ -156,7 +156,7 @@ class CoCa(DualEncoder):
 
     def _encode_image(self, image: Any) -> tuple[Tensor, Tensor]:
         tower = self._image_tower()
-        features, tokens = tower.forward_tokens(self._image_tensor(image, tower))
+        features, tokens = tower.forward_tokens(self._image_input(image, tower))
         return F.normalize(features, dim=-1), tokens
 
     def _encode_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:

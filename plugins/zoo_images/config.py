@@ -1,4 +1,4 @@
-"""Config of the image preprocessor; the defaults are those that OpenAI's CLIP was trained with.
+"""Configs of the image preprocessors; the defaults are those that OpenAI's CLIP was trained with.
 
 Mean and std are on the 0..1 scale of the pixels. Values on the 0..255 scale, a common slip that no library
 reports, are refused.
@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from zoo_core.config import Config, PreprocessConfig
+from zoo_core.config import Config, PreprocessConfig, Size
 
-__all__ = ["AugmentationConfig", "ImageConfig"]
+__all__ = ["AugmentationConfig", "ColourConfig", "ImageConfig", "NaFlexImageConfig"]
 
 
 def _numbers(count: int) -> BeforeValidator:
@@ -47,7 +47,7 @@ class AugmentationConfig(Config):
     scale: Annotated[tuple[Fraction, Fraction], _numbers(2)] = (0.9, 1.0)
     """Least and greatest share of the picture's area that a random crop covers."""
     ratio: Annotated[tuple[AspectRatio, AspectRatio], _numbers(2)] = (3 / 4, 4 / 3)
-    """Least and greatest ratio of width to height of a random crop."""
+    """Least and greatest ratio of width to height of a random crop; to that of the picture where it keeps its own."""
     color_jitter: Annotated[tuple[Strength, Strength, Strength, HueStrength], _numbers(4)] | None = None
     """Strength of the change of brightness, contrast, saturation and hue; hue in turns, at most 0.5."""
     color_jitter_probability: Probability = 0.0
@@ -69,25 +69,30 @@ class AugmentationConfig(Config):
             yield "color_jitter", "does nothing while color_jitter_probability is 0; set it to 0.8, say"
 
 
-class ImageConfig(PreprocessConfig):
-    """How a picture becomes the tensor that a vision tower takes."""
+class ColourConfig(PreprocessConfig):
+    """What preprocessors share: how pixels are resampled and normalised."""
 
-    type: str = "image"
-    """Name of the preprocessor component."""
     mean: Annotated[tuple[Mean, Mean, Mean], _numbers(3)] = (0.48145466, 0.4578275, 0.40821073)
     """Subtracted from red, green and blue, which are in 0..1."""
     std: Annotated[tuple[Std, Std, Std], _numbers(3)] = (0.26862954, 0.26130258, 0.27577711)
     """What red, green and blue are divided by after that."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """How pixels are resampled, for evaluation and for training."""
+    exif: bool = False
+    """Turn photographs upright as their EXIF orientation says. Off, because published weights were trained
+    and measured without. Pillow turns TIFF files in any case."""
+
+
+class ImageConfig(ColourConfig):
+    """How a picture becomes the tensor that a vision tower takes."""
+
+    type: str = "image"
+    """Name of the preprocessor component."""
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     """For evaluation: `shortest` fills the frame and crops what stands out, `longest` shows the whole picture
     and pads, `squash` gives up its aspect ratio."""
     fill: Annotated[int, Field(ge=0, le=255)] = 0
     """Grey level of the padding that `longest` adds."""
-    exif: bool = False
-    """Turn photographs upright as their EXIF orientation says. Off, because published weights were trained
-    and measured without. Pillow turns TIFF files in any case."""
     train: AugmentationConfig = AugmentationConfig()
     """Augmentation of training images."""
 
@@ -95,3 +100,20 @@ class ImageConfig(PreprocessConfig):
         """Refuse padding that nothing would use."""
         if self.fill and self.resize_mode != "longest":
             yield "fill", f"only resize_mode 'longest' pads, found '{self.resize_mode}'; leave fill out"
+
+
+class NaFlexImageConfig(ColourConfig):
+    """How a picture becomes patches: in its own aspect ratio, and as large as the number of patches allows."""
+
+    type: str = "naflex"
+    """Name of the preprocessor component."""
+    patch_size: Size = (16, 16)
+    """Height and width in pixels of a patch; those that the tower takes."""
+    image_seq_len: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Greatest number of patches of a picture; as many as the image size of the tower has where null."""
+    train: AugmentationConfig = AugmentationConfig()
+    """Augmentation of training images; the ratio of a crop is relative to that of the picture."""
+
+    def gives_patches(self) -> tuple[int, int]:
+        """Return the size of a patch."""
+        return self.patch_size

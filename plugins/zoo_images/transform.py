@@ -17,13 +17,26 @@ import torch
 from PIL import Image, ImageEnhance
 
 from zoo_core.images import ImageLike, Preprocessor
-from zoo_images.config import ImageConfig
+from zoo_images.config import AugmentationConfig, ColourConfig, ImageConfig
 from zoo_images.reading import MAX_PIXELS, open_image, refusal
 
-__all__ = ["ImagePreprocessor", "crop_box", "jitter", "resized"]
+__all__ = ["ImagePreprocessor", "Pixels", "crop_box", "jitter", "recoloured", "resample", "resized"]
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+
+
+class Pixels:
+    """The last step of every preprocessor: from an RGB picture to normalised float32 pixels `[3, H, W]`."""
+
+    def __init__(self, config: ColourConfig) -> None:
+        self._mean = torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1)
+        self._std = torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1)
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        """Return the pixels of `picture`."""
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
 
 
 class ImagePreprocessor(Preprocessor):
@@ -41,8 +54,7 @@ class ImagePreprocessor(Preprocessor):
         self.config = config
         self.image_size = image_size
         self.train = train
-        self._mean = torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1)
-        self._std = torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1)
+        self._pixels = Pixels(config)
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
         """Return `image` as a float32 tensor `[3, H, W]`.
@@ -52,9 +64,7 @@ class ImagePreprocessor(Preprocessor):
             InputError: it is no image, or an unusable one.
         """
         picture = open_image(image, exif=self.config.exif)
-        framed = self._augmented(picture) if self.train else self._fitted(picture, image)
-        pixels = torch.from_numpy(np.array(framed)).permute(2, 0, 1).contiguous()  # [3, H, W]
-        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+        return self._pixels(self._augmented(picture) if self.train else self._fitted(picture, image))
 
     def __repr__(self) -> str:
         return f"ImagePreprocessor({self.config!r}, image_size={self.image_size}, train={self.train})"
@@ -69,7 +79,7 @@ class ImagePreprocessor(Preprocessor):
                 f"its {picture.width} x {picture.height} pixels would be resized to {size[1]} x {size[0]}, "
                 f"more than the limit of {MAX_PIXELS:,}; crop it first, or use resize_mode 'longest'",
             )
-        picture = self._resize(picture, size)
+        picture = resample(picture, size, self.config.interpolation)
         if self.config.resize_mode == "longest":
             frame = Image.new("RGB", (width, height), (self.config.fill,) * 3)
             frame.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
@@ -80,18 +90,25 @@ class ImagePreprocessor(Preprocessor):
     def _augmented(self, picture: Image.Image) -> Image.Image:
         options = self.config.train
         top, left, height, width = crop_box((picture.height, picture.width), options.scale, options.ratio)
-        picture = self._resize(picture.crop((left, top, left + width, top + height)), self.image_size)
-        if options.color_jitter is not None and _happens(options.color_jitter_probability):
-            picture = jitter(picture, *options.color_jitter)
-        if _happens(options.grey_probability):
-            picture = picture.convert("L").convert("RGB")
-        return picture
+        crop = picture.crop((left, top, left + width, top + height))
+        return recoloured(resample(crop, self.image_size, self.config.interpolation), options)
 
-    def _resize(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-        height, width = size
-        if picture.size == (width, height):
-            return picture
-        return picture.resize((width, height), _RESAMPLING[self.config.interpolation])
+
+def resample(picture: Image.Image, size: tuple[int, int], interpolation: str) -> Image.Image:
+    """Return `picture` at a height and width."""
+    height, width = size
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), _RESAMPLING[interpolation])
+
+
+def recoloured(picture: Image.Image, options: AugmentationConfig) -> Image.Image:
+    """Change the colours of a training image as chance has it."""
+    if options.color_jitter is not None and _happens(options.color_jitter_probability):
+        picture = jitter(picture, *options.color_jitter)
+    if _happens(options.grey_probability):
+        picture = picture.convert("L").convert("RGB")
+    return picture
 
 
 def resized(source: tuple[int, int], frame: tuple[int, int], mode: str) -> tuple[int, int]:

@@ -36,11 +36,7 @@ def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
     if not timm.is_model(config.name):
         message = f"timm {timm.__version__} has no backbone '{config.name}'"
         raise refuse("name", message + did_you_mean(config.name, timm.list_models()))
-    options: dict[str, Any] = dict(config.kwargs)
-    if config.drop_path is not None:
-        options["drop_path_rate"] = config.drop_path
-    if config.patch_dropout:
-        options["patch_drop_rate"] = config.patch_dropout
+    options = config.options()
     pool = {} if config.pool is None else {"global_pool": config.pool}
     with _refusals(config):
         if config.pool not in ATTENTION_POOLS and config.proj in ("head", "none"):

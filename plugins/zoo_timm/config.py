@@ -5,7 +5,7 @@ built: still before its weights are read, and with the same kind of error.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,14 @@ _REFUSED = {
     "dtype": "zoo.build has a dtype",
 }
 """Options of timm that cannot be set, and why."""
+_REFUSED_PATCHES = {
+    "embed_proj_type": "patches are projected by one linear layer",
+    "patchify_channels_last": "the channels of a patch come last",
+    "enable_patch_interpolator": "patches have one size",
+    "dynamic_img_pad": "images are whole patches",
+    "input_norm_layer": "timm does not read it",
+}
+"""Options of NaFlex backbones that cannot be set, and why."""
 
 
 class TimmConfig(VisionTowerConfig):
@@ -65,6 +73,11 @@ class TimmConfig(VisionTowerConfig):
     kwargs: dict[str, Option] = {}
     """Further options of the backbone, passed to timm.create_model."""
 
+    def options(self) -> dict[str, Any]:
+        """Return what the backbone is built with, but for its size, pool and classifier."""
+        given = {"drop_path_rate": self.drop_path, "patch_drop_rate": self.patch_dropout or None}
+        return self.kwargs | {name: value for name, value in given.items() if value is not None}
+
     def rules(self) -> Iterator[tuple[str, str]]:
         """Refuse what would be ignored, and names that mean more than a backbone."""
         yield from super().rules()
@@ -85,3 +98,37 @@ class TimmConfig(VisionTowerConfig):
                 yield f"kwargs.{key}", f"is written as '{_KEYS[key]}', beside kwargs"
             elif key in _REFUSED:
                 yield f"kwargs.{key}", f"cannot be set: {_REFUSED[key]}"
+
+
+class NaFlexConfig(TimmConfig):
+    """A timm backbone that takes patches of pictures in their own aspect ratio, or images of any size (NaFlex)."""
+
+    tower: str = "naflex"
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    """Name of the backbone in timm, such as naflexvit_base_patch16_gap, without a tag of weights."""
+    image_size: Size = (224, 224)
+    """Height and width in pixels of the images that an image tensor usually holds; any whole patches will do."""
+    patch_size: Size = (16, 16)
+    """Height and width in pixels of a patch."""
+    pool: Literal["avg", "max", "avgmax", "token", "map"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """How the patches become one feature; the backbone's own way where null."""
+
+    def options(self) -> dict[str, Any]:
+        """Return what the backbone is built with, but for its size, pool and classifier."""
+        return super().options() | {"patch_size": self.patch_size}
+
+    def takes_patches(self) -> tuple[int, int]:
+        """Return the size of a patch."""
+        return self.patch_size
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold images to whole patches, and refuse options that patches leave no room for."""
+        yield from super().rules()
+        (height, width), (rows, columns) = self.image_size, self.patch_size
+        if height % rows or width % columns:
+            yield "image_size", f"patches of {rows} x {columns} pixels do not divide images of {height} x {width}"
+        for key in self.kwargs:
+            if key == "patch_size":
+                yield "kwargs.patch_size", "is written as 'patch_size', beside kwargs"
+            elif key in _REFUSED_PATCHES:
+                yield f"kwargs.{key}", f"cannot be set: {_REFUSED_PATCHES[key]}"

@@ -104,9 +104,9 @@ class TimmTower(VisionTower):
         if output_extra_tokens and kept and isinstance(kept[0], tuple):
             output["image_intermediates_prefix"] = [prefix for _, prefix in kept]
             kept = [patches for patches, _ in kept]
-        output["image_intermediates"] = [_flat(one) for one in kept] if output_fmt == "NLC" else kept
+        output["image_intermediates"] = [self._formatted(one, image, output_fmt) for one in kept]
         if not intermediates_only:
-            output["image_features"] = self.head(self.trunk.forward_head(found[0]))
+            output["image_features"] = self.head(self._pooled(found[0], image))
         return output
 
     def layer_groups(self) -> Sequence[LayerGroup]:
@@ -143,6 +143,12 @@ class TimmTower(VisionTower):
         """Return the names that timm gives, as far as this backbone has them."""
         names: set[str] = self.trunk.no_weight_decay() if hasattr(self.trunk, "no_weight_decay") else set()
         return {f"trunk.{name}" for name, _ in self.trunk.named_parameters() if name in names}
+
+    def _formatted(self, found: Tensor, image: Tensor, output_fmt: str) -> Tensor:
+        return _flat(found) if output_fmt == "NLC" else found
+
+    def _pooled(self, found: Tensor, image: Tensor) -> Tensor:
+        return self.trunk.forward_head(found)
 
     def _stages(self) -> int:
         """Return how many outputs the backbone can give."""

@@ -111,16 +111,15 @@ def embed_images(
     import torch
 
     for batch in _batches(paths, batch_size):
-        read: list[tuple[str, torch.Tensor]] = []
+        read: list[tuple[str, Any]] = []
         for path in batch:
             try:
                 read.append((path, _preprocess(model, path)))
             except InputError as error:
                 refused(path, error)
         if read:
-            images = torch.stack([image for _, image in read]).to(model.logit_scale.device)
             with torch.inference_mode():
-                features = model.encode_image(images, normalize=True)
+                features = model.encode_image([image for _, image in read], normalize=True)
             yield [path for path, _ in read], features.float().cpu().numpy()
 
 

@@ -1,0 +1,98 @@
+"""The NaFlex preprocessor: pictures keep their aspect ratio and become patches, at most so many of them.
+
+Evaluation gives the very bits that timm's NaFlex transform gives for RGB images. That is why the size is found by
+bisection, and why a tiny picture grows a hundredfold at most: scores were measured so. Training crops are timm's too,
+drawn from torch's generator instead of Python's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from zoo_core.images import ImageLike, Preprocessor
+from zoo_core.patches import pad_patches, patchify
+from zoo_images.config import NaFlexImageConfig
+from zoo_images.reading import open_image
+from zoo_images.transform import Pixels, crop_box, recoloured, resample
+
+__all__ = ["NaFlexPreprocessor", "fitted_size"]
+
+_GREATEST_SCALE = 100.0
+_STEP = 1e-5
+"""Bisection ends when the scale is known to this."""
+
+
+class NaFlexPreprocessor(Preprocessor):
+    """Turns a picture into its patches; picklable.
+
+    With `train`, chance comes from torch's global generator, so `torch.manual_seed` decides it.
+
+    Args:
+        config: patches, colours and augmentation.
+        image_size: height and width of an image; pictures get as many patches as it has, where the config has no
+            number.
+        train: crop at random and augment instead of showing the whole picture.
+    """
+
+    def __init__(self, config: NaFlexImageConfig, *, image_size: tuple[int, int], train: bool = False) -> None:
+        self.config = config
+        self.image_size = image_size
+        self.train = train
+        grid = (side // patch for side, patch in zip(image_size, config.patch_size, strict=True))
+        self.image_seq_len = config.image_seq_len or max(1, math.prod(grid))
+        self._pixels = Pixels(config)
+
+    def __call__(self, image: ImageLike) -> dict[str, torch.Tensor]:
+        """Return the patches of `image`: `patches` float32 `[N, P * P * 3]`, `patch_coord` and `patch_valid`.
+
+        Raises:
+            ImageFileError: the file cannot be read as an image; its path and the reason are named.
+            InputError: it is no image, or an unusable one.
+        """
+        options = self.config.train
+        picture = open_image(image, exif=self.config.exif)
+        if self.train:
+            aspect = picture.width / picture.height
+            ratio = options.ratio[0] * aspect, options.ratio[1] * aspect
+            top, left, height, width = crop_box((picture.height, picture.width), options.scale, ratio)
+            picture = picture.crop((left, top, left + width, top + height))
+        size = fitted_size((picture.height, picture.width), self.config.patch_size, self.image_seq_len)
+        picture = resample(picture, size, self.config.interpolation)
+        return patchify(self._pixels(recoloured(picture, options) if self.train else picture), self.config.patch_size)
+
+    def collate(self, prepared: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Return pictures as a patch batch (see `zoo_core.patches`), padded to the largest of them."""
+        if prepared:
+            return pad_patches(prepared)
+        blank = pad_patches([patchify(torch.empty(3, *self.config.patch_size), self.config.patch_size)])
+        return {key: value[:0] for key, value in blank.items()}
+
+    def __repr__(self) -> str:
+        return f"NaFlexPreprocessor({self.config!r}, image_size={self.image_size}, train={self.train})"
+
+
+def fitted_size(source: tuple[int, int], patch_size: tuple[int, int], image_seq_len: int) -> tuple[int, int]:
+    """Return the height and width in whole patches of the largest picture that has at most `image_seq_len` of them.
+
+    Args:
+        source: height and width of the picture.
+        patch_size: height and width of a patch.
+        image_seq_len: greatest number of patches.
+    """
+
+    def grid(scale: float) -> tuple[int, int]:
+        rows, columns = (max(1, math.ceil(side * scale / p)) for side, p in zip(source, patch_size, strict=True))
+        return rows, columns
+
+    low, high = _STEP / 10, _GREATEST_SCALE
+    while high - low >= _STEP:
+        middle = (low + high) / 2
+        if math.prod(grid(middle)) <= image_seq_len:
+            low = middle
+        else:
+            high = middle
+    rows, columns = grid(low)
+    return rows * patch_size[0], columns * patch_size[1]

@@ -1,0 +1,123 @@
+"""timm's NaFlexViT as a vision tower: pictures in their own aspect ratio, as patch batches, or images of any size.
+
+NaFlex is of SigLIP 2 (Tschannen et al. 2025, https://arxiv.org/abs/2502.14786), after NaViT (Dehghani et al. 2023,
+https://arxiv.org/abs/2307.06304). What one would not guess: some releases of timm take options that they do not know,
+and leave them out in silence, so options are held to the fields of timm's config here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import timm
+import torch
+from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from torch import Tensor
+
+from zoo_core.errors import InputError, did_you_mean
+from zoo_core.patches import PATCH_KEYS, PatchBatch
+from zoo_timm.backbone import refuse
+from zoo_timm.config import NaFlexConfig
+from zoo_timm.tower import TimmTower
+
+
+class NaFlexTower(TimmTower):
+    """A NaFlexViT of timm and, where the config asks for one, a projection behind it.
+
+    Every method takes images `[B, 3, H, W]` of whole patches, or a patch batch (see `zoo_core.patches`).
+
+    Args:
+        config: which backbone, and its options.
+        embed_dim: width of the pooled feature.
+
+    Raises:
+        ConfigError: timm has no such backbone, it takes no patches or not an option, or what comes out of it is not
+            `embed_dim` wide.
+    """
+
+    variable_image_size = True
+
+    def __init__(self, config: NaFlexConfig, *, embed_dim: int) -> None:
+        known = {field.name for field in fields(NaFlexVitCfg)}
+        for option in config.kwargs:
+            if option not in known:
+                message = f"NaFlexVit of timm {timm.__version__} takes no '{option}'"
+                raise refuse(f"kwargs.{option}", message + did_you_mean(option, known))
+        super().__init__(config, embed_dim=embed_dim)
+        if not isinstance(self.trunk, NaFlexVit):
+            raise refuse("name", f"backbone '{config.name}' takes no patches; use it with tower: timm")
+        self.image_patches = config.patch_size
+
+    def forward(self, image: Tensor | PatchBatch) -> Tensor:
+        """Return features `[B, embed_dim]`; how much padding a batch has changes none."""
+        if isinstance(image, Tensor):
+            return super().forward(image)
+        if not len(image["patches"]):
+            return image["patches"].new_zeros(0, self.output_dim)
+        return self.head(self.trunk({key: image[key] for key in PATCH_KEYS}))
+
+    def forward_tokens(self, image: Tensor | PatchBatch) -> tuple[Tensor, Tensor]:
+        """Return features `[B, embed_dim]` and the normed tokens of the patches `[B, N, C]`.
+
+        Raises:
+            InputError: a batch has padding, which would pass for tokens.
+        """
+        if isinstance(image, Tensor):
+            return super().forward_tokens(image)
+        if not bool(image["patch_valid"].all()):
+            raise InputError(
+                "tokens of padding would pass for those of pictures: give pictures of one number of patches"
+            )
+        found = self.trunk.forward_features(*(image[key] for key in PATCH_KEYS))
+        return self.head(self.trunk.forward_head(**found)), found["patches"][:, self.trunk.num_prefix_tokens :]
+
+    def forward_intermediates(self, image: Tensor | PatchBatch, **options: Any) -> dict[str, Any]:
+        """Return the outputs of blocks; see `VisionTower.forward_intermediates`.
+
+        Of a patch batch, also `image_patch_coord` `[B, N, 2]` and `image_patch_valid` `[B, N]`, as they came in. Tokens
+        of padding are zero.
+
+        Raises:
+            InputError: a map is asked for, but pictures have different grids.
+        """
+        if isinstance(image, Tensor):
+            return super().forward_intermediates(image, **options)
+        if options.get("output_fmt", "NCHW") == "NCHW":
+            _shared_grid(image)
+        output = super().forward_intermediates(image, **options)  # pyright: ignore[reportArgumentType]
+        return output | {f"image_{key}": image[key] for key in PATCH_KEYS[1:]}
+
+    def _formatted(self, found: Tensor, image: Tensor | PatchBatch, output_fmt: str) -> Tensor:
+        if isinstance(image, Tensor):
+            return super()._formatted(found, image, output_fmt)
+        if output_fmt == "NCHW":
+            return found.transpose(1, 2).unflatten(2, _shared_grid(image))
+        return found.masked_fill(~image["patch_valid"][..., None], 0)
+
+    def _pooled(self, found: Tensor, image: Tensor | PatchBatch) -> Tensor:
+        if isinstance(image, Tensor):
+            return super()._pooled(found, image)
+        return self.trunk.forward_head(found, patch_valid=image["patch_valid"])
+
+    def _trunk_intermediates(self, image: Tensor | PatchBatch, *, prefix: bool, **options: Any) -> Any:
+        if isinstance(image, Tensor):
+            return super()._trunk_intermediates(image, prefix=prefix, **options)
+        patches, coord, valid = (image[key] for key in PATCH_KEYS)
+        return self.trunk.forward_intermediates(
+            patches,
+            patch_coord=coord,
+            patch_valid=valid,
+            output_fmt="NLC",
+            return_prefix_tokens=prefix and self.trunk.num_prefix_tokens > 0,
+            **options,
+        )
+
+
+def _shared_grid(image: PatchBatch) -> tuple[int, int]:
+    """Return the rows and columns that all pictures of a batch have."""
+    ends = torch.unique(image["patch_coord"].amax(dim=1), dim=0)
+    if len(ends) != 1 or not bool(image["patch_valid"].all()):
+        raise InputError("pictures of different grids make no map [B, C, h, w]: ask for image_output_fmt='NLC'")
+    rows, columns = ends[0].tolist()
+    return rows + 1, columns + 1
