@@ -186,6 +186,15 @@ def small_pair(name: str, *overrides: str) -> tuple[Any, Any]:
     return twins(ours, peer_model(small_peer_config(name)))
 
 
+def peer_json(name: str) -> Json:
+    """Return the peer's JSON of one of our architectures, over a timm backbone or not."""
+    import open_clip
+
+    config = open_clip.get_model_config((peer_names() | peer_names(over_timm=True))[name])
+    assert config is not None
+    return config
+
+
 def peer_model(config: Json) -> nn.Module:
     """Return the peer's model of its JSON."""
     import open_clip
