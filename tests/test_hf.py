@@ -167,6 +167,21 @@ def test_architectures_have_the_peers_parameters(name: str, tmp_path: Path) -> N
     assert activation(ours) == activation(theirs)
 
 
+def test_gte_modernbert_is_that_of_transformers_at_256_tokens() -> None:
+    """ModernBERT base, which GTE's model was trained from, is the default config of transformers."""
+    config: Any = zoo.config("gte-modernbert-base-vit-b32-256")
+    published = transformers.ModernBertConfig(max_position_embeddings=256)
+    with torch.device("meta"):
+        ours, theirs = HfTextTower(config.text, embed_dim=512), transformers.ModernBertModel(published)
+    assert shapes(ours.transformer) == shapes(theirs)
+    assert ours.proj.weight.shape == (512, 768)
+    kept, expected = ours.transformer.config.to_dict(), published.to_dict()
+    for varying in ("architectures", "dtype", "use_cache"):
+        kept.pop(varying, None), expected.pop(varying, None)
+    assert kept == expected
+    assert (ours.pad_id, config.text.pool_type, ours.context_length) == (50_283, "cls", 256)
+
+
 def shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in model.state_dict().items()}
 

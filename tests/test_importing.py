@@ -15,10 +15,12 @@ import yaml
 
 import peer
 import zoo
+from development_configs import DEVELOPMENT
 from zoo.catalog import architectures
 from zoo.commands.app import main
 from zoo.importing import import_architecture
 from zoo_core.errors import ConfigError, PluginError
+from zoo_openclip.exporting import hub_file
 
 Json = dict[str, Any]
 Import = Callable[..., Json]
@@ -93,6 +95,23 @@ def test_there_is_an_architecture_for_each_of_the_peers() -> None:
     assert {path.stem for path in peer_configs().values()} == set(open_clip.list_models())
 
 
+@pytest.mark.parametrize("name", DEVELOPMENT)
+def test_a_config_of_the_peers_development_branch_becomes_our_architecture(name: str, tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_text(json.dumps(DEVELOPMENT[name]))
+    found = zoo.config(import_architecture("open_clip", tmp_path / "theirs.json"))
+    assert comparable(found) == comparable(zoo.config(name))
+    if "hf_model_config" in DEVELOPMENT[name]["text_cfg"]:
+        assert found.text.config == DEVELOPMENT[name]["text_cfg"]["hf_model_config"]
+        assert found.text.name == DEVELOPMENT[name]["text_cfg"]["hf_model_name"]
+
+
+@pytest.mark.parametrize("name", [one for one in DEVELOPMENT if "hf_model_name" not in DEVELOPMENT[one]["text_cfg"]])
+def test_what_is_exported_is_imported_again(name: str, tmp_path: Path) -> None:
+    config = zoo.config(name)
+    (tmp_path / "ours.json").write_text(json.dumps(hub_file(config.data())))
+    assert comparable(zoo.config(import_architecture("open_clip", tmp_path / "ours.json"))) == comparable(config)
+
+
 # what no file of the peer says
 
 
@@ -133,9 +152,9 @@ OPTIONS = {
         }
     ),
     "the mean of patches": tiny({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}),
-    "an end of text": tiny(text={"pool_type": "eos"}),
+    "an end of text": tiny(text={"pool_type": "eos", "eos_id": 49_407}),
     "the first token": tiny(text={"pool_type": "first", "no_causal_mask": True}, custom_text=True),
-    "a class token": tiny(text={"embed_cls": True, "pool_type": "eos", "pad_id": 3}, custom_text=True),
+    "a class token": tiny(text={"embed_cls": True, "pool_type": "eos", "pad_id": 0}, custom_text=True),
     "a biased projection": tiny(text={"proj_bias": True}, custom_text=True),
     "no projection": tiny(text={"proj_type": "none", "proj_bias": True, "width": 16}, custom_text=True),
     "a logit scale and bias": tiny(init_logit_scale=1, init_logit_bias=-2.5, nonscalar_logit_scale=True),
@@ -207,6 +226,104 @@ VALUES = {
             "language": "eng_Latn",
         },
     ),
+    "every option of the modern tower": (
+        {
+            "text_cfg": {
+                "text_arch": "modern",
+                "pos_embed": "",
+                "mlp_type": "mlp",
+                "norm_type": "layernorm",
+                "norm_eps": 0.1,
+                "attention_mode": "bidirectional",
+                "attn_gated": True,
+                "pre_norm": True,
+                "qk_norm": True,
+                "norm_placement": "sandwich",
+                "zero_init_residual": True,
+                "reg_tokens": 4,
+                "value_residual": True,
+                "attention_bias": True,
+                "mlp_bias": True,
+                "gate_bias": False,
+                "ls_init_value": 0.1,
+                "pool_type": "mean",
+                "proj_bias": True,
+            }
+        },
+        "text",
+        {
+            "pos_embed": "none",
+            "mlp": "gelu",
+            "norm": "layernorm",
+            "norm_eps": 0.1,
+            "causal": False,
+            "attn_gated": True,
+            "pre_norm": True,
+            "qk_norm": True,
+            "norm_placement": "sandwich",
+            "zero_init_residual": True,
+            "reg_tokens": 4,
+            "value_residual": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "gate_bias": False,
+            "ls_init_value": 0.1,
+            "pool_type": "mean",
+            "proj_bias": True,
+            "pad_id": 0,
+            "eos_id": None,
+        },
+    ),
+    "a modern tower's defaults": (
+        {"text_cfg": {"text_arch": "modern", "eos_id": 49_407, "rope_temperature": 500.0, "mlp_type": "relu2"}},
+        "text",
+        {
+            "causal": True,
+            "mlp": "relu2",
+            "mlp_ratio": 4.0,
+            "norm": "rmsnorm",
+            "norm_eps": 1e-6,
+            "pool_type": "eos",
+            "eos_id": 49_407,
+            "rope_temperature": 500.0,
+        },
+    ),
+    "what the modern tower leaves unread": (
+        {
+            "text_cfg": {
+                "text_arch": "modern",
+                "pool_type": "map",
+                "eos_id": 7,
+                "pos_embed": "none",
+                "rope_temperature": 5.0,
+                "gate_bias": True,
+                "layers": 1,
+                "value_residual": True,
+            }
+        },
+        "text",
+        {"eos_id": None, "rope_temperature": 10_000.0, "gate_bias": None, "value_residual": False},
+    ),
+    "an encoding of tiktoken": (
+        {
+            "text_cfg": {
+                "vocab_size": 100_280,
+                "tokenizer_type": "tiktoken",
+                "tokenizer_kwargs": {"clean": "lower", "add_bos": False},
+                "eos_id": 100_277,
+                "pool_type": "eos",
+            }
+        },
+        "tokenizer",
+        {
+            "type": "tiktoken",
+            "encoding": "cl100k_base",
+            "vocab_size": 100_280,
+            "cleaning": "lower",
+            "add_bos": False,
+            "add_eos": True,
+        },
+    ),
     "cleaning": (
         {"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize"}}},
         "tokenizer",
@@ -223,6 +340,8 @@ def test_a_value_is_taken_over(change: Json, section: str, values: Json, importe
 
 def test_an_encoder_makes_the_model_one_with_a_text_tower_of_its_own(imported: Import) -> None:
     assert imported({"text_cfg": {"hf_model_name": "roberta-base"}})["model"] == "custom-text-clip"
+    assert imported({"text_cfg": {"text_arch": "modern", "pool_type": "mean"}})["model"] == "custom-text-clip"
+    assert imported({"text_cfg": {"variable_text": True}})["model"] == "custom-text-clip"
     assert imported()["model"] == "clip"
 
 
@@ -259,10 +378,72 @@ def test_a_file_of_the_hub_brings_its_preprocessing(tmp_path: Path) -> None:
 
 # what is refused
 
+NEW: Json = {"mlp_type": "swiglu", "norm_type": "rmsnorm"}
+MODERN: Json = DEVELOPMENT["moderntext-ViT-B-32-256"]["text_cfg"]
 TOKENS: Json = {"vision_cfg": {"output_tokens": True}, "text_cfg": {"output_tokens": True}}
 REFUSED = {
     "an unknown key": ({"vision_cfg": {"widht": 3}}, "vision_cfg.widht: unknown key, did you mean 'width'?"),
-    "a key of a later release": ({"text_cfg": {"text_arch": "modern"}}, "text_cfg.text_arch: unknown key"),
+    "a misspelt tower, which the peer takes for CLIP's": (
+        {"text_cfg": {"text_arch": "moderm", **NEW}},
+        "text_cfg.text_arch: 'moderm' is not known, did you mean 'modern'?",
+    ),
+    "a key of the modern tower": (
+        {"text_cfg": {"attn_gated": True}},
+        "text_cfg.attn_gated: open_clip reads it with text_arch 'modern' only, and this is 'clip'; leave it out",
+    ),
+    "a key of CLIP's tower": (
+        {"text_cfg": MODERN | {"no_causal_mask": True}},
+        "text_cfg.no_causal_mask: open_clip reads it with text_arch 'clip' only, and this is 'modern'; leave it out",
+    ),
+    "a modern tower without an end of text": (
+        {"text_cfg": MODERN | {"eos_id": None}},
+        "text_cfg.eos_id: pool_type 'eos' of text_arch 'modern' needs the id of the end-of-text token",
+    ),
+    "a pool of CLIP's tower": (
+        {"text_cfg": MODERN | {"pool_type": "last"}},
+        "text_cfg.pool_type: 'last' is not known to text_arch 'modern' (allowed: argmax, eos, map, mean)",
+    ),
+    "a misspelt perceptron": (
+        {"text_cfg": MODERN | {"mlp_type": "swigl"}},
+        "text_cfg.mlp_type: 'swigl' is not known, did you mean 'swiglu'?",
+    ),
+    "a misspelt attention": (
+        {"text_cfg": MODERN | {"attention_mode": "both"}},
+        "text_cfg.attention_mode: 'both' is not known (allowed: bidirectional, causal)",
+    ),
+    "a modern encoder": (
+        {"text_cfg": MODERN | {"hf_model_name": "roberta-base"}},
+        "text_cfg.text_arch: 'modern' is no Hugging Face encoder",
+    ),
+    "a modern tower under a decoder": (
+        {
+            "custom_text": True,
+            "multimodal_cfg": {"context_length": 256},
+            "text_cfg": MODERN | {"output_tokens": True},
+            "vision_cfg": {"output_tokens": True},
+        },
+        "text_cfg.text_arch: open_clip builds no decoder over 'modern'; leave multimodal_cfg out",
+    ),
+    "another start of text": (
+        {"text_cfg": MODERN | {"bos_id": 50_256}},
+        "text_cfg.bos_id: 50256 is not the one of r50k_base, which is 50259",
+    ),
+    "another padding": (
+        {"text_cfg": MODERN | {"pad_id": 0}},
+        "text_cfg.pad_id: 0 is not the one of r50k_base, which is 50258",
+    ),
+    "an encoding of unknown size": (
+        {"text_cfg": MODERN | {"tiktoken_name": "r60k_base"}},
+        "text_cfg.tiktoken_name: the size of 'r60k_base' is in no config of open_clip",
+    ),
+    "two tokenizers": (
+        {"text_cfg": MODERN | {"hf_tokenizer_name": "bert-base-uncased"}},
+        "text_cfg.hf_tokenizer_name: tokenizer_type 'tiktoken' leaves it unread",
+    ),
+    "options of no tiktoken": (
+        {"text_cfg": MODERN | {"tokenizer_kwargs": {"strip_sep_token": True}}},
+        "text_cfg.tokenizer_kwargs.strip_sep_token: cannot be expressed; allowed: add_bos, add_eos, clean",
+    ),
     "an unknown section": ({"audio_cfg": {}}, "audio_cfg: unknown key"),
     "a fraction of a block": ({"text_cfg": {"layers": 1.5}}, "text_cfg.layers: expected a whole number, found 1.5"),
     "three depths": (
@@ -277,7 +458,10 @@ REFUSED = {
         {"vision_cfg": {"pool_type": "none"}},
         "vision_cfg.pool_type: 'none' is not known (allowed: avg, tok)",
     ),
-    "another pool": ({"text_cfg": {"pool_type": "map"}}, "text_cfg.pool_type: 'map' is not known"),
+    "another pool": (
+        {"text_cfg": {"pool_type": "map"}},
+        "text_cfg.pool_type: 'map' is not known to text_arch 'clip' (allowed: argmax, eos, first, last)",
+    ),
     "tokens": ({"vision_cfg": {"output_tokens": True}}, "vision_cfg.output_tokens: only CoCa's towers give tokens"),
     "a decoder without tokens": (
         {"custom_text": True, "multimodal_cfg": {"layers": 12}, "vision_cfg": {"output_tokens": True}},

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import zoo
 from modern_reference import Reference, Row
 from peer import Json
 from zoo import CLIP, CustomTextCLIP
@@ -493,3 +494,13 @@ def test_options_are_crossed_with_each_other() -> None:
         if {"proj_type", "proj_bias"} <= options.keys() or {"pos_embed", "rope_temperature"} <= options.keys():
             continue
         check_against_definitions(tower(**options, **AT_END), texts()[1:3], 1e-10)
+
+
+# Architectures
+
+
+def test_the_architecture_reads_captions_where_its_tokenizer_ends_them() -> None:
+    config: Any = zoo.config("moderntext-vit-b32-256")
+    ids = config.tokenizer.token_ids()
+    assert (ids.count, ids.end, ids.padding) == (config.text.vocab_size, config.text.eos_id, config.text.pad_id)
+    assert config.text.parameter_count(512) == 66_896_384

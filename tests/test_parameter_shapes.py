@@ -20,7 +20,16 @@ from zoo.catalog import architectures
 from zoo.parameter_shapes import Shape, names, shapes_of, written
 from zoo_core.errors import UnknownNameError
 
-FEW = {"vit-b32", "rn50", "convnext-base", "vit-b16-siglip2", "mobileclip-s1", "roberta-vit-b32", "coca-vit-b32"}
+FEW = {
+    "vit-b32",
+    "rn50",
+    "convnext-base",
+    "vit-b16-siglip2",
+    "mobileclip-s1",
+    "roberta-vit-b32",
+    "coca-vit-b32",
+    "moderntext-vit-b32-256",
+}
 """One architecture of each kind, for the default run."""
 
 

@@ -1,7 +1,8 @@
-"""The JSON of open_clip 3.3.0 as strict data: its keys, types and defaults, and what of it zoo cannot express.
+"""The JSON of open_clip as strict data: its keys, types and defaults, and what of it zoo cannot express.
 
 What you would not guess: a key that open_clip itself does not read is accepted and has no effect, such as the
 `width` of a vision tower that names a timm backbone. Where weights start from is no part of an architecture either.
+The text tower's keys are in `text_config`, those of the development branch among them.
 """
 
 from __future__ import annotations
@@ -13,41 +14,17 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from zoo_core.config import CheckpointFormatConfig, Config, Size
+from zoo_openclip.stack_config import StackCfg
+from zoo_openclip.text_config import TextCfg
 
 __all__ = [
-    "ENCODERS",
-    "TOKENIZERS",
     "HubFile",
     "MultimodalCfg",
     "OpenClipConfig",
     "OpenClipFormatConfig",
     "PreprocessCfg",
-    "StackCfg",
-    "TextCfg",
     "VisionCfg",
 ]
-
-ENCODERS = {
-    "roberta-base": 50_265,
-    "xlm-roberta-base": 250_002,
-    "xlm-roberta-large": 250_002,
-    "google/mt5-base": 250_112,
-    "google/mt5-xl": 250_112,
-    "facebook/nllb-200-distilled-600M": 256_206,
-    "facebook/nllb-200-distilled-1.3B": 256_206,
-}
-"""Token embeddings of Hugging Face encoders: their number is in no file of open_clip."""
-TOKENIZERS = {
-    "bert-base-uncased": 30_522,
-    "roberta-base": 50_265,
-    "xlm-roberta-base": 250_002,
-    "xlm-roberta-large": 250_002,
-    "google/mt5-base": 250_100,
-    "google/mt5-xl": 250_100,
-    "facebook/nllb-200-distilled-600M": 256_204,
-    "facebook/nllb-200-distilled-1.3B": 256_204,
-}
-"""Ids of Hugging Face tokenizers that have fewer than the embeddings of the towers that they are used with."""
 
 
 def _is_count(value: object) -> bool:
@@ -58,35 +35,6 @@ def _layers(value: object) -> object:
     if _is_count(value) or (isinstance(value, list) and len(value) == 4 and all(map(_is_count, value))):
         return value
     raise PydanticCustomError("layers", "expected a whole number, or four of a residual network such as [3, 4, 6, 3]")
-
-
-class ActKwargs(Config):
-    """Options of GELU."""
-
-    approximate: Literal["none", "tanh"] = "none"
-
-
-class NormKwargs(Config):
-    """Options of the layer norms."""
-
-    eps: float = 1e-5
-
-
-class StackCfg(Config):
-    """What both native towers name alike."""
-
-    mlp_ratio: float = 4.0
-    ls_init_value: float | None = None
-    act_kwargs: ActKwargs | None = None
-    norm_kwargs: NormKwargs | None = None
-    output_tokens: bool = False
-    block_type: Literal["default", "custom"] | None = None
-    qk_norm: bool = False
-    scaled_cosine_attn: bool = False
-    scale_heads: bool = False
-    scale_attn_inner: bool = False
-    scale_attn: bool = False
-    scale_fc: bool = False
 
 
 class VisionCfg(StackCfg):
@@ -129,44 +77,6 @@ class VisionCfg(StackCfg):
             yield "timm_pool", "an output map that is neither pooled nor projected is no feature; name a pool"
 
 
-class TextCfg(StackCfg):
-    """CLIP's text transformer, or a Hugging Face encoder where one is named; and its tokenizer."""
-
-    context_length: int = 77
-    vocab_size: int = 49_408
-    hf_tokenizer_name: str | None = None
-    tokenizer_mode: Literal["", "clips"] | None = None
-    tokenizer_kwargs: dict[str, Any] | None = None
-    width: int = 512
-    heads: int = 8
-    layers: int = 12
-    embed_cls: bool = False
-    pad_id: int = 0
-    eos_id: int = 2
-    no_causal_mask: bool = False
-    final_ln_after_pool: bool = False
-    pool_type: Literal["argmax", "eos", "first", "last"] = "argmax"
-    proj_type: Literal["linear", "none"] = "linear"
-    proj_bias: bool = False
-    hf_model_name: str | None = None
-    hf_model_pretrained: bool = True
-    hf_proj_type: Literal["linear", "mlp"] | None = "mlp"
-    hf_pooler_type: Literal["mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"] = "mean_pooler"
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold encoders to those whose vocabulary is known, and tokenizers to the options that ours have."""
-        yield from super().rules()
-        if self.hf_model_name and self.hf_model_name not in ENCODERS:
-            known = ", ".join(ENCODERS)
-            yield (
-                "hf_model_name",
-                f"the vocabulary of {self.hf_model_name!r} is in no config of open_clip; known: {known}",
-            )
-        allowed = {"clean", "strip_sep_token", "language"} if self.hf_tokenizer_name else {"clean"}
-        for key in sorted((self.tokenizer_kwargs or {}).keys() - allowed):
-            yield f"tokenizer_kwargs.{key}", f"cannot be expressed; allowed: {', '.join(sorted(allowed))}"
-
-
 class MultimodalCfg(Config):
     """CoCa's text decoder. What open_clip does not read of it is accepted where it says nothing of its shape."""
 
@@ -204,13 +114,13 @@ class OpenClipConfig(Config):
     @property
     def text_is_nested(self) -> bool:
         """Whether the model is a CustomTextCLIP."""
-        return self.custom_text or bool(self.text_cfg.hf_model_name)
+        return self.custom_text or self.text_cfg.kind != "clip" or self.text_cfg.variable_text
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold both activations together, and a class token to the model that reads it."""
         yield from super().rules()
         towers = (("vision_cfg", self.vision_cfg, self.vision_cfg.kind == "vit"),)
-        for section, tower, is_native in (*towers, ("text_cfg", self.text_cfg, not self.text_cfg.hf_model_name)):
+        for section, tower, is_native in (*towers, ("text_cfg", self.text_cfg, self.text_cfg.kind == "clip")):
             if self.quick_gelu and is_native and tower.act_kwargs is not None:
                 yield f"{section}.act_kwargs", "are options of GELU, and quick_gelu replaces it; leave one out"
         yield from self._token_rules()
@@ -227,6 +137,8 @@ class OpenClipConfig(Config):
                 yield f"{section}.output_tokens", "CoCa's decoder needs the tokens; set it to true"
         if decoder is None:
             return
+        if self.text_cfg.kind == "modern":
+            yield "text_cfg.text_arch", "open_clip builds no decoder over 'modern'; leave multimodal_cfg out"
         if not self.text_is_nested:
             yield "custom_text", "open_clip builds a decoder only with custom_text: true"
         if decoder.context_length < self.text_cfg.context_length - 1:

@@ -15,6 +15,8 @@ from zoo_openclip.importing import (
     DECODER,
     IMAGES,
     MODEL,
+    MODERN,
+    MODERN_MLPS,
     POOLERS,
     RESNET,
     TEXT,
@@ -86,12 +88,25 @@ def _timm(section: Section) -> Json:
 def _text(section: Section, quick: bool) -> Json:
     if section["tower"] == "hf-text":
         return _hf_text(section)
+    if section["tower"] == "modern-transformer":
+        return _modern_text(section)
     made = _told(section, TEXT) | _stack(section, quick)
     made |= {"no_causal_mask": not section["causal"], "proj_bias": section["proj_bias"]}
     if section["class_token"]:
         return made | {"embed_cls": True, "pad_id": section["pad_id"]}
     made["pool_type"] = section["pool_type"]
     return made | ({"eos_id": section["eos_id"]} if section["pool_type"] == "eos" else {})
+
+
+def _modern_text(section: Section) -> Json:
+    same = ("rope_temperature", "gate_bias", "value_residual", "proj_bias", "eos_id", "pool_type", "pos_embed")
+    return {
+        "text_arch": "modern",
+        **_told(section, MODERN | {key: key for key in same}),
+        "attention_mode": "causal" if section["causal"] else "bidirectional",
+        "mlp_type": {ours: theirs for theirs, ours in MODERN_MLPS.items()}[section["mlp"]],
+        "variable_text": True,
+    }
 
 
 def _hf_text(section: Section) -> Json:
@@ -102,12 +117,17 @@ def _hf_text(section: Section) -> Json:
         "vocab_size": section["vocab_size"],
         "hf_pooler_type": {ours: theirs for theirs, ours in POOLERS.items()}[section["pool_type"]],
         "hf_proj_type": None if section["proj"] == "none" else section["proj"],
+        **_told(section, {"pad_id": "pad_id"}),
         **({"width": width} if width else {}),
     }
 
 
 def _tokenizer(section: Section) -> Json:
     options = {"clean": section["cleaning"]} if "cleaning" in section else {}
+    if section["type"] == "tiktoken":
+        options = {} if section["cleaning"] == "none" else options
+        options |= {key: section[key] for key in ("add_bos", "add_eos")}
+        return {"tokenizer_type": "tiktoken", "tiktoken_name": section["encoding"], "tokenizer_kwargs": options}
     options |= {key: section[key] for key in ("strip_sep_token", "language") if section.get(key)}
     named = {"hf_tokenizer_name": section["name"]} if section["type"] == "hf" else {}
     mode = {"tokenizer_mode": section["mode"]} if section.get("mode") else {}

@@ -13,16 +13,9 @@ from typing import Any
 from zoo_core.config import Config
 from zoo_core.errors import ConfigError
 from zoo_core.yaml_files import Document, read_document
-from zoo_openclip.config import (
-    ENCODERS,
-    TOKENIZERS,
-    HubFile,
-    OpenClipConfig,
-    PreprocessCfg,
-    StackCfg,
-    TextCfg,
-    VisionCfg,
-)
+from zoo_openclip.config import HubFile, OpenClipConfig, PreprocessCfg, VisionCfg
+from zoo_openclip.stack_config import StackCfg
+from zoo_openclip.text_config import ENCODERS, TOKENIZERS, TextCfg
 
 __all__ = ["import_open_clip"]
 
@@ -50,8 +43,17 @@ TIMM = {
 }
 TIMM_PROJECTION = {"timm_proj_bias": "proj_bias", "timm_drop": "drop"}
 TEXT = _same("context_length", "vocab_size", "heads") | STACK | _same("proj_type")
+MODERN = (
+    TEXT
+    | _same("norm_eps", "norm_placement", "pre_norm", "qk_norm", "attn_gated", "reg_tokens", "zero_init_residual")
+    | _same("attention_bias", "mlp_bias", "pad_id")
+    | {"norm_type": "norm"}
+)
+MODERN_MLPS = {"swiglu": "swiglu", "mlp": "gelu", "relu2": "relu2"}
 DECODER = _same("width", "heads", "layers", "ls_init_value")
 IMAGES = _same("mean", "std", "interpolation", "resize_mode")
+EOS_ID = 2
+"""Of a config that names none: that of release 3.3.0."""
 POOLERS = {
     "mean_pooler": "mean",
     "max_pooler": "max",
@@ -143,6 +145,8 @@ def _timm(given: VisionCfg) -> Json:
 def _text(given: TextCfg, quick_gelu: bool) -> Json:
     if given.hf_model_name:
         return _hf_text(given, given.hf_model_name)
+    if given.kind == "modern":
+        return _modern_text(given)
     section = {"tower": "clip-transformer"} | _taken(given, TEXT) | {"causal": not given.no_causal_mask}
     if given.proj_type == "linear":
         section |= _taken(given, _same("proj_bias"))
@@ -153,13 +157,36 @@ def _text_pooling(given: TextCfg) -> Json:
     """Return where the feature is read; the class token has the last place, whatever `pool_type` says."""
     if given.embed_cls:
         return {"class_token": True, "pool_type": "last", "pad_id": given.pad_id}
-    return _taken(given, _same("pool_type")) | ({"eos_id": given.eos_id} if given.pool_type == "eos" else {})
+    eos_id = EOS_ID if given.eos_id is None else given.eos_id
+    return _taken(given, _same("pool_type")) | ({"eos_id": eos_id} if given.pool_type == "eos" else {})
+
+
+def _modern_text(given: TextCfg) -> Json:
+    """Return the modern text transformer. What another option leaves unread is left out, as our config has it."""
+    pool_type = "eos" if given.pool_type == "argmax" else given.pool_type
+    reads = {
+        "rope_temperature": given.pos_embed == "rope",
+        "gate_bias": given.attn_gated,
+        "value_residual": given.layers > 1,
+        "proj_bias": given.proj_type == "linear",
+        "eos_id": pool_type == "eos",
+    }
+    return {
+        "tower": "modern-transformer",
+        **_taken(given, MODERN | _same(*(key for key, is_read in reads.items() if is_read))),
+        "causal": given.attention_mode == "causal",
+        "pos_embed": given.pos_embed or "none",
+        "mlp": MODERN_MLPS[given.mlp_type],
+        "pool_type": pool_type,
+    }
 
 
 def _hf_text(given: TextCfg, name: str) -> Json:
     """Return an encoder; where a decoder takes its tokens, their width is told, which has to be known beforehand."""
+    config = (given.hf_model_config or {}) | ({"hidden_size": given.width} if given.output_tokens else {})
     return {
-        **({"config": {"hidden_size": given.width}} if given.output_tokens else {}),
+        **({"config": config} if config else {}),
+        **(_taken(given, _same("pad_id")) if "pad_id" in given.model_fields_set else {}),
         "tower": "hf-text",
         "name": name,
         "context_length": given.context_length,
@@ -172,6 +199,9 @@ def _hf_text(given: TextCfg, name: str) -> Json:
 def _tokenizer(given: TextCfg) -> Json:
     options = dict(given.tokenizer_kwargs or {})
     cleaning = {"cleaning": options.pop("clean")} if "clean" in options else {}
+    if given.tokenizer_type == "tiktoken":
+        size = max(given.tiktoken_ids.values()) + 1
+        return {"type": "tiktoken", "encoding": given.tiktoken_name, "vocab_size": size} | cleaning | options
     if not given.hf_tokenizer_name:
         return {"type": "clip-bpe"} | cleaning
     name = given.hf_tokenizer_name
