@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.building import build, loss, preprocess, tokenizer
     from zoo.catalog import config, list_models, registry
+    from zoo.classification import ZeroShotClassifier
     from zoo.conversion import convert
     from zoo.folders import load, verify
     from zoo.identification import identify
     from zoo.pretrained_entries import list_pretrained
     from zoo.publishing import push_to_hub
     from zoo.pulling import pull
+    from zoo.retrieval import retrieval_metrics
     from zoo.saving import save
     from zoo_core.errors import ZooError
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ZeroShotClassifier",
     "ZooError",
     "build",
     "config",
@@ -42,12 +45,14 @@ __all__ = [
     "pull",
     "push_to_hub",
     "registry",
+    "retrieval_metrics",
     "save",
     "tokenizer",
     "verify",
 ]
 
 _HOMES = {
+    "ZeroShotClassifier": "zoo.classification",
     "ZooError": "zoo_core.errors",
     "build": "zoo.building",
     "config": "zoo.catalog",
@@ -62,6 +67,7 @@ _HOMES = {
     "push_to_hub": "zoo.publishing",
     "registry": "zoo.catalog",
     "save": "zoo.saving",
+    "retrieval_metrics": "zoo.retrieval",
     "tokenizer": "zoo.building",
     "verify": "zoo.folders",
 }

@@ -1,25 +1,34 @@
 """Zero-shot classification: which of some labels fits a picture (Radford et al. 2021).
 
+A label becomes the mean of the features of several captions about it, each of unit norm, and so is their mean.
 Probabilities are those that the model was trained to give: those of a model with a logit bias (SigLIP) answer yes or no
 for each label and need not add up to 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
+from zoo.calibration import Calibration, fit
 from zoo.embedding import Refused, embed_images
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["TEMPLATE", "Classified", "classify", "parse_labels"]
+__all__ = ["TEMPLATE", "Classified", "ZeroShotClassifier", "classify", "parse_labels", "template_set", "template_sets"]
 
 TEMPLATE = "a photo of a {}"
+PROMPTS = 8_192
+"""Captions that are encoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,123 @@ class Classified:
         return {"image": self.image, "label": self.label, "probabilities": self.probabilities}
 
 
+class ZeroShotClassifier:
+    """Tells which of some labels fits a picture.
+
+    Args:
+        model: built by `zoo.build`, with both towers.
+        labels: what to choose from, each once.
+        templates: captions in which `{}` stands for the label, or the name of a set of them (`template_sets`).
+
+    Attributes:
+        labels: the labels, in order.
+        templates: the captions.
+        class_features: unit-norm feature of each label `[C, D]`.
+        calibration: what `calibrate` found; None before.
+
+    Raises:
+        InputError: a label is there twice, a template has no `{}`, or a softmax would have one label to choose from.
+        UnknownNameError: there is no such set of templates.
+    """
+
+    calibration: Calibration | None = None
+
+    def __init__(self, model: DualEncoder, labels: Sequence[str], templates: str | Sequence[str] = TEMPLATE) -> None:
+        self.model = model
+        self.labels = _checked_labels(labels, model.scoring)
+        self.templates = _checked_templates(templates)
+        self.class_features = _class_features(model, self.labels, self.templates)
+
+    def similarity(self, images: Any) -> Tensor:
+        """Return the cosine of each image and each label `[B, C]`; `images` is as in `encode_image`."""
+        return _image_features(self.model, images) @ self.class_features.T
+
+    def probabilities(self, images: Any) -> Tensor:
+        """Return the probability of each label for each image, float32 `[B, C]`; `images` is as in `encode_image`.
+
+        A softmax over the labels or a sigmoid for each, as the model was trained; calibrated after `calibrate`.
+        """
+        return self._probabilities(_image_features(self.model, images))
+
+    def top(self, images: Any, k: int = 5) -> list[list[tuple[str, float]]]:
+        """Return the `k` likeliest labels of each image with their probabilities; all where there are fewer.
+
+        Raises:
+            InputError: `k` is less than 1.
+        """
+        return self._ranked(self.probabilities(images), k)
+
+    def stream(self, images: Iterable[Any], k: int = 5, *, batch_size: int = 32) -> Iterator[list[tuple[str, float]]]:
+        """Yield for one image after the other what `top` gives, `batch_size` images at a time."""
+        rest = iter(images)
+        while batch := list(islice(rest, batch_size)):
+            yield from self.top(batch, k)
+
+    def calibrate(self, images: Any, targets: Sequence[int] | Tensor) -> Calibration:
+        """Fit the scale of the cosines (and, for sigmoids, the bias) to labelled images, by maximum likelihood.
+
+        The ranking of labels stays as it is; from here on, probabilities are those of the fit.
+
+        Args:
+            images: as in `encode_image`, or unit-norm image features `[N, D]`. Not those that are to be judged by it.
+            targets: number of the right label of each, `[N]`.
+
+        Raises:
+            InputError: there is not one target for each image, or no label of its number.
+        """
+        import torch
+
+        known = isinstance(images, torch.Tensor) and images.ndim == 2
+        features = images if known else _image_features(self.model, images)
+        cosines = (features.float() @ self.class_features.float().T).double().cpu()
+        self.calibration = fit(cosines, torch.as_tensor(targets).cpu(), self.model.scoring)
+        return self.calibration
+
+    def _probabilities(self, features: Tensor) -> Tensor:
+        import torch
+
+        with torch.no_grad():
+            features = features.to(self.class_features)
+            if self.calibration is None:
+                return self.model.feature_probabilities(features, self.class_features)
+            logits = (features @ self.class_features.T).float() * self.calibration.scale + self.calibration.bias
+            return logits.softmax(dim=-1) if self.model.scoring == "softmax" else logits.sigmoid()
+
+    def _ranked(self, probabilities: Tensor, k: int | None = None) -> list[list[tuple[str, float]]]:
+        if k is not None and k < 1:
+            raise InputError(f"k must be at least 1, found {k}")
+        rows = cast("list[list[float]]", probabilities.tolist())  # pyright: ignore[reportUnknownMemberType]
+        return [sorted(zip(self.labels, row, strict=True), key=itemgetter(1), reverse=True)[:k] for row in rows]
+
+    def classify(self, paths: Sequence[str], *, refused: Refused) -> Iterator[Classified]:
+        """Yield the probabilities of the labels for each image file, in order.
+
+        Args:
+            paths: image files.
+            refused: called with the path and the reason for every image that cannot be read; it is left out.
+        """
+        import torch
+
+        for batch, features in embed_images(self.model, paths, refused=refused):
+            for path, ranked in zip(batch, self._ranked(self._probabilities(torch.tensor(features))), strict=True):
+                yield Classified(path, dict(ranked))
+
+
+def classify(
+    model: DualEncoder, images: Sequence[str], labels: Sequence[str], *, template: str = TEMPLATE, refused: Refused
+) -> Iterator[Classified]:
+    """Yield the probabilities of the labels for each image file, in order; see `ZeroShotClassifier`.
+
+    Args:
+        model: built by `zoo.build`.
+        images: image files.
+        labels: what to choose from.
+        template: caption in which `{}` stands for the label, or the name of a set of them.
+        refused: called with the path and the reason for every image that cannot be read; it is left out.
+    """
+    return ZeroShotClassifier(model, labels, template).classify(images, refused=refused)
+
+
 def parse_labels(text: str) -> list[str]:
     """Return the labels of `"cat, dog"`.
 
@@ -48,44 +174,72 @@ def parse_labels(text: str) -> list[str]:
     labels = [label.strip() for label in text.split(",") if label.strip()]
     if not labels:
         raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {text!r}")
-    twice = sorted({label for label in labels if labels.count(label) > 1})
+    return _once(labels)
+
+
+def template_sets() -> tuple[str, ...]:
+    """Return the names of the sets of templates that come with zoo."""
+    return tuple(sorted(one.name.removesuffix(".txt") for one in files("zoo").joinpath("templates").iterdir()))
+
+
+@cache
+def template_set(name: str) -> tuple[str, ...]:
+    """Return the templates of a set.
+
+    Raises:
+        UnknownNameError: there is no such set; the nearest is named.
+    """
+    if name not in template_sets():
+        raise UnknownNameError(f"there is no set of templates '{name}'{did_you_mean(name, template_sets())}")
+    lines = files("zoo").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if not line.startswith("#"))
+
+
+def _image_features(model: DualEncoder, images: Any) -> Tensor:
+    import torch
+
+    with torch.inference_mode():
+        return model.encode_image(images, normalize=True)
+
+
+def _class_features(model: DualEncoder, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return the unit-norm mean of the unit-norm features of each label's captions, `[C, D]`."""
+    import torch
+    import torch.nn.functional as F
+
+    at_once = max(1, PROMPTS // len(templates))
+    means: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(labels), at_once):
+            some = labels[start : start + at_once]
+            prompts = [template.replace("{}", label) for label in some for template in templates]
+            features = model.encode_text(prompts, normalize=True)
+            means.append(features.view(len(some), len(templates), -1).mean(dim=1))
+        return F.normalize(torch.cat(means), dim=-1)
+
+
+def _checked_labels(labels: Sequence[str], scoring: str) -> list[str]:
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"labels: expected several strings, found {labels!r:.80}")
+    needed = 2 if scoring == "softmax" else 1
+    if len(labels) < needed:
+        raise InputError(f"labels: expected at least {needed} to choose from, found {len(labels)}")
+    return _once(list(labels))
+
+
+def _once(labels: list[str]) -> list[str]:
+    twice = sorted({label for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
     if twice:
         raise InputError(f"labels: {', '.join(twice)} is there twice; give each label once")
     return labels
 
 
-def classify(
-    model: DualEncoder,
-    images: Sequence[str],
-    labels: Sequence[str],
-    *,
-    template: str = TEMPLATE,
-    refused: Refused,
-) -> Iterator[Classified]:
-    """Yield the probabilities of the labels for each image, in order.
-
-    Args:
-        model: built by `zoo.build`.
-        images: image files.
-        labels: what to choose from.
-        template: caption in which `{}` stands for the label.
-        refused: called with the path and the reason for every image that cannot be read; it is left out.
-
-    Raises:
-        InputError: the template has no `{}`, or a softmax would have one label only, which is sure to win.
-    """
-    import torch
-
-    if "{}" not in template:
-        raise InputError(f"template: '{{}}' has to stand where the label goes, found {template!r}")
-    if model.scoring == "softmax" and len(labels) < 2:
-        raise InputError(f"labels: expected at least two to choose from, found {len(labels)}")
-    with torch.inference_mode():
-        captions = model.encode_text([template.replace("{}", label) for label in labels], normalize=True)
-    for paths, features in embed_images(model, images, refused=refused):
-        with torch.inference_mode():
-            likely = model.feature_probabilities(torch.tensor(features).to(captions), captions)
-        rows = cast("list[list[float]]", likely.tolist())  # pyright: ignore[reportUnknownMemberType]
-        for path, row in zip(paths, rows, strict=True):
-            ranked = sorted(zip(labels, row, strict=True), key=itemgetter(1), reverse=True)
-            yield Classified(path, dict(ranked))
+def _checked_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str):
+        templates = (templates,) if "{}" in templates or " " in templates else template_set(templates)
+    if not templates:
+        raise InputError("templates: expected at least one caption with '{}' in it, found none")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"template: '{{}}' has to stand where the label goes, found {template!r}")
+    return tuple(templates)

@@ -1,0 +1,111 @@
+"""Retrieval metrics: how often the right text is among the k nearest of an image, and the other way round.
+
+Similarities are made tile by tile and counted, so memory is that of one tile, however many pairs there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoo_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Retrieval", "RetrievalMetrics", "retrieval_metrics"]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One direction: `recall[k]` is the share of queries with a right answer among their k nearest.
+
+    Ranks are those of the nearest right answers, counted from 1.
+    """
+
+    recall: dict[int, float]
+    mean_rank: float
+    median_rank: float
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Both directions."""
+
+    image_to_text: Retrieval
+    text_to_image: Retrieval
+
+
+def retrieval_metrics(
+    image_features: Tensor,
+    text_features: Tensor,
+    image_of_text: Sequence[int] | Tensor | None = None,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    chunk: int = 1024,
+) -> RetrievalMetrics:
+    """Measure retrieval among unit-norm features.
+
+    The rank of a query is that of its nearest right answer. Wrong answers that are exactly as near count before it.
+
+    Args:
+        image_features: `[N, D]`.
+        text_features: `[M, D]`.
+        image_of_text: number of the image of each text, `[M]`; text i belongs to image i where None. Images without
+            texts are answers, but no queries.
+        ks: how many of the nearest may hold the right answer.
+        chunk: rows and columns of a tile of similarities.
+
+    Raises:
+        InputError: the features do not fit each other, or a text belongs to no image.
+    """
+    import torch
+
+    if image_features.ndim != 2 or text_features.ndim != 2 or image_features.shape[1] != text_features.shape[1]:
+        found = f"{list(image_features.shape)} and {list(text_features.shape)}"
+        raise InputError(f"expected image features [N, D] and text features [M, D], found {found}")
+    images, texts = len(image_features), len(text_features)
+    owner = torch.arange(texts) if image_of_text is None else torch.as_tensor(image_of_text)
+    owner = owner.to(image_features.device)
+    if owner.shape != (texts,) or owner.is_floating_point():
+        raise InputError(f"image_of_text: expected an image's number for each of {texts} texts, found {owner.shape}")
+    if not texts or int(owner.min()) < 0 or int(owner.max()) >= images:
+        raise InputError(f"image_of_text: expected numbers from 0 to {images - 1} for {texts} texts")
+    if not ks or min(ks) < 1 or chunk < 1:
+        raise InputError(f"expected ks and chunk of 1 or more, found {list(ks)} and {chunk}")
+    numbers = torch.arange(images, device=owner.device)
+    with torch.no_grad():
+        image_ranks = _ranks(image_features, text_features, numbers, owner, chunk)[owner.unique()]
+        text_ranks = _ranks(text_features, image_features, owner, numbers, chunk)
+    return RetrievalMetrics(_measured(image_ranks, ks), _measured(text_ranks, ks))
+
+
+def _ranks(queries: Tensor, answers: Tensor, labels: Tensor, answer_labels: Tensor, chunk: int) -> Tensor:
+    """Return the rank of each query's nearest answer of its own label, int64 `[N]`."""
+    import torch
+
+    ranks: list[Tensor] = []
+    for rows, row_labels in zip(queries.split(chunk), labels.split(chunk), strict=True):
+        nearest = rows.new_full((len(rows),), -torch.inf)
+        for similar, right in _tiles(rows, row_labels, answers, answer_labels, chunk):
+            nearest = torch.maximum(nearest, similar.masked_fill(~right, -torch.inf).amax(dim=1))
+        before = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        for similar, right in _tiles(rows, row_labels, answers, answer_labels, chunk):
+            before += ((similar >= nearest[:, None]) & ~right).sum(dim=1)
+        ranks.append(before + 1)
+    return torch.cat(ranks)
+
+
+def _tiles(
+    rows: Tensor, labels: Tensor, answers: Tensor, answer_labels: Tensor, chunk: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield similarities `[n, chunk]` and where they are those of right answers."""
+    for columns, column_labels in zip(answers.split(chunk), answer_labels.split(chunk), strict=True):
+        yield rows @ columns.T, labels[:, None] == column_labels
+
+
+def _measured(ranks: Tensor, ks: Sequence[int]) -> Retrieval:
+    ordered = ranks.double().sort().values
+    median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return Retrieval({k: float((ranks <= k).double().mean()) for k in ks}, float(ordered.mean()), float(median))
