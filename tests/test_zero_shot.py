@@ -113,7 +113,7 @@ def test_similarity_is_the_cosine(model: Any, images: Tensor) -> None:
 
 
 REFUSED = {
-    "one label for a softmax": (["cat"], "a {}", "labels: expected at least 2 to choose from, found 1"),
+    "one label for a softmax": (["cat"], "a {}", "labels: expected at least two to choose from, found 1"),
     "twice": (["cat", "dog", "cat"], "a {}", "labels: cat is there twice; give each label once"),
     "a string": ("cat", "a {}", "labels: expected several strings, found 'cat'"),
     "numbers": ([1, 2], "a {}", r"labels: expected several strings, found \[1, 2\]"),

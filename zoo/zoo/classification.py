@@ -223,7 +223,8 @@ def _checked_labels(labels: Sequence[str], scoring: str) -> list[str]:
         raise InputError(f"labels: expected several strings, found {labels!r:.80}")
     needed = 2 if scoring == "softmax" else 1
     if len(labels) < needed:
-        raise InputError(f"labels: expected at least {needed} to choose from, found {len(labels)}")
+        told = "two" if needed == 2 else "one"
+        raise InputError(f"labels: expected at least {told} to choose from, found {len(labels)}")
     return _once(list(labels))
 
 

@@ -24,7 +24,7 @@ def classify_command(
     labels: Annotated[str, typer.Option(metavar="LABELS", help="With commas between them: 'cat,dog'.")],
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
     pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
-    template: Annotated[str, typer.Option(help="Caption in which {} stands for a label, or imagenet-80.")] = "a photo of a {}",
+    template: Annotated[str, typer.Option(help="Caption with {} for the label, or imagenet-80.")] = "a photo of a {}",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell which of some labels fits an image best."""
