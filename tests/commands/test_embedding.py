@@ -142,8 +142,7 @@ def test_a_count_of_many_digits_fits_into_the_header(tmp_path: Path) -> None:
 
 
 EMBED_ERRORS = {
-    "another extension": ("x.csv", ["."], "x.csv: unknown extension '.csv'; allowed: .npy, .parquet"),
-    "no extension": ("x", ["."], "unknown extension ''"),
+    "another extension": ("x.csv", ["."], "x.csv: unknown extension '.csv'; allowed: .npy, .parquet, or none"),
     "a folder": ("folder.npy", ["."], "folder.npy is a folder; name a file"),
     "no image": ("x.npy", ["empty"], "found no image"),
     "no caption": ("x.npy", ["--text", "blank.txt"], "found no caption"),

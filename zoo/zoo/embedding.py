@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import zoo
@@ -21,9 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zoo_core.dual_encoder import DualEncoder
+    from zoo_core.images import Preprocessor
 
 __all__ = [
     "EXTENSIONS",
+    "Pace",
     "embed_images",
     "embed_texts",
     "find_images",
@@ -34,6 +40,9 @@ __all__ = [
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image inside a folder; a file that is named itself may end in anything."""
+
+READ_AHEAD = 2
+"""Batches that are read while one is encoded."""
 
 Refused = Callable[[str, InputError], None]
 
@@ -97,42 +106,118 @@ def read_captions(paths: Iterable[str | Path]) -> list[str]:
     return captions
 
 
+@dataclass
+class Pace:
+    """Where the time of a job goes, in seconds; `bottleneck` is what would make it faster."""
+
+    reading: float = 0.0
+    encoding: float = 0.0
+    writing: float = 0.0
+    done: int = 0
+    started: float = field(default_factory=perf_counter)
+
+    @property
+    def rate(self) -> float:
+        """Inputs a second."""
+        return self.done / max(perf_counter() - self.started, 1e-9)
+
+    @property
+    def bottleneck(self) -> str:
+        """What the job waits for most."""
+        shares = {"reading images": self.reading, "the model": self.encoding, "writing": self.writing}
+        return max(shares, key=shares.__getitem__)
+
+    @contextmanager
+    def spent(self, on: str) -> Generator[None]:
+        """Count the time of the block as `reading`, `encoding` or `writing`."""
+        start = perf_counter()
+        yield
+        setattr(self, on, getattr(self, on) + perf_counter() - start)
+
+    def __str__(self) -> str:
+        return f"{self.rate:.1f}/s, held up by {self.bottleneck}"
+
+
 def embed_images(
-    model: DualEncoder, paths: Sequence[str], *, batch_size: int = 32, refused: Refused
+    model: DualEncoder,
+    paths: Sequence[str],
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    refused: Refused,
+    pace: Pace | None = None,
 ) -> Iterator[tuple[list[str], NDArray[float32]]]:
     """Yield the paths and the unit-norm features `[B, embed_dim]` (float32) of each batch.
+
+    Images are read and preprocessed in threads while the model encodes those before them; Pillow and torch let go of
+    the interpreter meanwhile.
 
     Args:
         model: built by `zoo.build`.
         paths: image files.
         batch_size: how many at a time.
+        workers: threads that read; as many as there are processors where None.
         refused: called with the path and the reason for every image that cannot be read; it is left out.
+        pace: takes up where the time goes.
     """
     import torch
 
-    for batch in _batches(paths, batch_size):
-        read: list[tuple[str, Any]] = []
-        for path in batch:
-            try:
-                read.append((path, _preprocess(model, path)))
-            except InputError as error:
-                refused(path, error)
+    assert model.preprocess is not None  # zoo.build gives every model its preprocessing
+    pace = pace or Pace()
+    batches = _read_ahead(model.preprocess, paths, batch_size, workers or os.cpu_count() or 1)
+    while True:
+        with pace.spent("reading"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        for path, error in ((path, one) for path, one in batch if isinstance(one, InputError)):
+            refused(path, error)
+        read = [(path, one) for path, one in batch if not isinstance(one, InputError)]
         if read:
-            with torch.inference_mode():
+            with pace.spent("encoding"), torch.inference_mode():
                 features = model.encode_image([image for _, image in read], normalize=True)
-            yield [path for path, _ in read], features.float().cpu().numpy()
+                rows = features.float().cpu().numpy()
+            pace.done += len(read)
+            yield [path for path, _ in read], rows
+
+
+def _read_ahead(
+    preprocess: Preprocessor, paths: Sequence[str], batch_size: int, workers: int
+) -> Iterator[list[tuple[str, Any]]]:
+    """Yield batches of paths with their prepared image, or the error; two batches are in work beyond the one given."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    def prepared(path: str) -> Any:
+        try:
+            return preprocess(path)
+        except InputError as error:
+            return error
+
+    waiting: deque[list[tuple[str, Future[Any]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="zoo-read") as pool:
+        try:
+            for batch in _batches(paths, batch_size):
+                waiting.append([(path, pool.submit(prepared, path)) for path in batch])
+                if len(waiting) > READ_AHEAD:
+                    yield [(path, future.result()) for path, future in waiting.popleft()]
+            while waiting:
+                yield [(path, future.result()) for path, future in waiting.popleft()]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def embed_texts(
-    model: DualEncoder, texts: Sequence[str], *, batch_size: int = 32
+    model: DualEncoder, texts: Sequence[str], *, batch_size: int = 32, pace: Pace | None = None
 ) -> Iterator[tuple[list[str], NDArray[float32]]]:
     """Yield captions and their unit-norm features `[B, embed_dim]` (float32), batch by batch."""
     import torch
 
+    pace = pace or Pace()
     for batch in _batches(texts, batch_size):
-        with torch.inference_mode():
-            features = model.encode_text(batch, normalize=True)
-        yield batch, features.float().cpu().numpy()
+        with pace.spent("encoding"), torch.inference_mode():
+            rows = model.encode_text(batch, normalize=True).float().cpu().numpy()
+        pace.done += len(batch)
+        yield batch, rows
 
 
 def identity(model: DualEncoder, source: str, pretrained: str | None) -> dict[str, str]:
@@ -147,6 +232,7 @@ def identity(model: DualEncoder, source: str, pretrained: str | None) -> dict[st
         "zoo.model": source,
         "zoo.pretrained": pretrained or "",
         "zoo.config": json.dumps(model.config.data()),
+        "zoo.dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "zoo.weights_sha256": digest.hexdigest(),
     }
 
@@ -170,11 +256,6 @@ def _is_unicode(text: str) -> bool:
 def _batches(items: Sequence[str], size: int) -> Iterator[list[str]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
-
-
-def _preprocess(model: DualEncoder, path: str) -> Any:
-    assert model.preprocess is not None  # zoo.build gives every model its preprocessing
-    return model.preprocess(path)
 
 
 def _bytes(tensor: Any) -> bytes:

@@ -19,37 +19,49 @@ if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "Writer", "check_output", "ids_file", "writer"]
+__all__ = ["FORMATS", "Writer", "check_output", "ids_file", "parquet_modules", "writer"]
 
 FORMATS = (".npy", ".parquet")
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file that could not be written, before any work is done for it.
+    """Refuse an output that could not be written, before any work is done for it.
 
     Raises:
         InputError: its extension stands for no format.
         MissingDependencyError: the format needs a package that is not installed.
         SaveError: it is a folder.
     """
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path}: unknown extension '{path.suffix}'; {one_of(FORMATS)}")
-    if path.is_dir():
-        raise SaveError(f"{path} is a folder; name a file")
-    if path.suffix == ".parquet":
-        _pyarrow()
+    if path.suffix and path.suffix not in FORMATS:
+        raise InputError(f"{path}: unknown extension '{path.suffix}'; {one_of(FORMATS)}, or none for a folder")
+    if path.suffix and path.is_dir():
+        raise SaveError(f"{path} is a folder; name a file, or a folder without an extension")
+    if path.suffix != ".npy":
+        parquet_modules()
 
 
 class Writer(ABC):
-    """Takes batches of ids and rows; `count` says how many rows there are so far."""
+    """Takes batches of ids and rows.
+
+    Attributes:
+        done: ids that have a row from before.
+        count: rows that were added.
+        refused: inputs that have none.
+    """
 
     def __init__(self) -> None:
+        self.done: set[str] = set()
         self.count = 0
+        self.refused = 0
 
     def add(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
         """Append `rows` `[B, D]`, one for each id."""
         self._write(ids, rows)
         self.count += len(ids)
+
+    def refuse(self, name: str, error: Exception) -> None:
+        """Take note of an input that has no embedding, and why."""
+        self.refused += 1
 
     @abstractmethod
     def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None: ...
@@ -125,7 +137,7 @@ class _NpyWriter(Writer):
 class _ParquetWriter(Writer):
     def __init__(self, path: Path, width: int, metadata: dict[str, str]) -> None:
         super().__init__()
-        arrow, parquet = _pyarrow()
+        arrow, parquet = parquet_modules()
         self._arrow = arrow
         self._schema = arrow.schema(
             [("id", arrow.string()), ("embedding", arrow.list_(arrow.float32(), width))], metadata=metadata
@@ -141,7 +153,12 @@ class _ParquetWriter(Writer):
         self._file.close()
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def parquet_modules() -> tuple[Any, Any]:
+    """Return `pyarrow` and `pyarrow.parquet`.
+
+    Raises:
+        MissingDependencyError: they are not installed.
+    """
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:

@@ -1,4 +1,4 @@
-"""`zoo embed`: a file of embeddings from images or captions."""
+"""`zoo embed`: a file or a growing folder of embeddings, from images or captions."""
 
 from __future__ import annotations
 
@@ -18,44 +18,56 @@ __all__ = ["embed_command"]
 
 def embed_command(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .npy or .parquet.")],
+    out: Annotated[Path, typer.Option(metavar="OUT", help="Ends in .npy or .parquet, or is a folder.")],
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
     pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="How many go through the model at a time.")] = 32,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read images.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Paths are text files with a caption a line.")] = False,
 ) -> None:
-    """Write embeddings of images or captions to a file.
+    """Write embeddings of images or captions to a file, or add them to a folder.
 
     They are float32 and have unit norm. An .npy file holds the rows, and a file .ids.txt beside it their
     ids, one a line; a .parquet file has columns id and embedding. The id of an image is its path, that of a
     caption the caption.
+
+    A folder is filled with Parquet files as the job goes on, with columns id, path, vector and error. What is
+    there is not embedded again, so a job that was killed goes on where it was. Another model is refused.
     """
-    from zoo.embedding import embed_images, embed_texts, find_images, identity, open_model, read_captions
-    from zoo.embedding_files import check_output, writer
+    from zoo.embedding import Pace, embed_images, embed_texts, find_images, identity, open_model, read_captions
+    from zoo.embedding_files import check_output
+    from zoo.embedding_sets import open_output
 
     check_output(out)
     items = read_captions(paths) if text else find_images(paths)
     tag = default_tag(model, pretrained)
     built = open_model(model, tag)
     assert built.config is not None  # zoo.build gives every model its config
-    width = built.config.embed_dim
-    refused: list[str] = []
+    width, pace = built.config.embed_dim, Pace()
+    with (
+        open_output(out, width, identity(built, model, tag), of_files=not text) as file,
+        progress("embedding") as advance,
+    ):
 
-    def refuse(path: str, error: ZooError) -> None:
-        refused.append(path)
-        report(str(error))
+        def refuse(path: str, error: ZooError) -> None:
+            file.refuse(path, error)
+            report(str(error))
 
-    with writer(out, width, identity(built, model, tag)) as file, progress("embedding") as advance:
+        once = items if out.suffix else list(dict.fromkeys(items))  # an .npy file has a row for every line
+        rest = [item for item in once if item not in file.done]
         batches = (
-            embed_texts(built, items, batch_size=batch_size)
+            embed_texts(built, rest, batch_size=batch_size, pace=pace)
             if text
-            else embed_images(built, items, batch_size=batch_size, refused=refuse)
+            else embed_images(built, rest, batch_size=batch_size, workers=workers, refused=refuse, pace=pace)
         )
         for ids, rows in batches:
-            file.add(ids, rows)
-            advance(file.count + len(refused), len(items))
-    if file.count:
-        typer.echo(f"{out}: {file.count} embeddings of width {width}")
-    if refused:
-        report(f"skipped {len(refused)} of {len(items)} images that cannot be read")
+            with pace.spent("writing"):
+                file.add(ids, rows)
+            advance(len(once) - len(rest) + file.count + file.refused, len(once), str(pace))
+    if file.count or file.done:
+        known = f", beside {len(once) - len(rest)} that were there" if file.done else ""
+        speed = f", {pace}" if file.count else ""
+        typer.echo(f"{out}: {file.count} embeddings of width {width}{known}{speed}")
+    if file.refused:
+        report(f"skipped {file.refused} of {len(items)} images that cannot be read")
         raise typer.Exit(1)

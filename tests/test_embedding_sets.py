@@ -1,0 +1,274 @@
+"""Folders of embeddings: they grow, go on after a kill, and take no other model's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from zoo.embedding import Pace, embed_images
+from zoo.embedding_sets import open_set
+from zoo_core.errors import InputError, SaveError
+
+parquet = pytest.importorskip("pyarrow.parquet")
+IDENTITY = {"zoo.model": "tiny", "zoo.dtype": "float32"}
+VECTOR = np.arange(4, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(9):
+        Image.effect_noise((20, 30), 90).convert("RGB").save(folder / f"{number}.png")
+    (folder / "4.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return zoo.save(zoo.build("digits-tiny", pretrained="demo"), tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    from zoo.commands.app import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(one) for one in arguments])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for part in sorted(folder.glob("part-*.parquet")) for row in parquet.read_table(part).to_pylist()]
+
+
+def test_every_image_has_a_row_with_its_feature_or_the_reason(run: Any, model: Path, pictures: Path, tmp_path: Path) -> None:  # fmt: skip
+    status, out, err = run("embed", pictures, "--out", tmp_path / "set", "--model", model, "--batch-size", 4)
+    found = {row["id"]: row for row in rows(tmp_path / "set")}
+    assert status == 1
+    assert f"error: {pictures / '4.png'}: is no image" in err
+    assert "8 embeddings of width" in out
+    assert set(found) == {row["path"] for row in found.values()} == {str(pictures / f"{n}.png") for n in range(9)}
+    loaded = zoo.load(model)
+    for path, row in found.items():
+        if path.endswith("4.png"):
+            assert (row["vector"], "is no image" in row["error"]) == (None, True)
+        else:
+            assert row["error"] is None
+            with torch.inference_mode():
+                expected = loaded.encode_image(path, normalize=True)[0].numpy()
+            np.testing.assert_allclose(row["vector"], expected, atol=2e-6)
+
+
+def test_what_is_there_is_not_embedded_again(run: Any, model: Path, pictures: Path, tmp_path: Path) -> None:
+    some = [pictures / f"{number}.png" for number in range(3)]
+    assert run("embed", *some, "--out", tmp_path / "set", "--model", model)[0] == 0
+    before = (tmp_path / "set" / "part-00000000.parquet").stat()
+    status, out, _ = run("embed", pictures, "--out", tmp_path / "set", "--model", model)
+    assert (status, "5 embeddings of width" in out, "beside 3 that were there" in out) == (1, True, True)
+    assert (tmp_path / "set" / "part-00000000.parquet").stat() == before
+    assert sorted(row["id"] for row in rows(tmp_path / "set")) == [str(pictures / f"{n}.png") for n in range(9)]
+    status, out, _ = run("embed", pictures, "--out", tmp_path / "set", "--model", model)
+    assert (status, "0 embeddings of width" in out, "beside 9 that were there" in out) == (0, True, True)
+
+
+def test_captions_have_no_path_and_stand_there_once(run: Any, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "captions.txt").write_text("a dog\na cat\na dog\n")
+    assert run("embed", "--text", tmp_path / "captions.txt", "--out", tmp_path / "set", "--model", model)[0] == 0
+    assert [(row["id"], row["path"]) for row in rows(tmp_path / "set")] == [("a dog", None), ("a cat", None)]
+
+
+def test_another_model_is_refused_and_the_difference_is_named(run: Any, model: Path, pictures: Path, tmp_path: Path) -> None:  # fmt: skip
+    assert run("embed", pictures / "0.png", "--out", tmp_path / "set", "--model", model)[0] == 0
+    other = zoo.load(model, probe=False)
+    with torch.no_grad():
+        next(other.visual.parameters()).add_(0.1)  # type: ignore[union-attr]
+    zoo.save(other, tmp_path / "other")
+    status, _, err = run("embed", pictures, "--out", tmp_path / "set", "--model", tmp_path / "other")
+    assert status == 2
+    assert "holds embeddings of another model, which are not comparable: " in err
+    assert "zoo.weights_sha256 is " in err
+    assert len(rows(tmp_path / "set")) == 1
+
+
+DIFFERENT = {
+    "dtype": ({"zoo.model": "tiny", "zoo.dtype": "bfloat16"}, 4, "zoo.dtype is float32, here bfloat16"),
+    "width": (IDENTITY, 5, "width is 4, here 5"),
+    "something unknown before": ({**IDENTITY, "zoo.engine": "x"}, 4, "zoo.engine is None, here x"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_a_set_takes_no_other_embeddings(case: str, tmp_path: Path) -> None:
+    identity, width, message = DIFFERENT[case]
+    with open_set(tmp_path / "set", 4, IDENTITY):
+        pass
+    with pytest.raises(InputError, match=message), open_set(tmp_path / "set", width, identity):
+        pass
+
+
+def test_parts_are_written_as_they_fill_and_the_rest_at_the_end(tmp_path: Path) -> None:
+    with open_set(tmp_path / "set", 4, IDENTITY, rows_per_part=2) as made:
+        made.add(["a", "b", "c"], np.stack([VECTOR] * 3))
+        assert [len(parquet.read_table(part)) for part in sorted((tmp_path / "set").glob("part-*"))] == [2]
+    assert [row["id"] for row in rows(tmp_path / "set")] == ["a", "b", "c"]
+
+
+def test_rows_that_wait_are_written_when_the_job_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_set(tmp_path / "set", 4, IDENTITY) as made:
+        made.add(["a"], VECTOR[None])
+        raise KeyboardInterrupt
+    assert [row["id"] for row in rows(tmp_path / "set")] == ["a"]
+
+
+def test_two_processes_do_not_add_to_one_set(tmp_path: Path) -> None:
+    with (
+        open_set(tmp_path / "set", 4, IDENTITY),
+        pytest.raises(InputError, match="another process adds to .*set right now"),
+        open_set(tmp_path / "set", 4, IDENTITY),
+    ):
+        pass
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="exists and is no set of embeddings"), open_set(tmp_path, 4, IDENTITY):
+        pass
+    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    with open_set(tmp_path / "set", 4, IDENTITY) as made:
+        made.add(["a"], VECTOR[None])
+    part = tmp_path / "set" / "part-00000000.parquet"
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(InputError, match="part-00000000.parquet is damaged"), open_set(tmp_path / "set", 4, IDENTITY):
+        pass
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}'])
+def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "embeddings.json").write_text(text)
+    with pytest.raises(InputError, match="embeddings.json is damaged"), open_set(tmp_path, 4, IDENTITY):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(SaveError, match="set cannot be written"), open_set(tmp_path / "set", 4, IDENTITY):
+        pass
+
+
+# Reading ahead
+
+
+def test_images_come_in_order_whatever_thread_reads_them_first(model: Path, pictures: Path) -> None:
+    loaded = zoo.load(model)
+    paths = [str(pictures / f"{number}.png") for number in (8, 0, 4, 3, 7, 1, 2, 2)]
+    refused: list[str] = []
+    found = list(embed_images(loaded, paths, batch_size=3, workers=5, refused=lambda path, _: refused.append(path)))
+    assert [path for batch, _ in found for path in batch] == [path for path in paths if not path.endswith("4.png")]
+    assert refused == [paths[2]]
+    assert [len(batch) for batch, _ in found] == [2, 3, 2]
+
+
+def test_no_more_is_read_than_a_few_batches_ahead(model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = zoo.load(model)
+    read: list[str] = []
+    preprocess = type(loaded.preprocess).__call__
+
+    def counted(self: Any, image: Any) -> Any:
+        read.append(image)
+        return preprocess(self, image)
+
+    monkeypatch.setattr(type(loaded.preprocess), "__call__", counted)
+    batches = embed_images(loaded, [str(pictures / "0.png")] * 100, batch_size=2, workers=1, refused=print)
+    next(batches)
+    assert len(read) <= 8
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_the_bottleneck_is_what_took_longest() -> None:
+    pace = Pace(reading=3.0, encoding=2.0, writing=0.1, done=10)
+    assert pace.bottleneck == "reading images"
+    assert str(pace).endswith("/s, held up by reading images")
+    assert Pace(reading=1.0, encoding=2.0).bottleneck == "the model"
+    assert Pace(writing=1.0).bottleneck == "writing"
+
+
+# Kills
+
+KILLER = """
+import contextlib, os, random, signal, sys, time
+from pathlib import Path
+import numpy, torch, zoo
+import pyarrow.parquet as parquet
+from zoo.commands.app import main
+from zoo import embedding, embedding_sets
+
+model, pictures, out, kills = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+loaded = zoo.load(model)
+embedding.open_model = lambda *_: loaded
+torch.set_num_threads(1)
+whole = embedding_sets.open_set
+embedding_sets.open_set = lambda *args, **options: whole(*args, rows_per_part=3, **options)
+random.seed(0)
+
+def child():
+    if pid := os.fork():
+        return pid
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        main(["embed", pictures, "--out", str(out), "--model", model, "--batch-size", "2", "--workers", "1"])
+    finally:
+        os._exit(0)
+
+def ids():
+    return [row for part in sorted(out.glob("part-*.parquet")) for row in parquet.read_table(part).to_pylist()]
+
+stages = set()
+for kill in range(kills):
+    before = len(list(out.glob("part-*")))
+    pid = child()
+    while kill % 2 and len(list(out.glob("part-*"))) == before and not os.waitpid(pid, os.WNOHANG)[0]:
+        time.sleep(0.001)  # every other kill comes after a part was written
+    time.sleep(random.expovariate(50))
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it had nothing left to do
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    found = ids()
+    assert len({row["id"] for row in found}) == len(found), "a row stands there twice"
+    assert all(len(row["vector"]) == 64 if row["error"] is None else row["vector"] is None for row in found), "torn"
+    stages.add(len(found))
+os.waitpid(child(), 0)
+found = ids()
+wanted = sorted(str(path) for path in Path(pictures).iterdir())
+assert sorted(row["id"] for row in found) == wanted, (len(found), len(wanted))
+assert not list(out.glob(".*.tmp"))
+print(len(stages))
+"""
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_killed_job_loses_no_row_and_repeats_none(kills: int, model: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(8 * kills):
+        Image.effect_noise((20, 30), 90).save(pictures / f"{number:03}.png")
+    (pictures / "broken.png").touch()
+    arguments = [str(model), str(pictures), str(tmp_path / "set"), str(kills)]
+    done = subprocess.run([sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 1  # the kills came at several stages

@@ -1,0 +1,178 @@
+"""Sets of embeddings: a folder of Parquet files that grows, goes on after a kill, and knows which model made it.
+
+    embeddings.json            the model's identity, the width, the columns
+    part-00000000.parquet ...  rows (id, path, vector, error), each file whole or not there
+
+What was embedded is what stands in a part: a killed job repeats the rows that it had not written yet, and no others. A
+row holds a vector, or the reason why there is none. One process at a time adds to a set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.embedding_files import Writer, parquet_modules, writer
+from zoo.whole_files import replacing
+from zoo_core.errors import InputError, SaveError
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+__all__ = ["EmbeddingSet", "open_output", "open_set"]
+
+MANIFEST = "embeddings.json"
+LOCK = ".lock"
+PARTS = "part-*.parquet"
+FORMAT = 1
+
+
+class EmbeddingSet(Writer):
+    """A set that is open for rows; `open_set` makes it."""
+
+    def __init__(self, folder: Path, width: int, *, of_files: bool, rows_per_part: int) -> None:
+        super().__init__()
+        self.folder = folder
+        self._width = width
+        self._of_files = of_files
+        self._rows_per_part = rows_per_part
+        self._waiting: list[dict[str, Any]] = []
+        self._parts = 0
+        _, parquet = parquet_modules()
+        for path in sorted(folder.glob(PARTS)):
+            try:
+                self.done.update(parquet.read_table(path, columns=["id"]).column("id").to_pylist())
+            except Exception as error:  # whatever pyarrow raises for a damaged file
+                raise InputError(f"{path} is damaged: {error}; remove it, and its rows are embedded again") from error
+            self._parts = int(path.stem.removeprefix("part-")) + 1
+
+    def refuse(self, name: str, error: Exception) -> None:
+        """Add a row that holds the reason instead of a vector."""
+        super().refuse(name, error)
+        self._take(name, None, str(error))
+
+    def close(self) -> None:
+        """Write the rows that wait."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait as one part.
+
+        Raises:
+            SaveError: it cannot be written; the parts before are whole.
+        """
+        if not self._waiting:
+            return
+        arrow, parquet = parquet_modules()
+        vector = arrow.list_(arrow.float32(), self._width)
+        columns = {"id": arrow.string(), "path": arrow.string(), "vector": vector, "error": arrow.string()}
+        table = arrow.Table.from_pylist(self._waiting, schema=arrow.schema(list(columns.items())))
+        with replacing(self.folder / f"part-{self._parts:08}.parquet") as (scratch,):
+            parquet.write_table(table, scratch)
+        self._parts += 1
+        self._waiting = []
+
+    def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
+        for name, row in zip(ids, rows, strict=True):
+            self._take(name, row, None)
+
+    def _take(self, name: str, vector: NDArray[float32] | None, error: str | None) -> None:
+        path = name if self._of_files else None
+        self._waiting.append({"id": name, "path": path, "vector": vector, "error": error})
+        if len(self._waiting) >= self._rows_per_part:
+            self.flush()
+
+
+@contextmanager
+def open_set(
+    folder: Path, width: int, identity: dict[str, str], *, of_files: bool = True, rows_per_part: int = 4096
+) -> Generator[EmbeddingSet]:
+    """Open a set for rows, or make one. Rows that wait are written when the block ends, also by an error.
+
+    Args:
+        folder: where; made if it is not there.
+        width: of an embedding.
+        identity: what tells this model, its preprocessing and its dtype from others.
+        of_files: ids are paths of files, not captions.
+        rows_per_part: rows of a part.
+
+    Raises:
+        InputError: another model made the set, the folder holds something else, or another process adds to it.
+        MissingDependencyError: pyarrow is not installed.
+        SaveError: a file cannot be written.
+    """
+    parquet_modules()
+    manifest = folder / MANIFEST
+    if folder.exists() and not manifest.is_file() and any(one.name != LOCK for one in folder.iterdir()):
+        raise InputError(f"{folder} exists and is no set of embeddings; choose another folder")
+    with _only_one(folder):
+        for torn in folder.glob(".*.tmp"):  # of a process that was killed
+            torn.unlink(missing_ok=True)
+        wanted = {"format": FORMAT, "width": width, "identity": identity}
+        if manifest.is_file():
+            _expect_same(manifest, wanted)
+        else:
+            with replacing(manifest) as (scratch,):
+                scratch.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        made = EmbeddingSet(folder, width, of_files=of_files, rows_per_part=rows_per_part)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def open_output(
+    out: Path, width: int, identity: dict[str, str], *, of_files: bool = True
+) -> AbstractContextManager[Writer]:
+    """Open what embeddings are written to: a file that ends in one of `FORMATS`, or a set in a folder.
+
+    The arguments and errors are those of `open_set` and of `zoo.embedding_files.writer`.
+    """
+    return writer(out, width, identity) if out.suffix else open_set(out, width, identity, of_files=of_files)
+
+
+def _expect_same(manifest: Path, wanted: dict[str, Any]) -> None:
+    try:
+        found: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        theirs: dict[str, Any] = {**found["identity"], "width": found["width"], "format": found["format"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{manifest} is damaged: {type(error).__name__}: {error}") from error
+    ours: dict[str, Any] = {**wanted["identity"], "width": wanted["width"], "format": wanted["format"]}
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differing:
+        told = "; ".join(f"{key} is {_short(theirs.get(key))}, here {_short(ours.get(key))}" for key in differing)
+        raise InputError(
+            f"{manifest.parent} holds embeddings of another model, which are not comparable: {told}. "
+            "Choose another folder"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+@contextmanager
+def _only_one(folder: Path) -> Generator[None]:
+    """Hold the lock of a set; the system takes it from a process that dies."""
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise SaveError(f"{folder} cannot be written: {error.strerror or error}") from error
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process adds to {folder} right now; wait for it to end") from None
+        yield
+    finally:
+        with suppress(OSError):
+            os.close(file)
