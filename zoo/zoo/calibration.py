@@ -7,7 +7,7 @@ likelihoods are convex in them, so that Newton's method finds the one best fit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from zoo_core.errors import InputError
 
@@ -59,7 +59,8 @@ def fit(cosines: Tensor, targets: Tensor, scoring: Scoring) -> Calibration:
     numbers = torch.tensor([1.0] if scoring == "softmax" else [1.0, 0.0], dtype=torch.float64)
     loss, slope, curvature = likelihood(numbers, cosines, targets)
     for _ in range(STEPS):
-        step = torch.linalg.solve(curvature + 1e-12 * torch.eye(len(numbers), dtype=torch.float64), slope)
+        damped = curvature + 1e-12 * torch.eye(len(numbers), dtype=torch.float64)
+        step = cast("Tensor", torch.linalg.solve(damped, slope))  # pyright: ignore[reportUnknownMemberType]
         for _ in range(HALVINGS):
             trial = numbers - step
             found = likelihood(trial, cosines, targets) if 0 < trial[0] <= MAX_SCALE else None

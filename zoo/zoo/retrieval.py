@@ -75,8 +75,10 @@ def retrieval_metrics(
     if not ks or min(ks) < 1 or chunk < 1:
         raise InputError(f"expected ks and chunk of 1 or more, found {list(ks)} and {chunk}")
     numbers = torch.arange(images, device=owner.device)
+    has_text = torch.zeros(images, dtype=torch.bool, device=owner.device)
+    has_text[owner] = True
     with torch.no_grad():
-        image_ranks = _ranks(image_features, text_features, numbers, owner, chunk)[owner.unique()]
+        image_ranks = _ranks(image_features, text_features, numbers, owner, chunk)[has_text]
         text_ranks = _ranks(text_features, image_features, owner, numbers, chunk)
     return RetrievalMetrics(_measured(image_ranks, ks), _measured(text_ranks, ks))
 
@@ -86,7 +88,8 @@ def _ranks(queries: Tensor, answers: Tensor, labels: Tensor, answer_labels: Tens
     import torch
 
     ranks: list[Tensor] = []
-    for rows, row_labels in zip(queries.split(chunk), labels.split(chunk), strict=True):
+    for start in range(0, len(queries), chunk):
+        rows, row_labels = queries[start : start + chunk], labels[start : start + chunk]
         nearest = rows.new_full((len(rows),), -torch.inf)
         for similar, right in _tiles(rows, row_labels, answers, answer_labels, chunk):
             nearest = torch.maximum(nearest, similar.masked_fill(~right, -torch.inf).amax(dim=1))
@@ -101,8 +104,8 @@ def _tiles(
     rows: Tensor, labels: Tensor, answers: Tensor, answer_labels: Tensor, chunk: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield similarities `[n, chunk]` and where they are those of right answers."""
-    for columns, column_labels in zip(answers.split(chunk), answer_labels.split(chunk), strict=True):
-        yield rows @ columns.T, labels[:, None] == column_labels
+    for start in range(0, len(answers), chunk):
+        yield rows @ answers[start : start + chunk].T, labels[:, None] == answer_labels[start : start + chunk]
 
 
 def _measured(ranks: Tensor, ks: Sequence[int]) -> Retrieval:
