@@ -28,6 +28,9 @@ from zoo_text import tokenizer as module
 from zoo_text.tokenizer import ClipBpeTokenizer
 from zoo_text.tokenizer_config import Cleaning, ClipBpeConfig
 
+# Long texts are cut as the peer does it; what is said of that is tested in test_overflow.py.
+pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
+
 CLEANINGS: tuple[Cleaning, ...] = ("lower", "whitespace", "canonicalize")
 SMALL = 1_000
 

@@ -33,6 +33,9 @@ from zoo_hf import tokenizer as module
 from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
 from zoo_hf.tokenizer import HfTokenizer, TiktokenTokenizer
 
+# Long texts are cut as the peer does it; what is said of that is tested in test_overflow.py.
+pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
+
 SENTENCES = [
     "A photo of a cat, asleep on the warm stones.",
     "Two dogs play in the snow near the old bridge!",
@@ -222,6 +225,15 @@ def test_a_caption_that_is_cut_keeps_its_end(kind: str, folders: dict[str, Path]
         row[:-1].tolist()
         == [*([tokenizer.sot_id] if tokenizer.sot_id is not None else []), *tokenizer.encode(TEXTS[10])][: LENGTH - 1]
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "clips"}], ids=["plain", "clips"])
+def test_captions_that_were_cut_are_counted(options: dict[str, Any], folders: dict[str, Path]) -> None:
+    tokenizer = ours(folders["byte-bpe"], **options)
+    whole = [len(tokenizer.encode(text)) for text in TEXTS]
+    longer = [number for number, length in enumerate(whole) if length > LENGTH - (3 if options else 2)]
+    assert tokenizer.fill(TEXTS, torch.zeros(len(TEXTS), LENGTH, dtype=torch.int64).numpy()) == longer
+    assert 0 < len(longer) < len(TEXTS)
 
 
 @pytest.mark.parametrize("kind", ["byte-bpe", "unigram"])

@@ -23,7 +23,7 @@ from zoo_core.layers import LayerNorm, RMSNorm
 from zoo_core.patches import PatchBatch, check_patches
 from zoo_core.state_dicts import is_sharded, sharded_like
 from zoo_core.text_buckets import encode_rows
-from zoo_core.tokenizer import Tokenizer, checked_texts
+from zoo_core.tokenizer import Overflow, Tokenizer, checked_texts
 
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
@@ -110,13 +110,15 @@ class DualEncoder(nn.Module):
         features = tower(self._image_input(image, tower))
         return F.normalize(features, dim=-1) if normalize else features
 
-    def encode_text(self, text: Any, normalize: bool = False) -> Tensor:
+    def encode_text(self, text: Any, normalize: bool = False, *, overflow: Overflow = "warn") -> Tensor:
         """Return text features.
 
         Args:
             text: int64 or int32 token ids `[B, L]`, or a string, or a sequence of strings; those go through the
                 model's own tokenizer.
             normalize: scale each feature to unit length.
+            overflow: what happens to strings that are too long: `warn` cuts them and says how many, `truncate` cuts
+                them in silence, `error` refuses them.
 
         Returns:
             features `[B, embed_dim]`, in the dtype of the tower. Where padding cannot change them, captions of like
@@ -127,11 +129,11 @@ class DualEncoder(nn.Module):
         """
         tower = self._text_tower()
         if isinstance(text, Tensor) or tower.training or self.tokenizer is None:
-            features = encode_rows(tower, self._token_ids(text, tower))
+            features = encode_rows(tower, self._token_ids(text, tower, overflow))
         else:  # a caption that stands there twice is encoded once
             captions = checked_texts(text)
             places = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
-            features = encode_rows(tower, self._token_ids(list(places), tower))
+            features = encode_rows(tower, self._token_ids(list(places), tower, overflow))
             if len(places) < len(captions):
                 features = features[[places[caption] for caption in captions]]
         return F.normalize(features, dim=-1) if normalize else features
@@ -376,7 +378,7 @@ class DualEncoder(nn.Module):
                 raise InputError(f"expected image tensors of one shape, but {shapes}; preprocess them all alike")
         return torch.stack(tensors)
 
-    def _token_ids(self, text: Any, tower: TextTower) -> Tensor:
+    def _token_ids(self, text: Any, tower: TextTower, overflow: Overflow = "warn") -> Tensor:
         if not isinstance(text, Tensor):
             if self.tokenizer is None:
                 raise InputError(
@@ -384,7 +386,7 @@ class DualEncoder(nn.Module):
                     "build it with zoo.build, or set model.tokenizer"
                 )
             like = next(tower.parameters(), self.logit_scale)
-            text = self.tokenizer(text).to(like.device)
+            text = self.tokenizer(text, overflow=overflow).to(like.device)
             _check_tokenizer(self.tokenizer, tower, self.config)
         _check_token_ids(text, tower)
         if self.config is not None:

@@ -37,8 +37,10 @@ __all__ = [
     "PluginError",
     "Problem",
     "SaveError",
+    "TruncatedTextWarning",
     "UnknownNameError",
     "ZooError",
+    "ZooWarning",
     "did_you_mean",
     "one_of",
 ]
@@ -125,6 +127,14 @@ class MissingDependencyError(ZooError, ImportError):
 
 class SaveError(ZooError, OSError):
     """A folder or file could not be written; whatever stood there before still does."""
+
+
+class ZooWarning(UserWarning):
+    """Something that was done as asked, and that changes what a model gives."""
+
+
+class TruncatedTextWarning(ZooWarning):
+    """Captions that are longer than a model takes were cut."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

@@ -20,8 +20,8 @@ as SigLIP."""
 CleaningOrNone = Literal[Cleaning, "none"]
 """`none` leaves text as it is, but for surrogates that stand alone."""
 
-_LONE = re.compile("[\ud800-\udfff]")
-"""Half of a pair of UTF-16, which no encoding of Unicode can hold; damaged files are full of them."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair of UTF-16; damaged files are full of them."""
 
 # Printable ASCII, tab, line feed, form feed and carriage return, where no `&` can begin an entity. ftfy and
 # html.unescape leave such text as it is, but for line ends, and those only separate words.
@@ -42,9 +42,14 @@ def clean(text: str, cleaning: Cleaning) -> str:
 def clean_and_collapse(text: str, cleaning: CleaningOrNone) -> str:
     """Return `text` cleaned, with single spaces between words and none around them, unless it is left as it is.
 
-    With `none`, a surrogate that stands alone becomes U+FFFD, as it does where text is mended.
+    With `none`, two surrogates that belong together become their character, and one that stands alone, which no
+    encoding of Unicode can hold, becomes U+FFFD, as they do where text is mended.
     """
-    return _LONE.sub("\ufffd", text) if cleaning == "none" else " ".join(clean(text, cleaning).split())
+    if cleaning != "none":
+        return " ".join(clean(text, cleaning).split())
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _mended(text: str) -> str:

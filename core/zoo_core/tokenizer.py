@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast, get_args
 
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, TruncatedTextWarning
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Tokenizer", "checked_ids", "checked_texts"]
+__all__ = ["Overflow", "Tokenizer", "checked_ids", "checked_texts"]
+
+Overflow = Literal["warn", "truncate", "error"]
+OVERFLOW: tuple[Overflow, ...] = get_args(Overflow)
 
 
 class Tokenizer(ABC):
@@ -59,37 +63,68 @@ class Tokenizer(ABC):
         """
         raise InputError(f"{type(self).__name__} is not made of files, but {folder} holds some for it")
 
-    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.Tensor:
+    def __call__(
+        self, texts: str | Sequence[str], context_length: int | None = None, *, overflow: Overflow = "warn"
+    ) -> torch.Tensor:
         """Tokenize one caption or several.
 
         Args:
             texts: a string, or strings. A single string gives one row.
             context_length: length of each row; the tokenizer's own where None.
+            overflow: what happens to captions that are longer than a row: `truncate` cuts them as the field does,
+                `warn` also says how many there were, once for all, and `error` refuses them.
 
         Returns:
             int64 ids `[N, context_length]`: `sot`, the caption, `eot`, as far as there are such, then padding. Longer
             captions are cut and end in `eot`.
 
+        Warns:
+            TruncatedTextWarning: captions were cut, and how many.
+
         Raises:
-            InputError: an entry is no string (its index and type are named), or the length is below 3.
+            InputError: an entry is no string (its index and type are named), the length is below 3, `overflow` is
+                unknown, or captions are too long and `overflow` is `error`.
         """
         import torch
 
         length = self.context_length if context_length is None else context_length
         if length < 3:
             raise InputError(f"context_length must be at least 3 (start, one token, end), found {length}")
+        if overflow not in OVERFLOW:
+            raise InputError(f"overflow must be {', '.join(map(repr, OVERFLOW))}, found {overflow!r}")
         captions = checked_texts(texts)
         rows = torch.full((len(captions), length), self.pad_id, dtype=torch.int64)
-        self.fill(captions, rows.numpy())
+        longer = self.fill(captions, rows.numpy())
+        if longer and overflow != "truncate":
+            _tell(longer, captions, length, overflow)
         return rows
 
-    def fill(self, texts: Sequence[str], rows: Any) -> None:
-        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding."""
+    def fill(self, texts: Sequence[str], rows: Any) -> list[int]:
+        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding.
+
+        Returns:
+            the numbers of the texts that were cut.
+        """
         before, after = ([] if one is None else [one] for one in (self.sot_id, self.eot_id))
         room = rows.shape[1] - len(before) - len(after)
-        for row, text in zip(rows, texts, strict=True):
-            ids = [*before, *self.encode(text)[:room], *after]
+        longer: list[int] = []
+        for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            ids = self.encode(text)
+            if len(ids) > room:
+                longer.append(number)
+            ids = [*before, *ids[:room], *after]
             row[: len(ids)] = ids
+        return longer
+
+
+def _tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:
+    """Say how many captions are too long."""
+    first = longer[0]
+    told = f"{len(longer)} of {len(captions)} captions have more than {length} tokens"
+    shown = f"texts[{first}] is the first of them: {captions[first]!r:.60}"
+    if overflow == "error":
+        raise InputError(f"{told}; {shown}. Shorten them, or cut them with overflow='truncate'")
+    warnings.warn(f"{told} and were cut; {shown}", TruncatedTextWarning, stacklevel=3)
 
 
 def checked_ids(ids: object, vocab_size: int) -> list[int]:

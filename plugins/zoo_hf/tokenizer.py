@@ -114,21 +114,29 @@ class HfTokenizer(Tokenizer):
         """Return the ids of `text` alone: no special tokens around it, no truncation."""
         return self._ids([text], add_special_tokens=False)[0]
 
-    def fill(self, texts: Sequence[str], rows: Any) -> None:
-        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding.
+    def fill(self, texts: Sequence[str], rows: Any) -> list[int]:
+        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, and return the numbers of those that were cut.
 
-        Longer captions are cut as the tokenizer does it, which keeps the special tokens that it adds.
+        The array already holds padding. Longer captions are cut as the tokenizer does it, which keeps the special
+        tokens that it adds.
         """
         length = rows.shape[1]
+        ids = self._ids(texts, add_special_tokens=self.config.mode != "clips")
+        room = length - 3 if self.config.mode == "clips" else length
+        longer = [number for number, found in enumerate(ids) if len(found) > room]
         if self.config.mode == "clips":
-            ids = self._clips(texts, length)
+            start, end = self.loaded.bos_token_id, self.loaded.eos_token_id
+            ids = [[start, *found[:room], end] for found in ids]
             rows[:, -1] = self.loaded.cls_token_id
         else:
-            ids = self._ids(texts, truncation=True, max_length=length)
+            cut = self._ids([texts[number] for number in longer], truncation=True, max_length=length)
+            for number, found in zip(longer, cut, strict=True):
+                ids[number] = found
         for row, found in zip(rows, ids, strict=True):
             row[: len(found)] = found
         if self.config.strip_sep_token and self.loaded.sep_token_id is not None:
             rows[rows == self.loaded.sep_token_id] = self.pad_id
+        return longer
 
     def decode(self, ids: Sequence[int] | Any) -> str:
         """Return the text that `ids` `[L]` stand for; special tokens and padding are left out.
@@ -137,10 +145,6 @@ class HfTokenizer(Tokenizer):
             InputError: an id is no whole number or none of this vocabulary; its position is named.
         """
         return self.loaded.decode(checked_ids(ids, self.vocab_size), skip_special_tokens=True)
-
-    def _clips(self, texts: Sequence[str], length: int) -> list[list[int]]:
-        start, end = self.loaded.bos_token_id, self.loaded.eos_token_id
-        return [[start, *ids[: length - 3], end] for ids in self._ids(texts, add_special_tokens=False)]
 
     def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
         if not texts:

@@ -176,15 +176,21 @@ class ClipBpeTokenizer(Tokenizer):
         """Return the ids of `text` alone: no special tokens around it, no truncation."""
         return list(self._ids(text))
 
-    def fill(self, texts: Sequence[str], rows: Any) -> None:
-        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding.
+    def fill(self, texts: Sequence[str], rows: Any) -> list[int]:
+        """Write the ids of `texts` into the int64 array `rows` `[N, L]`, and return the numbers of those that were cut.
 
-        Words that no longer fit a row are not encoded.
+        The array already holds padding. Words that no longer fit a row are not encoded.
         """
         room = rows.shape[1] - 2
-        for row, text in zip(rows, texts, strict=True):
-            ids = [self.sot_id, *islice(self._ids(text), room), self.eot_id]
+        longer: list[int] = []
+        for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            ids = [self.sot_id, *islice(self._ids(text), room + 1)]
+            if len(ids) > room + 1:
+                longer.append(number)
+                ids.pop()
+            ids.append(self.eot_id)
             row[: len(ids)] = ids
+        return longer
 
     def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
         """Return the cleaned text that `ids` `[L]` stand for, with one space after each word but the last.
