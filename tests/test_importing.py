@@ -100,6 +100,9 @@ def test_a_config_of_the_peers_development_branch_becomes_our_architecture(name:
     (tmp_path / "theirs.json").write_text(json.dumps(DEVELOPMENT[name]))
     found = zoo.config(import_architecture("open_clip", tmp_path / "theirs.json"))
     assert comparable(found) == comparable(zoo.config(name))
+    if "naflex" in name:  # the peer's JSON tells of its preprocessing how pictures are cut
+        for key in ("type", "patch_size", "image_seq_len"):
+            assert getattr(found.preprocess, key) == getattr(zoo.config(name).preprocess, key)
     if "hf_model_config" in DEVELOPMENT[name]["text_cfg"]:
         assert found.text.config == DEVELOPMENT[name]["text_cfg"]["hf_model_config"]
         assert found.text.name == DEVELOPMENT[name]["text_cfg"]["hf_model_name"]
@@ -186,6 +189,27 @@ def test_an_option_means_what_it_means_to_the_peer(config: Json, tmp_path: Path)
 
 
 VALUES = {
+    "options of a backbone": (
+        {"vision_cfg": {"timm_model_name": "vit_tiny", "timm_model_kwargs": {"depth": 3, "patch_size": 8}}},
+        "vision",
+        {"tower": "timm", "kwargs": {"depth": 3, "patch_size": 8}},
+    ),
+    "a backbone of patches": (
+        {
+            "vision_cfg": {
+                "timm_model_name": "naflexvit_base_patch16_gap",
+                "image_seq_len": 99,
+                "timm_model_kwargs": {"patch_size": [8, 16], "swiglu_mlp": True},
+            }
+        },
+        "vision",
+        {"tower": "naflex", "patch_size": (8, 16), "kwargs": {"swiglu_mlp": True}, "pool": "avg", "proj": "linear"},
+    ),
+    "how many patches": (
+        {"vision_cfg": {"timm_model_name": "naflexvit_base_patch16_gap", "image_seq_len": 99}},
+        "preprocess",
+        {"type": "naflex", "patch_size": (16, 16), "image_seq_len": 99},
+    ),
     "patch dropout": ({"vision_cfg": {"patch_dropout": 0.5}}, "vision", {"patch_dropout": 0.5}),
     "drop path": (
         {"vision_cfg": {"timm_model_name": "resnet10t", "timm_drop_path": 0.1, "timm_drop": 0.2, "patch_dropout": 0.3}},
@@ -499,6 +523,14 @@ REFUSED = {
     "no pool and no projection": (
         {"vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "", "timm_proj": "none"}},
         "vision_cfg.timm_pool: an output map that is neither pooled nor projected is no feature",
+    ),
+    "patches of images": (
+        {"vision_cfg": {"image_seq_len": 49}},
+        "vision_cfg.image_seq_len: only a NaFlex backbone takes pictures of so many patches; leave it out",
+    ),
+    "options that are no mapping": (
+        {"vision_cfg": {"timm_model_name": "resnet10t", "timm_model_kwargs": [1]}},
+        "vision_cfg.timm_model_kwargs: expected a section of keys, found [1]",
     ),
     "an encoder of unknown size": (
         {"text_cfg": {"hf_model_name": "acme/bert"}},

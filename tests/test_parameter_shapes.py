@@ -29,6 +29,8 @@ FEW = {
     "roberta-vit-b32",
     "coca-vit-b32",
     "moderntext-vit-b32-256",
+    "moderntext-naflex-vit-b32",
+    "vit-b16-siglip2-naflex",
 }
 """One architecture of each kind, for the default run."""
 

@@ -15,6 +15,12 @@ from zoo.pretrained_entries import entries_of
 MOVED = {("ViT-B-16-plus-240", "laion400m_e32"): "timm/vit_base_patch16_plus_clip_240.laion400m_e32"}
 """Repositories that are not the peer's: it names those of other weights."""
 
+NAFLEX = {
+    "vit-b16-siglip2-naflex": "timm/ViT-B-16-SigLIP2-naflex",
+    "vit-so400m16-siglip2-naflex": "timm/ViT-SO400M-16-SigLIP2-naflex",
+}
+"""Repositories that the peer's development branch (89fb801) names, under the tag `webli`."""
+
 
 def quick_gelu_twin(model: str) -> str:
     """Return the name of the peer's architecture with QuickGELU, if it has one beside `model`."""
@@ -54,9 +60,20 @@ def test_the_peers_weights_are_here_with_their_preprocessing_and_activation(mode
         assert entry.activation == "quick_gelu"
 
 
+@pytest.mark.parametrize("name", NAFLEX)
+def test_the_development_branchs_weights_are_here_too(name: str) -> None:
+    entry = entries_of(name)["webli"]
+    assert entry.hub is not None and (entry.hub.repo, entry.activation) == (NAFLEX[name], "gelu_tanh")
+    config: Any = zoo.config(name, overrides=entry.overrides())
+    found = config.preprocess
+    assert (found.type, found.interpolation, found.image_seq_len) == ("naflex", "bicubic", 576)
+    assert found.mean == found.std == (0.5, 0.5, 0.5)
+    assert (config.text.activation, config.tokenizer.cleaning) == ("gelu_tanh", "canonicalize")
+
+
 def test_no_other_entries_are_here_but_the_demos() -> None:
     offered = {(name, tag) for name, tags in zoo.list_pretrained().items() for tag in tags}
     theirs = {(architectures().find(model).name, tag) for model, tag in pairs()}
-    assert offered - theirs == {("digits-tiny", "demo")}
+    assert offered - theirs == {("digits-tiny", "demo"), *((name, "webli") for name in NAFLEX)}
     assert len(theirs) == 169
     assert set(open_clip.list_models()) >= set(_PRETRAINED)

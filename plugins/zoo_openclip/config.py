@@ -60,6 +60,13 @@ class VisionCfg(StackCfg):
     timm_proj_bias: bool = False
     timm_drop: float = 0.0
     timm_drop_path: float | None = None
+    timm_model_kwargs: dict[str, Any] | None = None
+    image_seq_len: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def takes_patches(self) -> bool:
+        """Whether this is a NaFlex backbone."""
+        return (self.timm_model_name or "").startswith("naflexvit")
 
     @property
     def kind(self) -> Literal["timm", "resnet", "vit"]:
@@ -75,6 +82,8 @@ class VisionCfg(StackCfg):
             yield "patch_size", "a vision transformer needs one"
         if self.kind == "timm" and self.timm_pool == "" and self.timm_proj not in ("linear", "mlp"):
             yield "timm_pool", "an output map that is neither pooled nor projected is no feature; name a pool"
+        if self.image_seq_len is not None and not self.takes_patches:
+            yield "image_seq_len", "only a NaFlex backbone takes pictures of so many patches; leave it out"
 
 
 class MultimodalCfg(Config):

@@ -40,7 +40,7 @@ def hub_file(config: Section) -> Json:
     """
     quick = _is_quick(config)
     text = _text(config["text"], quick) | _tokenizer(config["tokenizer"])
-    vision = _vision(config["vision"], quick)
+    vision = _vision(config["vision"], quick) | _told(config["preprocess"], {"image_seq_len": "image_seq_len"})
     model = _told(config, MODEL) | {"vision_cfg": vision, "text_cfg": text}
     if quick:
         model["quick_gelu"] = True
@@ -64,7 +64,7 @@ def _decoder(config: Section) -> Json:
 
 
 def _vision(section: Section, quick: bool) -> Json:
-    if section["tower"] == "timm":
+    if section["tower"] in ("timm", "naflex"):
         return _timm(section)
     if section["tower"] == "modified-resnet":
         return _told(section, RESNET) | {"patch_size": None}
@@ -82,6 +82,8 @@ def _vision(section: Section, quick: bool) -> Json:
 def _timm(section: Section) -> Json:
     proj = section["proj"]
     named = {"timm_proj": proj} if proj in ("linear", "mlp") else {"timm_proj": None if proj == "head" else "none"}
+    options = section["kwargs"] | _told(section, {"patch_size": "patch_size"})
+    named |= {"timm_model_kwargs": options} if options else {}
     return _told(section, TIMM) | {"timm_pool": section.get("pool", ""), **named} | _told(section, TIMM_PROJECTION)
 
 

@@ -93,7 +93,7 @@ def _architecture(given: OpenClipConfig, preprocess: PreprocessCfg) -> Json:
         "vision": _vision(given.vision_cfg, given.quick_gelu),
         "text": _text(given.text_cfg, given.quick_gelu),
         "tokenizer": _tokenizer(given.text_cfg),
-        "preprocess": {"type": "image"} | _taken(preprocess, IMAGES) | _fill(preprocess),
+        "preprocess": _preprocess(given.vision_cfg, preprocess),
     }
 
 
@@ -136,6 +136,12 @@ def _vit_pooling(given: VisionCfg) -> Json:
 def _timm(given: VisionCfg) -> Json:
     pool = given.timm_pool or None
     section = {"tower": "timm", "pool": pool} | _taken(given, TIMM)
+    options = dict(given.timm_model_kwargs or {})
+    if given.takes_patches:
+        section |= {"tower": "naflex", "patch_size": _patch_size(given)}
+        options.pop("patch_size", None)
+    if options:
+        section["kwargs"] = options
     if given.timm_proj in ("linear", "mlp"):
         return section | {"proj": given.timm_proj} | _taken(given, TIMM_PROJECTION)
     has_head = not given.timm_proj and pool not in ("abs_attn", "rot_attn")
@@ -217,6 +223,19 @@ def _stack(given: StackCfg, quick_gelu: bool) -> Json:
         section["norm_eps"] = given.norm_kwargs.eps
     options = _taken(given, BLOCK)
     return section | ({} if given.block_type == "default" else {"block": options})  # the default block has none of them
+
+
+def _preprocess(vision: VisionCfg, given: PreprocessCfg) -> Json:
+    """Return how pictures are prepared; patches leave nothing to fit into a frame, so `resize_mode` is not read."""
+    if not vision.takes_patches:
+        return {"type": "image"} | _taken(given, IMAGES) | _fill(given)
+    shared = {"type": "naflex", "patch_size": _patch_size(vision)} | _taken(vision, _same("image_seq_len"))
+    return shared | _taken(given, _same("mean", "std", "interpolation"))
+
+
+def _patch_size(given: VisionCfg) -> Any:
+    """Return the patches of a NaFlex backbone: those of all that timm has are of 16 pixels."""
+    return (given.timm_model_kwargs or {}).get("patch_size", 16)
 
 
 def _fill(given: PreprocessCfg) -> Json:
