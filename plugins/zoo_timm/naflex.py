@@ -32,7 +32,7 @@ class NaFlexTower(TimmTower):
         embed_dim: width of the pooled feature.
 
     Raises:
-        ConfigError: timm has no such backbone, it takes no patches or not an option, or what comes out of it is not
+        ConfigError: timm has no such backbone, it takes no patches, lacks an option, or what comes out of it is not
             `embed_dim` wide.
     """
 
@@ -47,6 +47,8 @@ class NaFlexTower(TimmTower):
         super().__init__(config, embed_dim=embed_dim)
         if not isinstance(self.trunk, NaFlexVit):
             raise refuse("name", f"backbone '{config.name}' takes no patches; use it with tower: timm")
+        if self.trunk.global_pool == "token" and not self.trunk.has_class_token:  # the first patch, in older timm
+            raise refuse("pool", f"'token' needs a class token, which '{config.name}' lacks; set kwargs.class_token")
         self.image_patches = config.patch_size
 
     def forward(self, image: Tensor | PatchBatch) -> Tensor:
