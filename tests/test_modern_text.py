@@ -504,3 +504,25 @@ def test_the_architecture_reads_captions_where_its_tokenizer_ends_them() -> None
     ids = config.tokenizer.token_ids()
     assert (ids.count, ids.end, ids.padding) == (config.text.vocab_size, config.text.eos_id, config.text.pad_id)
     assert config.text.parameter_count(512) == 66_896_384
+
+
+def test_coca_writes_captions_over_a_tower_with_registers() -> None:
+    """Each token that the caches led to is the one that the whole caption at once makes the most probable."""
+    torch.manual_seed(0)
+    text = SIZES | TOGETHER | {"tower": "modern-transformer", "context_length": 12, "vocab_size": 600, "pad_id": 0}
+    model = zoo.build(
+        {
+            "model": "coca",
+            "embed_dim": WIDTH,
+            "vision": vision() | {"attentional_pool": "single", "attn_pooler_queries": 3, "attn_pooler_heads": 2},
+            "text": text | {"eos_id": 599},
+            "multimodal": {"width": WIDTH, "heads": 2, "layers": 2},
+            "tokenizer": {"type": "clip-bpe", "vocab_size": 600},
+        }
+    )
+    images = torch.randn(2, 3, 16, 16)
+    ids = model.generate(images, strategy="greedy", max_length=10, min_length=9)
+    with torch.no_grad():
+        best = model(images, ids)["logits"].argmax(dim=-1)
+    assert torch.equal(best[:, :7], ids[:, 1:8])
+    assert len(set(ids.flatten().tolist())) > 4
