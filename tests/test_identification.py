@@ -78,8 +78,8 @@ def test_a_saved_model_is_told_by_its_folder(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "is no file"),
-        (b"", "cannot be read as safetensors"),
-        (b"\x80\x02}q\x00.", "cannot be read as safetensors"),
+        (b"", "is empty"),
+        (b"\x80\x02}q\x00.", "is a pickle, and not one of torch"),
         (b"\xff" * 64, "cannot be read as safetensors"),
         (DEMO.read_bytes()[:5000], "cannot be read as safetensors"),
     ],

@@ -97,9 +97,9 @@ def test_a_damaged_shipped_file_is_told_from_its_digest(tmp_path: Path, monkeypa
 def test_weights_that_do_not_fit_are_refused_by_key(weights: Path, tmp_path: Path) -> None:
     tensors = load_file(weights)
     cases = {
-        "1 missing: text.ln_final.bias": {k: v for k, v in tensors.items() if k != "ln_final.bias"},
-        "1 unexpected: visual.extra": tensors | {"visual.extra": torch.zeros(1)},
-        "size mismatch for visual.proj": tensors | {"visual.proj": torch.zeros(3, 3)},
+        "1 missing in the text tower: ln_final.bias": {k: v for k, v in tensors.items() if k != "ln_final.bias"},
+        "1 unexpected in the image tower: visual.extra": tensors | {"visual.extra": torch.zeros(1)},
+        "visual.proj has shape [3, 3], expected [64, 32]": tensors | {"visual.proj": torch.zeros(3, 3)},
     }
     for message, changed_tensors in cases.items():
         path = tmp_path / "changed.safetensors"
@@ -110,14 +110,6 @@ def test_weights_that_do_not_fit_are_refused_by_key(weights: Path, tmp_path: Pat
         assert str(path) in str(caught.value)
     with pytest.raises(CheckpointError, match="does not fit the architecture"):
         zoo.build(changed(vision={"layers": 3}), pretrained=weights)
-
-
-@pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x80\x04\x95", bytes(100)])
-def test_a_file_that_is_no_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "bad.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
-        zoo.build(TINY, pretrained=path)
 
 
 def test_a_truncated_file_is_refused(weights: Path, tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ class TensorSource(ABC):
             CheckpointError: the file is damaged.
         """
 
+    def release(self, key: str) -> None:
+        """Give back the memory that reading `key` took, if it can be; only where nothing of the tensor is in use."""
+        return
+
     def check(self, keys: Iterable[str]) -> None:
         """Read the tensors of `keys` once and keep none, to tell what names and shapes do not.
 
@@ -162,6 +166,13 @@ class CheckpointFormat(ABC):
         """Return entries that no model needs, such as counted positions."""
         return ()
 
+    def facts(self, entries: Mapping[str, TensorInfo]) -> Mapping[str, object]:
+        """Return keys of the architecture that the layout fixes although no shape tells them, with their values.
+
+        OpenAI's weights, for one, go with `{"vision.activation": "quick_gelu", "text.activation": "quick_gelu"}`.
+        """
+        return {}
+
     def architecture(self, folder: Path) -> Mapping[str, Any] | None:
         """Return the architecture that the files of a folder state, preprocessing and tokenizer included.
 
@@ -200,6 +211,8 @@ class ConvertedSource(TensorSource):
     def __init__(self, source: TensorSource, layout: CheckpointFormat) -> None:
         self.path, self.container, self.metadata = source.path, source.container, source.metadata
         self.notes = (*source.notes, f"converted from the layout of {layout.name}")
+        self.facts: Mapping[str, object] = layout.facts(source.entries)
+        """What the layout fixes of the architecture."""
         self._source = source
         self._makers: dict[str, tuple[Conversion, int]] = {}
         entries: dict[str, TensorInfo] = {}

@@ -53,11 +53,13 @@ class DualEncoder(nn.Module):
     Attributes:
         config: the resolved architecture, where one was used to build the model.
         tokenizer, preprocess: what strings and pictures go through; None for a model built by hand.
+        notes: what was assumed and done when weights were loaded, one sentence each.
     """
 
     config: ModelConfig | None = None
     tokenizer: Tokenizer | None = None
     preprocess: Preprocessor | None = None
+    notes: tuple[str, ...] = ()
     logit_scale: nn.Parameter
     logit_bias: nn.Parameter | None
 

@@ -13,6 +13,7 @@ worker re-raises an error as `type(error)(message)`).
     ├── InputError (ValueError)              a tensor, a string or an argument that a model cannot take
     │   └── ImageFileError (also OSError)    an image file that cannot be read as an image
     ├── CheckpointError (RuntimeError)       weights that are damaged or do not fit the architecture
+    │   └── MismatchError                    names or shapes of weights are not those of the model
     ├── DownloadError (OSError)              a file of the Hub that cannot be had, or is not what it should be
     ├── MissingDependencyError (ImportError) an optional package is needed; the pip command is named
     ├── SaveError (OSError)                  a folder or file could not be written; nothing was left half-written
@@ -22,7 +23,7 @@ worker re-raises an error as `type(error)(message)`).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "DownloadError",
     "ImageFileError",
     "InputError",
+    "MismatchError",
     "MissingDependencyError",
     "PluginError",
     "Problem",
@@ -119,6 +121,27 @@ class DownloadError(ZooError, OSError):
     ) -> None:
         super().__init__(message)
         self.repo, self.revision, self.file = repo, revision, file
+
+
+class MismatchError(CheckpointError):
+    """Weights whose names or shapes are not those of the model, which is unchanged.
+
+    Attributes:
+        missing: entries of the model that the weights lack.
+        unexpected: entries of the weights that the model lacks.
+        misshapen: entries of another shape, with the shape in the weights and that of the model.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None,
+    ) -> None:
+        self.missing, self.unexpected = tuple(missing), tuple(unexpected)
+        self.misshapen = dict(misshapen or {})
+        super().__init__(message)
 
 
 class MissingDependencyError(ZooError, ImportError):

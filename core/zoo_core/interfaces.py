@@ -15,7 +15,7 @@ A tower must be buildable under `torch.device("meta")`, and must leave no parame
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.key_values import Memory
+from zoo_core.positions import PositionTable
 
 __all__ = ["LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
 
@@ -115,6 +116,10 @@ class Tower(nn.Module, ABC):
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that optimizers should not decay, beyond biases and norms."""
         return set()
+
+    def position_tables(self) -> Mapping[str, PositionTable]:
+        """Return the parameters that hold learned positions, by name, for weights of another size to be resampled."""
+        return {}
 
 
 class VisionTower(Tower):

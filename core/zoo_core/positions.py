@@ -1,11 +1,23 @@
-"""Positions that are not learned."""
+"""Positions: those that are not learned, and how learned ones become those of another grid or another length.
+
+What you would not guess: a table of positions does not say the shape of its grid. It is taken from the proportions of
+the images that the weights were trained on, or of those that are wanted; what stays open is an error.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["sin_cos_2d"]
+__all__ = ["PositionTable", "Resampling", "grid_of", "resample", "sin_cos_2d"]
+
+Resampling = Literal["bicubic", "bilinear"]
+"""How positions of a grid are interpolated; those of a row always linearly."""
 
 PERIOD = 10_000.0
 """Ratio between the slowest and the fastest frequency (Vaswani et al. 2017)."""
@@ -30,3 +42,56 @@ def sin_cos_2d(rows: int, columns: int, width: int) -> Tensor:
     angles = [place.reshape(-1, 1) * frequencies for place in (column, row)]  # each [rows * columns, width / 4]
     waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
     return torch.cat(waves, dim=1).to(torch.get_default_dtype())
+
+
+@dataclass(frozen=True)
+class PositionTable:
+    """Where the learned positions of a tower are, in a parameter `[prefix + N + suffix, C]` or `[1, ..., C]`.
+
+    Attributes:
+        size: `(rows, columns)` of patches, or `(length,)` of a row of tokens; N in all.
+        prefix: positions of class tokens and registers before them.
+        suffix: positions of such tokens behind them.
+    """
+
+    size: tuple[int, ...]
+    prefix: int = 0
+    suffix: int = 0
+
+    @property
+    def extra(self) -> int:
+        """Positions that belong to no place."""
+        return self.prefix + self.suffix
+
+
+def grid_of(count: int, proportions: tuple[int, int]) -> tuple[int, int] | None:
+    """Return `(rows, columns)` of a grid of `count` cells: in these proportions, else square, else None."""
+    height, width = proportions
+    rows = math.isqrt(count * height // width)
+    if rows * width * rows == count * height and rows and count % rows == 0:
+        return rows, count // rows
+    side = math.isqrt(count)
+    return (side, side) if side and side * side == count else None
+
+
+def resample(table: Tensor, old: PositionTable, new: PositionTable, mode: Resampling) -> Tensor:
+    """Return positions for another grid or another length, as open_clip and timm compute them.
+
+    Args:
+        table: `[prefix + N + suffix, C]` or `[1, prefix + N + suffix, C]`, in any floating-point dtype.
+        old: how it is made up.
+        new: how the result is; equal in prefix and suffix.
+        mode: interpolation of a grid, with antialiasing. A row is interpolated linearly and without.
+
+    Returns:
+        a tensor with as many dimensions and of the same dtype, computed in float32.
+    """
+    rows = table.float().reshape(-1, table.shape[-1])
+    before, places, behind = rows.tensor_split([old.prefix, len(rows) - old.suffix])
+    grid = places.T.reshape(1, -1, *old.size)  # [1, C, rows, columns] or [1, C, length]
+    if len(old.size) == 1:
+        grid = F.interpolate(grid, size=new.size, mode="linear", align_corners=False)
+    else:
+        grid = F.interpolate(grid, size=new.size, mode=mode, align_corners=False, antialias=True)
+    found = torch.cat([before, grid.flatten(2)[0].T, behind])
+    return found.reshape(*table.shape[:-2], *found.shape).to(table.dtype)

@@ -7,7 +7,7 @@ global average an attention whose only query is that average. Parameter names ar
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo_core.errors import InputError
 from zoo_core.interfaces import LayerGroup, VisionTower
+from zoo_core.positions import PositionTable
 from zoo_core.transformer import take_indices
 from zoo_resnet.config import EXPANSION, REDUCTION, ModifiedResNetConfig
 
@@ -205,6 +206,10 @@ class ModifiedResNet(VisionTower):
     def no_weight_decay(self) -> set[str]:
         """Return the positions."""
         return {"attnpool.positional_embedding"}
+
+    def position_tables(self) -> Mapping[str, PositionTable]:
+        """Return the positions of the attention pool: that of the mean, then those of the cells."""
+        return {"attnpool.positional_embedding": PositionTable(self.attnpool.grid, prefix=1)}
 
     def _stem(self, x: Tensor) -> Tensor:
         """Return the map `[B, width, H / 4, W / 4]` of images."""

@@ -7,7 +7,7 @@ Parameter names are the published ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.key_values import Memory
 from zoo_core.pooling import pool_at_eos, pool_at_largest_id
+from zoo_core.positions import PositionTable
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
 from zoo_text.config import ClipTextConfig, PoolType
 
@@ -142,6 +143,10 @@ class TextTransformer(TextTower):
     def no_weight_decay(self) -> set[str]:
         """Return the positions and the class token."""
         return {"positional_embedding"} if self.cls_emb is None else {"positional_embedding", "cls_emb"}
+
+    def position_tables(self) -> Mapping[str, PositionTable]:
+        """Return the positions of the tokens, behind which the class token has its own."""
+        return {"positional_embedding": PositionTable((self.context_length,), suffix=int(self.cls_emb is not None))}
 
     def _encode(self, text: Tensor) -> Tensor:
         mask = self._mask(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from timm.layers.attention_pool2d import AttentionPool2d, RotAttentionPool2d
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, VisionTower
+from zoo_core.positions import PositionTable
 from zoo_core.transformer import take_indices
 from zoo_timm.backbone import build_trunk, output_shape, refuse
 from zoo_timm.config import ATTENTION_POOLS, TimmConfig
@@ -143,6 +144,21 @@ class TimmTower(VisionTower):
         """Return the names that timm gives, as far as this backbone has them."""
         names: set[str] = self.trunk.no_weight_decay() if hasattr(self.trunk, "no_weight_decay") else set()
         return {f"trunk.{name}" for name, _ in self.trunk.named_parameters() if name in names}
+
+    def position_tables(self) -> Mapping[str, PositionTable]:
+        """Return the positions of the backbone's patches and of the attention pool, where they are learned tables."""
+        tables: dict[str, PositionTable] = {}
+        positions, patches = getattr(self.trunk, "pos_embed", None), getattr(self.trunk, "patch_embed", None)
+        grid: Any = getattr(patches, "grid_size", None)
+        if isinstance(positions, nn.Parameter) and positions.ndim == 3 and grid is not None:
+            rows, columns = cast("tuple[int, int]", grid)
+            extra = positions.shape[1] - rows * columns
+            if extra >= 0:
+                tables["trunk.pos_embed"] = PositionTable((rows, columns), prefix=extra)
+        pool: Any = getattr(self.head, "pool", None)
+        if isinstance(pool, AttentionPool2d) and isinstance(pool.pos_embed, nn.Parameter):
+            tables["head.pool.pos_embed"] = PositionTable(cast("tuple[int, int]", pool.feat_size), prefix=1)
+        return tables
 
     def _formatted(self, found: Tensor, image: Tensor, output_fmt: str) -> Tensor:
         return _flat(found) if output_fmt == "NLC" else found

@@ -7,7 +7,7 @@ published CLIP checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.pooling import AttentionalPooler
-from zoo_core.positions import sin_cos_2d
+from zoo_core.positions import PositionTable, sin_cos_2d
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
 from zoo_vit.config import AttentionalPool, PoolType, ViTConfig
 
@@ -129,6 +129,12 @@ class VisionTransformer(VisionTower):
     def no_weight_decay(self) -> set[str]:
         """Return the embeddings."""
         return {"class_embedding"} | ({"positional_embedding"} if self._learned_positions() else set())
+
+    def position_tables(self) -> Mapping[str, PositionTable]:
+        """Return the learned positions: the class token's, then those of the patches."""
+        (height, width), (rows, columns) = self.image_size, self.patch_size
+        table = PositionTable((height // rows, width // columns), prefix=1)
+        return {"positional_embedding": table} if self._learned_positions() else {}
 
     def _learned_positions(self) -> list[nn.Parameter]:
         return [self.positional_embedding] if isinstance(self.positional_embedding, nn.Parameter) else []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoo.conversion import convert
     from zoo.folders import load, verify
     from zoo.identification import identify
+    from zoo.loading import load_weights
     from zoo.pretrained_entries import list_pretrained
     from zoo.publishing import push_to_hub
     from zoo.pulling import pull
@@ -40,6 +41,7 @@ __all__ = [
     "list_models",
     "list_pretrained",
     "load",
+    "load_weights",
     "loss",
     "preprocess",
     "pull",
@@ -61,6 +63,7 @@ _HOMES = {
     "list_models": "zoo.catalog",
     "list_pretrained": "zoo.pretrained_entries",
     "load": "zoo.folders",
+    "load_weights": "zoo.loading",
     "loss": "zoo.building",
     "preprocess": "zoo.building",
     "pull": "zoo.pulling",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,12 +15,14 @@ from zoo_core.errors import ConfigError, InputError, PluginError, Problem
 if TYPE_CHECKING:
     import torch
 
+    from zoo.fitting import LoadOptions
     from zoo_core.dual_encoder import DualEncoder
     from zoo_core.images import Preprocessor
     from zoo_core.interfaces import Loss
+    from zoo_core.positions import Resampling
     from zoo_core.tokenizer import Tokenizer
 
-__all__ = ["assemble", "build", "loss", "preprocess", "skeleton", "tokenizer"]
+__all__ = ["assemble", "build", "loss", "preprocess", "sized", "skeleton", "tokenizer"]
 
 TOWERS = ("image", "text")
 
@@ -32,61 +35,93 @@ def build(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     towers: Sequence[str] | None = None,
+    weights: str | None = None,
+    resize: Resampling | None = None,
+    logit_bias: float | None = None,
     local_files_only: bool = False,
 ) -> DualEncoder:
     """Build a model, ready for inference.
 
     Args:
         source: the name of an architecture in any spelling (`"vit-b16"`, `"ViT-B/16"`), a YAML file, a mapping, a
-            config, a folder that `zoo.save` wrote, or `"hf-hub:organisation/name[@revision]"`, which holds one.
+            config, a folder that `zoo.save` wrote, one of another library that states its architecture, or
+            `"hf-hub:organisation/name[@revision]"`, which holds a folder.
         pretrained: a tag of this architecture (see `zoo info`), which brings the preprocessing of its training and is
-            downloaded where it has to be, or a safetensors file; None draws random weights (from torch's global
-            generator), but for a saved folder, which brings its own.
+            downloaded where it has to be, or the path of a checkpoint: a file or folder of any container and layout
+            that an installed plugin knows. None draws random weights (from torch's global generator), but for a
+            folder, which brings its own.
         overrides: `"key.path=value"` changes of the architecture.
         device: where the model lives; the CPU where None.
         dtype: of every floating-point parameter; that of the weights, or float32, where None.
         towers: `("image",)` or `("text",)` builds and reads one tower only; both where None.
+        weights: which state dict of a training checkpoint: None for the trained one, `"ema"` for its average, or its
+            name in the file.
+        resize: resample positions of another image size (`"bicubic"` or `"bilinear"`) or context length (linearly).
+            Where `overrides` ask for another size than that of the weights, that is `"bicubic"`.
+        logit_bias: value of the model's logit bias where the weights have none.
         local_files_only: take what comes from the Hub from its local cache, as with `HF_HUB_OFFLINE=1`.
 
     Returns:
-        the model in evaluation mode, with `config`, `tokenizer` and `preprocess`.
+        the model in evaluation mode, with `config`, `tokenizer`, `preprocess` and `notes` of what was assumed.
 
     Raises:
         ConfigError: the architecture is wrong; every problem is named with its file, line and key.
         UnknownNameError: no such architecture or tag; the nearest one is named.
-        CheckpointError: the weights do not fit the architecture.
+        CheckpointError: the weights are damaged, not finite, or do not fit the architecture; the line says how.
         DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
         InputError: another argument is wrong.
     """
+    from zoo.fitting import LoadOptions
     from zoo.folders import build_folder, check_folder
+    from zoo.loading import checked_options
     from zoo.sources import local_folder
 
+    options = checked_options(LoadOptions(weights, resize, logit_bias))
     folder = local_folder(source, local_files_only=local_files_only)
     if folder is not None:
         if pretrained is not None:
             raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
-        model = build_folder(folder, overrides, device=device, dtype=dtype, towers=towers)
+        model = build_folder(folder, overrides, device=device, dtype=dtype, towers=towers, options=options)
         if not overrides:
             check_folder(model, folder)
         return model
-    if pretrained is None:
-        config, weights = load_config(source, overrides), None
-    else:
-        config, weights = _with_weights(source, pretrained, overrides, local_files_only)
-    return assemble(config, weights=weights, device=device, dtype=dtype, towers=towers)
+    config, path, options = _with_weights(source, pretrained, overrides, options, local_files_only)
+    if path is None and options != LoadOptions():
+        raise InputError("weights=, resize= and logit_bias= say how weights are loaded, but pretrained= names none")
+    return assemble(
+        config, weights=path, device=device, dtype=dtype, towers=towers, options=options, overrides=overrides
+    )
 
 
 def _with_weights(
-    source: Any, pretrained: str | Path, overrides: Sequence[str], local_files_only: bool
-) -> tuple[ModelConfig, Path]:
-    """Return the architecture as its weights were trained, and their file."""
+    source: Any, pretrained: str | Path | None, overrides: Sequence[str], options: LoadOptions, local_files_only: bool
+) -> tuple[ModelConfig, Path | None, LoadOptions]:
+    """Return the architecture as its weights were trained, with what the caller changes, and their file."""
+    from zoo.layouts import stated_architecture
     from zoo.weights import find_entry, weights_of
 
+    if pretrained is None:
+        stated = stated_architecture(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
+        if stated is None:
+            return load_config(source, overrides), None, options
+        config = load_config(stated, overrides)
+        return config, Path(source), sized(options, load_config(stated), config)
     entry = find_entry(source, pretrained)
+    own = [] if entry is None else entry.overrides()
+    config = load_config(source, [*own, *overrides])
     if entry is None:
-        return load_config(source, overrides), Path(pretrained)
-    config = load_config(source, [*entry.overrides(), *overrides])
-    return config, weights_of(entry, config, str(pretrained), local_files_only=local_files_only)
+        path = Path(pretrained)
+    else:
+        path = weights_of(entry, config, str(pretrained), local_files_only=local_files_only)
+    return config, path, sized(options, load_config(source, own), config) if overrides else options
+
+
+def sized(options: LoadOptions, trained: ModelConfig, wanted: ModelConfig) -> LoadOptions:
+    """Return options that let positions be resampled, where another size is wanted than weights were trained for."""
+    size = trained.vision.image_size
+    if (size, trained.text.context_length) == (wanted.vision.image_size, wanted.text.context_length):
+        return options
+    return replace(options, resize=options.resize or "bicubic", trained_size=size)
 
 
 def assemble(
@@ -96,10 +131,13 @@ def assemble(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     towers: Sequence[str] | None = None,
+    options: LoadOptions | None = None,
+    overrides: Sequence[str] = (),
 ) -> DualEncoder:
-    """Build the model of a config, with the weights of a safetensors file or with random ones."""
-    from zoo.weights import load_weights
+    """Build the model of a config, with the weights of a checkpoint or with random ones.
 
+    `overrides` are those changes of the config that the caller asked for, which weights need not agree with.
+    """
     wanted = _checked_towers(towers)
     _check_dtype(dtype)
     target = _checked_device(device)
@@ -107,15 +145,15 @@ def assemble(
         if config.parameter_count() is None:  # a tower cannot tell before it is built; on the meta device that is free
             skeleton(config, wanted)
         with target:
-            model = _construct(config, wanted)
+            model = _construct(config, wanted).to(dtype=dtype)
     else:
+        from zoo.loading import take_weights
+
         model = skeleton(config, wanted)
-        load_weights(model, weights, target)
-        if _left_on_meta(model):  # a part computes buffers that no file holds: build it for real, then load
-            with target:
-                model = _construct(config, wanted)
-            load_weights(model, weights, target)
-    model = model.to(dtype=dtype).eval()
+        take_weights(model, weights, config=config, device=target, dtype=dtype, options=options, overrides=overrides)
+        _fill_buffers(model, config, wanted, target)
+        model = model.to(dtype=dtype)
+    model = model.eval()
     model.config = config
     model.tokenizer = _tokenizer(config)
     model.preprocess = preprocess(config)
@@ -231,5 +269,34 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
         raise InputError(f"device {device!r} is none: {str(error).splitlines()[0]}") from None
 
 
-def _left_on_meta(model: DualEncoder) -> bool:
-    return any(tensor.is_meta for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
+def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ...], device: torch.device) -> None:
+    """Give a model the buffers that no file holds, as its towers compute them; nothing else of them is built."""
+    from zoo.loading import parameters_on_meta
+
+    empty = _on_meta(model)
+    if not empty:
+        return
+    sides = {"visual": "image", "text": "text"}
+    needed = {sides.get(name.partition(".")[0]) for name in empty}
+    with device, parameters_on_meta():
+        computed = _construct(config, tuple(one for one in towers if one in needed) if None not in needed else towers)
+    for name in empty:
+        owner, _, own = name.rpartition(".")
+        setattr(model.get_submodule(owner), own, getattr(computed.get_submodule(owner), own))
+    empty = _on_meta(model)
+    if empty:
+        raise PluginError(f"{config.component}: {', '.join(empty)} have no value, neither computed nor loaded")
+
+
+def _on_meta(model: DualEncoder) -> list[str]:
+    """Return the names of parameters and buffers, and of tensors that are attributes, that have no memory."""
+    found = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if one.is_meta]
+    for prefix, module in cast("Iterable[tuple[str, torch.nn.Module]]", model.named_modules()):
+        found += [f"{prefix}.{name}".lstrip(".") for name, one in vars(module).items() if _is_meta_tensor(one)]
+    return found
+
+
+def _is_meta_tensor(value: object) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.is_meta

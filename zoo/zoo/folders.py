@@ -32,6 +32,7 @@ from zoo_core.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
+    from zoo.fitting import LoadOptions
     from zoo.probes import Finding
     from zoo_core.dual_encoder import DualEncoder
 
@@ -115,7 +116,12 @@ def verify(
 
 
 def build_folder(
-    folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool = False, **options: Any
+    folder: Path,
+    overrides: Sequence[str] = (),
+    *,
+    all_bytes: bool = False,
+    options: LoadOptions | None = None,
+    **target: Any,
 ) -> DualEncoder:
     """Build the model of a folder, its config and its weights from one and the same save.
 
@@ -124,14 +130,16 @@ def build_folder(
     Raises:
         CheckpointError: as `open_folder`, or the folder was replaced again and again.
     """
-    from zoo.building import assemble
+    from zoo.building import assemble, sized
+    from zoo.fitting import LoadOptions
 
     for _ in range(ATTEMPTS):
         _expect_folder(folder)
         before = read_origin(folder)["digest"]
         try:
             config, weights = open_folder(folder, overrides, all_bytes=all_bytes)
-            model = assemble(config, weights=weights, **options)
+            allowed = sized(options or LoadOptions(), load_config(folder / CONFIG), config)
+            model = assemble(config, weights=weights, options=allowed, overrides=overrides, **target)
         except CheckpointError:
             if read_origin(folder)["digest"] == before:
                 raise

@@ -1,7 +1,7 @@
-"""Which architecture a file of weights belongs to, told from the names and shapes in it; no tensor is read.
+"""Which architecture a checkpoint belongs to, told from the names and shapes in it; no tensor is read.
 
-Prefixes of wrappers (`module.`, `_orig_mod.`) and the layout of the text tower, at the top or below `text.`, are no
-difference: every model loads both layouts. What names and shapes cannot tell, such as the activation, is named.
+Containers, wrappers and layouts of other libraries are no difference, and neither is whether the text tower stands at
+the top or below `text.`: every model loads both. What names and shapes cannot tell, such as the activation, is named.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError, safe_open
-
 from zoo.catalog import config
-from zoo.folders import WEIGHTS
+from zoo.layouts import open_weights
 from zoo.parameter_shapes import Shape, names, shapes_of
-from zoo_core.errors import CheckpointError
 
-__all__ = ["Candidate", "identify"]
+__all__ = ["COUNTED", "Candidate", "identify", "leaves", "likeness", "rank"]
 
-_WRAPPERS = ("module.", "_orig_mod.")
-_COUNTED = "position_ids"
+COUNTED = "position_ids"
 """Counted numbers that older versions of transformers saved with the weights; no model needs them."""
 
 
@@ -46,17 +42,24 @@ class Candidate:
     untold: dict[str, tuple[Any, ...]]
 
 
-def identify(path: str | Path, *, limit: int = 5) -> list[Candidate]:
-    """Return the architectures of zoo that a file's names and shapes fit best, the best first.
+def identify(path: str | Path, *, limit: int = 5, weights: str | None = None) -> list[Candidate]:
+    """Return the architectures of zoo that a checkpoint's names and shapes fit best, the best first.
 
     Args:
-        path: a safetensors file, or a folder that `zoo.save` wrote.
+        path: a file or folder of any container and layout that an installed plugin knows.
         limit: how many candidates to return.
+        weights: which state dict of a training checkpoint; see `zoo.build`.
 
     Raises:
-        CheckpointError: it is no safetensors file, or is damaged.
+        CheckpointError: it holds no weights that can be read.
     """
-    found = _canonical(_read(Path(path)))
+    entries = open_weights(path, weights=weights).entries
+    return rank({key: info.shape for key, info in entries.items()}, limit=limit)
+
+
+def rank(shapes: Mapping[str, Shape], *, limit: int) -> list[Candidate]:
+    """Return the architectures that names and shapes fit best, the best first."""
+    found = _canonical(shapes)
     groups: dict[tuple[tuple[str, Shape], ...], list[str]] = {}
     for name in names():
         groups.setdefault(tuple(sorted(_canonical(shapes_of(name)).items())), []).append(name)
@@ -67,31 +70,27 @@ def identify(path: str | Path, *, limit: int = 5) -> list[Candidate]:
     return [_candidate(found, entries, alike, fit) for fit, alike, entries in ranked[:limit] if fit]
 
 
-def _read(path: Path) -> dict[str, Shape]:
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(f"{file} is no file; expected safetensors weights")
-    try:
-        with safe_open(file, framework="numpy") as opened:  # pyright: ignore[reportUnknownVariableType]
-            keys = cast("list[str]", list(opened.keys()))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-            return {key: tuple(cast("list[int]", opened.get_slice(key).get_shape())) for key in keys}  # pyright: ignore[reportUnknownMemberType]
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
+def likeness(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> float:
+    """Return the entries that are equal, as a share of all that either has."""
+    return _fit(_canonical(one), _canonical(other))
+
+
+def leaves(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the values of nested mappings by their dotted keys."""
+    found: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        inner = isinstance(value, Mapping)
+        found += leaves(cast("Mapping[str, Any]", value), f"{prefix}{key}.") if inner else [(prefix + key, value)]
+    return found
 
 
 def _canonical(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Return entries by names that do not depend on wrappers and layout; one value has no shape."""
+    """Return entries by names that do not depend on the layout; one value has no shape."""
     return {
-        _plain_name(key): () if shape == (1,) and key.rpartition(".")[2].startswith("logit_") else shape
+        key.removeprefix("text."): () if shape == (1,) and key.rpartition(".")[2].startswith("logit_") else shape
         for key, shape in shapes.items()
-        if not key.endswith(_COUNTED)
+        if not key.endswith(COUNTED)
     }
-
-
-def _plain_name(key: str) -> str:
-    for wrapper in _WRAPPERS:
-        key = key.replace(wrapper, "") if key.startswith(wrapper) or f".{wrapper}" in key else key
-    return key.removeprefix("text.")
 
 
 def _fit(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> float:
@@ -116,15 +115,7 @@ def _candidate(found: Mapping[str, Shape], expected: Mapping[str, Shape], alike:
 
 def _untold(alike: list[str]) -> dict[str, tuple[Any, ...]]:
     """Return the keys in which the configs of architectures of equal shapes differ, with the value of each."""
-    flat = [dict(_leaves(config(name).data())) for name in alike]
+    flat = [dict(leaves(config(name).data())) for name in alike]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key != "description"]
     values = {key: tuple(one.get(key) for one in flat) for key in keys}
     return {key: value for key, value in values.items() if any(other != value[0] for other in value)}
-
-
-def _leaves(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for key, value in data.items():
-        inner = isinstance(value, Mapping)
-        leaves += _leaves(cast("Mapping[str, Any]", value), f"{prefix}{key}.") if inner else [(prefix + key, value)]
-    return leaves

@@ -1,17 +1,9 @@
-"""Weights: which file a tag stands for, and how a safetensors file becomes a model's parameters.
-
-The model is built without memory (on the meta device) and takes the file's tensors as its own, so that nothing is
-drawn at random only to be thrown away, and nothing is held twice.
-"""
+"""Tags: which file of weights a tag stands for, and whether it is what it should be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from safetensors import SafetensorError, safe_open
+from typing import Any
 
 from zoo.catalog import architectures
 from zoo.digests import sha256_of
@@ -20,10 +12,10 @@ from zoo.pretrained_entries import Pretrained, alike_with, entries_of
 from zoo_core.config import ModelConfig
 from zoo_core.errors import CheckpointError, UnknownNameError, did_you_mean
 
-if TYPE_CHECKING:
-    from zoo_core.dual_encoder import DualEncoder
+_ENDINGS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz")
+"""How files of weights are named."""
 
-__all__ = ["find_entry", "load_weights", "weights_of"]
+__all__ = ["find_entry", "weights_of"]
 
 
 def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
@@ -31,16 +23,19 @@ def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
 
     Args:
         source: what the architecture is built from; only a name has tags.
-        pretrained: a tag, or a file that ends in `.safetensors`.
+        pretrained: a tag, or the path of a file or folder; a string is one if it has the ending of a file of weights,
+            or names something that is there and is no tag.
 
     Raises:
         UnknownNameError: no such tag; an architecture of equal shapes that has it is named.
     """
-    if isinstance(pretrained, Path) or pretrained.endswith(".safetensors"):
+    if isinstance(pretrained, Path) or pretrained.endswith(_ENDINGS):
         return None
     entries = entries_of(source) if isinstance(source, str) else {}
     if pretrained in entries:
         return entries[pretrained]
+    if Path(pretrained).exists():
+        return None
     known = did_you_mean(pretrained, entries) if entries else "; it has none"
     others = alike_with(architectures().find(source).name, pretrained) if isinstance(source, str) else []
     if others:
@@ -65,35 +60,6 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_
     return entry.path
 
 
-def load_weights(model: DualEncoder, path: Path, device: torch.device) -> None:
-    """Give `model` the tensors of a safetensors file; every parameter must be there, and nothing else.
-
-    Raises:
-        CheckpointError: the file is damaged or does not fit; the keys are named.
-    """
-    tensors = _read(path, model, device)
-    try:
-        report: Any = model.load_state_dict(tensors, strict=False, assign=True)
-    except RuntimeError as error:
-        reasons = [line.strip() for line in str(error).splitlines()[1:]]
-        raise CheckpointError(f"{path} does not fit the architecture: {_shown(reasons)}") from None
-    found: dict[str, list[str]] = {"missing": report.missing_keys, "unexpected": report.unexpected_keys}
-    if any(found.values()):
-        told = "; ".join(f"{len(keys)} {what}: {_shown(keys)}" for what, keys in found.items() if keys)
-        raise CheckpointError(f"{path} does not fit the architecture: {told}")
-
-
-def _read(path: Path, model: DualEncoder, device: torch.device) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is no file; expected safetensors weights")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:  # pyright: ignore[reportUnknownVariableType]
-            keys: list[str] = list(file.keys())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-            return {key: file.get_tensor(key) for key in keys if model.takes(key)}  # pyright: ignore[reportUnknownMemberType]
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from None
-
-
 def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
     """Refuse weights whose activation is not the architecture's: the shapes alone would not tell."""
     for side in ("vision", "text"):
@@ -110,8 +76,3 @@ def _check_digest(path: Path, expected: str | None) -> None:
     found = sha256_of(path)
     if found != expected:
         raise CheckpointError(f"{path} is damaged: expected sha256 {expected}, found {found}; get it again")
-
-
-def _shown(keys: Iterable[str], limit: int = 6) -> str:
-    listed = list(keys)
-    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

@@ -90,6 +90,10 @@ class RenamedSource(TensorSource):
         """Return the tensor of the other name."""
         return self._source.read(self._names[key])
 
+    def release(self, key: str) -> None:
+        """Give back the memory of the tensor of the other name."""
+        self._source.release(self._names[key])
+
     def check(self, keys: Iterable[str]) -> None:
         """Check the tensors of the other names."""
         self._source.check([self._names[key] for key in keys])

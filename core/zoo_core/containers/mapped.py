@@ -60,6 +60,11 @@ class MappedFile:
         aligned = flat if flat.data_ptr() % flat.itemsize == 0 else flat.clone()
         return aligned.view(info.shape)
 
+    def release(self, start: int, info: TensorInfo) -> None:
+        """Give back the pages of a tensor that nobody uses; what was written to them is lost."""
+        with _Window(self._map, start, info.count * ITEM_SIZES[info.dtype], populate=False):
+            pass
+
     def check_finite(self, start: int, info: TensorInfo, key: str) -> None:
         """Read a tensor piece by piece, and raise a `CheckpointError` if a value is NaN or infinite."""
         from zoo_core.finite_values import expect_finite
@@ -80,14 +85,16 @@ class _Window:
     Whatever was written to them meanwhile would be lost, so a window is only open over tensors that nobody has yet.
     """
 
-    def __init__(self, memory: mmap.mmap | None, start: int, length: int) -> None:
+    def __init__(self, memory: mmap.mmap | None, start: int, length: int, *, populate: bool = True) -> None:
+        self._populate = populate
         self._memory = memory if hasattr(mmap.mmap, "madvise") else None
         end = start + length
         self._start = start // mmap.PAGESIZE * mmap.PAGESIZE
         self._length = end - self._start
 
     def __enter__(self) -> None:
-        self._advise(_POPULATE_READ)
+        if self._populate:
+            self._advise(_POPULATE_READ)
 
     def __exit__(self, *_: object) -> None:
         self._advise(getattr(mmap, "MADV_DONTNEED", -1))

@@ -74,6 +74,10 @@ class SafetensorsFile(TensorSource):
         """Return a tensor that is mapped from the file."""
         return self._file.tensor(self._data + self._starts[key], self.entries[key])
 
+    def release(self, key: str) -> None:
+        """Give back the pages of a tensor."""
+        self._file.release(self._data + self._starts[key], self.entries[key])
+
     def check(self, keys: Iterable[str]) -> None:
         """Look for NaN and infinity."""
         for key in keys:

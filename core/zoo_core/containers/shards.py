@@ -57,6 +57,10 @@ class ShardedSource(TensorSource):
         """Return a tensor of the file that holds it."""
         return self._shards[key].read(key)
 
+    def release(self, key: str) -> None:
+        """Give back the memory of a tensor of the file that holds it."""
+        self._shards[key].release(key)
+
     def check(self, keys: Iterable[str]) -> None:
         """Check the tensors in their files."""
         groups: dict[int, list[str]] = {}

@@ -89,12 +89,17 @@ class TorchFile(TensorSource):
         import torch
 
         laid = self._laid[key]
-        size = ITEM_SIZES[laid.info.dtype]
-        start = self._places[laid.storage].start + laid.offset * size
+        start = self._start(laid)
         if laid.is_contiguous:
             return self._file.tensor(start, laid.info)
         flat = self._file.tensor(start, TensorInfo(laid.info.dtype, (laid.end - laid.offset,)))
         return torch.as_strided(flat, laid.info.shape, laid.stride)
+
+    def release(self, key: str) -> None:
+        """Give back the pages of a tensor."""
+        laid = self._laid[key]
+        if laid.is_contiguous:
+            self._file.release(self._start(laid), laid.info)
 
     def check(self, keys: Iterable[str]) -> None:
         """Compare storages with their checksums, and look for NaN and infinity."""
@@ -103,7 +108,15 @@ class TorchFile(TensorSource):
             place = self._places[storage]
             if place.crc is not None and self._crc(place) != place.crc:
                 raise self._damaged(f"the bytes of storage {storage} do not have their checksum")
-        super().check(wanted)
+        for key in wanted:
+            laid = self._laid[key]
+            if laid.is_contiguous:
+                self._file.check_finite(self._start(laid), laid.info, key)
+            else:
+                super().check([key])
+
+    def _start(self, laid: Laid) -> int:
+        return self._places[laid.storage].start + laid.offset * ITEM_SIZES[laid.info.dtype]
 
     def _crc(self, place: Place, step: int = 1 << 22) -> int:
         crc = 0

@@ -1,0 +1,67 @@
+"""Checkpoints of other libraries, through the `checkpoint-format` components of whoever is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.catalog import registry
+from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
+from zoo_core.config import CheckpointFormatConfig, Section
+from zoo_core.containers import open_checkpoint
+from zoo_core.errors import CheckpointError, PluginError
+
+__all__ = ["checkpoint_format", "checkpoint_formats", "open_weights", "stated_architecture"]
+
+
+def checkpoint_format(name: str) -> CheckpointFormat:
+    """Return the layout of a name.
+
+    Raises:
+        UnknownNameError: nobody declares it.
+        PluginError: its factory gives something else.
+    """
+    component = registry().get("checkpoint-format", name)
+    config = Section(CheckpointFormatConfig).parse({"type": name}, "checkpoint format", registry())
+    found = component.build(config)
+    if not isinstance(found, CheckpointFormat):
+        raise PluginError(f"{component}: its factory must return a CheckpointFormat, found {type(found).__name__}")
+    return found
+
+
+def checkpoint_formats() -> Iterator[tuple[str, CheckpointFormat]]:
+    """Yield every layout whose packages are installed, with the name of its component."""
+    for component in registry().components("checkpoint-format"):
+        if not component.missing:
+            yield component.qualified_name, checkpoint_format(component.qualified_name)
+
+
+def open_weights(path: str | Path, *, weights: str | None = None) -> TensorSource:
+    """Open a checkpoint of any container and layout, seen in our layout; no tensor is read.
+
+    Args:
+        path: a file or folder.
+        weights: which of several state dicts; see `zoo_core.containers.open_checkpoint`.
+
+    Raises:
+        CheckpointError: it holds no weights that can be read, or two layouts claim it.
+    """
+    source = open_checkpoint(path, weights=weights)
+    claims = {name: layout for name, layout in checkpoint_formats() if layout.recognises(source.entries)}
+    if len(claims) > 1:
+        raise CheckpointError(
+            f"{source.path} is claimed by the checkpoint formats {' and '.join(claims)}; "
+            "leave one out with ZOO_DISABLE_PLUGINS"
+        )
+    return next((ConvertedSource(source, layout) for layout in claims.values()), source)
+
+
+def stated_architecture(folder: str | Path) -> Mapping[str, Any] | None:
+    """Return the architecture that the files of another library's folder state; None where no layout knows them.
+
+    Raises:
+        ConfigError: a layout knows them, but they state what cannot be built.
+    """
+    found = (layout.architecture(Path(folder)) for _, layout in checkpoint_formats())
+    return next((one for one in found if one is not None), None)

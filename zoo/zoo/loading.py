@@ -1,0 +1,209 @@
+"""Weights into models: everything is checked first, and then all of it is taken, or nothing.
+
+A new model is built without memory (on the meta device) and takes the tensors of the memory-mapped file as its own, so
+that nothing is drawn at random only to be thrown away, and nothing is held twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo.fitting import Fit, LoadOptions, fit
+from zoo.identification import leaves
+from zoo.layouts import open_weights
+from zoo_core.checkpoints import TensorSource
+from zoo_core.config import ModelConfig
+from zoo_core.dual_encoder import DualEncoder
+from zoo_core.errors import CheckpointError, InputError, ZooWarning
+from zoo_core.positions import Resampling
+
+__all__ = ["CONFIG_KEY", "load_weights", "parameters_on_meta", "take_weights"]
+
+CONFIG_KEY = "zoo.config"
+"""Under which a safetensors file that `zoo.save` wrote carries its architecture."""
+
+_UNTOLD = ("description", "max_parameters")
+"""Keys of architectures that do not change what a model gives."""
+
+_log = logging.getLogger(__name__)
+
+
+def load_weights(
+    model: DualEncoder,
+    source: str | Path,
+    *,
+    weights: str | None = None,
+    resize: Resampling | None = None,
+    logit_bias: float | None = None,
+) -> DualEncoder:
+    """Replace the weights of a model by those of a checkpoint: all of them, or on any error none.
+
+    The parameters stay the same objects, on their devices and in their dtypes, as optimizers need it.
+
+    Args:
+        model: what `zoo.build` made, or any `DualEncoder`, sharded or not.
+        source: a file or folder of any container and layout that an installed plugin knows.
+        weights: which state dict of a training checkpoint: None for the trained one, `"ema"`, or its name there.
+        resize: resample positions of another size: `"bicubic"` or `"bilinear"` (text: linearly).
+        logit_bias: value of the model's logit bias where the weights have none.
+
+    Returns:
+        the model.
+
+    Raises:
+        CheckpointError: the weights are damaged, not finite, or do not fit; the model is unchanged.
+    """
+    options = checked_options(LoadOptions(weights, resize, logit_bias))
+    opened = open_weights(Path(source), weights=weights)
+    _check_architecture(opened, model.config, ())
+    plan = _checked_fit(opened, model, options)
+    tensors = {key: value for key, value, _ in _tensors(opened, plan, model)}
+    with torch.no_grad():
+        model.load_state_dict(tensors)
+    model.notes = _told(opened, plan)
+    return model
+
+
+def take_weights(
+    model: DualEncoder,
+    path: Path,
+    *,
+    config: ModelConfig,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    options: LoadOptions | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Give a model on the meta device the weights of a checkpoint, as its own tensors.
+
+    Buffers that no file holds stay on the meta device.
+
+    Args:
+        model: the model.
+        path: a file or folder.
+        config: the model's architecture.
+        device: where the weights go.
+        dtype: of floating-point weights; that of the file where None.
+        options: what is allowed beyond an exact fit.
+        overrides: the changes of the architecture that the caller asked for.
+
+    Raises:
+        CheckpointError: the weights are damaged, not finite, or do not fit.
+    """
+    options = options or LoadOptions()
+    source = open_weights(path, weights=options.weights)
+    _check_architecture(source, config, overrides)
+    plan = _checked_fit(source, model, options)
+    tensors: dict[str, Tensor] = {}
+    for key, value, name in _tensors(source, plan, model):
+        taken = value.to(device, dtype if value.is_floating_point() else None)
+        if name is not None and taken.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
+            source.release(name)
+        tensors[key] = taken
+    model.load_state_dict(tensors, assign=True)
+    model.notes = _told(source, plan)
+
+
+def checked_options(options: LoadOptions) -> LoadOptions:
+    """Return options if they are such.
+
+    Raises:
+        InputError: one is not.
+    """
+    if options.resize not in (None, "bicubic", "bilinear"):
+        raise InputError(f"resize must be None, 'bicubic' or 'bilinear', found {options.resize!r}")
+    bias: object = options.logit_bias
+    if bias is not None and not (type(bias) in (int, float) and math.isfinite(bias)):
+        raise InputError(f"logit_bias must be a finite number, found {bias!r}")
+    return options
+
+
+@contextmanager
+def parameters_on_meta() -> Generator[None]:
+    """Within this block every parameter that this thread gives a module is put on the meta device; buffers are real.
+
+    So what a tower computes for itself can be had without the memory and the time that its weights would take.
+    """
+    thread = threading.get_ident()
+
+    def moved(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or threading.get_ident() != thread:
+            return parameter
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    register: Any = nn.modules.module.register_module_parameter_registration_hook
+    handle = register(moved)
+    state = torch.random.get_rng_state()
+    try:
+        yield
+    finally:
+        handle.remove()
+        torch.random.set_rng_state(state)
+
+
+def _checked_fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
+    plan = fit(source, model, options)
+    source.check(list(plan.keys.values()))
+    for text in plan.warnings:
+        warnings.warn(f"{source.path}: {text}", ZooWarning, stacklevel=4)
+    for text in _told(source, plan):
+        _log.info("%s: %s", source.path, text)
+    return plan
+
+
+def _tensors(source: TensorSource, plan: Fit, model: DualEncoder) -> Iterator[tuple[str, Tensor, str | None]]:
+    """Yield each entry of the model with its tensor, and the entry of the checkpoint where it is just that."""
+    for key, name in plan.keys.items():
+        value = source.read(name)
+        change = plan.changes.get(key)
+        yield (key, value, name) if change is None else (key, change(value), None)
+    for key, constant in plan.constants.items():
+        yield key, torch.full(cast("Tensor", model.state_dict()[key]).shape, float(constant)), None
+
+
+def _told(source: TensorSource, plan: Fit) -> tuple[str, ...]:
+    return (*source.notes, *plan.notes, *plan.warnings)
+
+
+def _check_architecture(source: TensorSource, config: ModelConfig | None, overrides: Sequence[str]) -> None:
+    """Hold what a checkpoint says of its architecture to the one that it is loaded into.
+
+    Raises:
+        CheckpointError: they differ in what no shape would tell, and the caller did not ask for it.
+    """
+    if config is None:
+        return
+    ours = dict(leaves(config.data()))
+    theirs: dict[str, Any] = dict(getattr(source, "facts", {}))
+    if CONFIG_KEY in source.metadata:
+        try:
+            theirs |= dict(leaves(json.loads(source.metadata[CONFIG_KEY])))
+        except (ValueError, AttributeError, RecursionError):
+            raise CheckpointError(f"{source.path}: its architecture in '{CONFIG_KEY}' is damaged") from None
+    asked = tuple(one.partition("=")[0] for one in overrides)
+    differing = {
+        key: value
+        for key, value in theirs.items()
+        if key in ours and ours[key] != value and key not in _UNTOLD and not _below(key, asked)
+    }
+    if differing:
+        told = "; ".join(f"{key} is {ours[key]!r}, the weights are for {value!r}" for key, value in differing.items())
+        fixes = [f"{key}={json.dumps(value)}" for key, value in differing.items()]
+        raise CheckpointError(
+            f"{source.path} is for another architecture: {told}. Choose that one, or say overrides={fixes}"
+        )
+
+
+def _below(key: str, asked: Sequence[str]) -> bool:
+    return any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in asked)
