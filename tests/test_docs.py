@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,23 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_yaml_reference_is_what_the_configs_say() -> None:
-    spec = importlib.util.spec_from_file_location("generate_reference", ROOT / "docs" / "generate_reference.py")
+def generator(name: str) -> Any:
+    """Return the module in docs/ that writes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_yaml_reference_is_what_the_configs_say() -> None:
+    module = generator("generate_reference")
     assert module.TARGET.read_text() == module.reference(), "run: python docs/generate_reference.py"
+
+
+def test_the_table_of_behaviours_is_what_the_tests_hold() -> None:
+    module = generator("generate_behaviours")
+    assert module.TARGET.read_text() == module.page(), "run: python docs/generate_behaviours.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

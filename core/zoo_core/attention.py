@@ -193,10 +193,14 @@ class CrossAttention(MultiHead):
         (key,), (value,) = self.split_heads(self.k_proj(context)), self.split_heads(self.v_proj(context))
         return key, value
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return `[B, L, C]` for tokens `[B, L, C]` (`[1, L, C]` for all rows) that look at these keys and values."""
+    def look(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return what `forward` does, of the keys and values of what is looked at."""
         (query,) = self.split_heads(self.q_proj(x))
         return self.attend(query.expand(key.shape[0], -1, -1, -1), key, value)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Return `[B, L, C]` for tokens `[B, L, C]` (`[1, L, C]` for all rows) that look at `[B, N, context_width]`."""
+        return self.look(x, *self.keys_and_values(context))
 
 
 def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:

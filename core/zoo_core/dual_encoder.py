@@ -21,7 +21,7 @@ from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm, RMSNorm
 from zoo_core.patches import PatchBatch, check_patches
-from zoo_core.state_dicts import is_sharded, sharded_like
+from zoo_core.state_dicts import is_sharded, own_state_dict, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Overflow, Tokenizer, checked_texts
 
@@ -325,6 +325,14 @@ class DualEncoder(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that optimizers should not decay, beyond biases and norms."""
         return {f"{side}.{name}" for side, tower in self._towers().items() for name in tower.no_weight_decay()}
+
+    def own_state_dict(self) -> dict[str, Tensor]:
+        """Return the state by the names of `named_parameters()` and `named_buffers()`; every model loads it too.
+
+        `set_model_state_dict` of torch needs it to hand out weights with `broadcast_from_rank0`: it asks each process
+        for tensors by these names, and drops what comes by published ones.
+        """
+        return own_state_dict(self)
 
     def takes(self, key: str) -> bool:
         """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""

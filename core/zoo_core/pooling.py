@@ -73,5 +73,4 @@ class AttentionalPooler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[B, queries, width]` of tokens `[B, N, context_width]`."""
-        key, value = self.attn.keys_and_values(self.ln_k(x))
-        return self.attn(self.ln_q(self.query).to(x.dtype)[None], key, value)
+        return self.attn(self.ln_q(self.query).to(x.dtype)[None], self.ln_k(x))

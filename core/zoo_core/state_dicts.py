@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["is_sharded", "join_entries", "rename_entry", "sharded_like", "split_entry"]
+__all__ = ["is_sharded", "join_entries", "own_state_dict", "rename_entry", "sharded_like", "split_entry"]
 
 
 def is_sharded(value: Tensor) -> bool:
@@ -16,6 +16,17 @@ def is_sharded(value: Tensor) -> bool:
     from torch.distributed.tensor import DTensor
 
     return isinstance(value, DTensor)
+
+
+def own_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers by the names that modules have for them, detached."""
+    found: dict[str, Tensor] = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for prefix, module in model.named_modules():
+        passing = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition(".")[2] not in passing:
+                found[name] = buffer
+    return found
 
 
 def rename_entry(state_dict: dict[str, Any], published: str, own: str, module: nn.Module) -> None:

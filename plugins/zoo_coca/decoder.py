@@ -38,10 +38,14 @@ class CrossBlock(ResidualBlock):
         """Return keys and values `[B, H, N, C / H]` of what is looked at, `[B, N, C]`."""
         return self.attn.keys_and_values(self.ln_1_kv(context))
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Transform tokens `[B, L, C]`."""
-        x = x + self.ls_1(self.attn(self.ln_1(x), key, value))
+    def look(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return what `forward` does, of the keys and values of what is looked at."""
+        x = x + self.ls_1(self.attn.look(self.ln_1(x), key, value))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Transform tokens `[B, L, C]` that look at `[B, N, C]`."""
+        return self.look(x, *self.keys_and_values(context))
 
 
 class MultimodalDecoder(Transformer):
@@ -78,9 +82,9 @@ class MultimodalDecoder(Transformer):
         for block, cross in self._pairs():
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = cast("Tensor", checkpoint(block, x, True, use_reentrant=False))
-                x = cast("Tensor", checkpoint(_look, cross, x, image_tokens, use_reentrant=False))
+                x = cast("Tensor", checkpoint(cross, x, image_tokens, use_reentrant=False))
             else:
-                x = _look(cross, block(x, causal=True), image_tokens)
+                x = cross(block(x, causal=True), image_tokens)
         return self.ln_final(x) @ self.text_projection
 
     def context(self, image_tokens: Tensor) -> Context:
@@ -96,7 +100,7 @@ class MultimodalDecoder(Transformer):
             context: of the image, from `context`.
         """
         for number, ((block, cross), (key, value)) in enumerate(zip(self._pairs(), context, strict=True)):
-            x = cross(block(x, memory=memory.block(number)), key, value)
+            x = cross.look(block(x, memory=memory.block(number)), key, value)
         return self.ln_final(x[:, -1]) @ self.text_projection
 
     def _cross_blocks(self) -> Sequence[CrossBlock]:
@@ -104,10 +108,6 @@ class MultimodalDecoder(Transformer):
 
     def _pairs(self) -> Iterator[tuple[ResidualBlock, CrossBlock]]:
         return zip(self.blocks(), self._cross_blocks(), strict=True)
-
-
-def _look(block: CrossBlock, x: Tensor, image_tokens: Tensor) -> Tensor:
-    return block(x, *block.keys_and_values(image_tokens))
 
 
 class CaptionSteps:

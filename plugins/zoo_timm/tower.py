@@ -51,7 +51,7 @@ class TimmTower(VisionTower):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of images `[B, 3, H, W]`."""
-        if not len(image):  # several backbones reshape to [B, -1, ...], which torch cannot resolve for no images
+        if image.shape[0] == 0:  # several backbones reshape to [B, -1, ...], which torch cannot resolve for no images
             return image.new_zeros(0, self.output_dim)
         return self.head(self.trunk(image))
 
