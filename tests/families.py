@@ -137,7 +137,7 @@ ROBERTA_SIZES: Json = {
     "max_position_embeddings": 20,
 }
 ROBERTA = Tower(
-    {"tower": "hf-text", "config": ROBERTA_SIZES, "pad_id": 1},
+    {"tower": "hf-text", "config": ROBERTA_SIZES, "pad_id": 0},
     blocks=("transformer.encoder.layer",),
     lacks=NO_SUFFIX | {"normed_text_intermediates": "each layer of RoBERTa ends in its norm: they come normed"},
 )

@@ -18,7 +18,7 @@ from torch.export import Dim
 
 import zoo
 from peer import captions, images, randomized, small_pair, small_peer_config
-from zoo_clip.model import _with_quick_gelu
+from zoo_core.constructors import with_quick_gelu
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.transformer import QuickGELU
 from zoo_resnet.config import ModifiedResNetConfig
@@ -156,7 +156,7 @@ def test_quick_gelu_is_refused_for_a_tower_that_does_not_say_its_activation_is_f
 
 def test_quick_gelu_that_would_change_neither_tower_is_refused() -> None:
     with pytest.raises(ConfigError, match="quick_gelu: tower 'modified-resnet' has no activation to choose"):
-        _with_quick_gelu(ModifiedResNetConfig(), ModifiedResNetConfig())
+        with_quick_gelu(ModifiedResNetConfig(), ModifiedResNetConfig())
 
 
 # Tokens and intermediates

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zoo_core.config import ModelConfig
+from zoo_core.config import Config, EmbedDim, ModelConfig
 
-__all__ = ["DualEncoderConfig", "LogitBias", "LogitScale"]
+__all__ = ["ConstructorArguments", "DualEncoderConfig", "LogitBias", "LogitScale"]
 
 LogitScale = Annotated[float, Field(ge=-20, le=20)]
 LogitBias = Annotated[float, Field(ge=-1000, le=1000)]
@@ -26,3 +26,14 @@ class DualEncoderConfig(ModelConfig):
     def own_parameter_count(self) -> int:
         """Count the logit scale and, if there is one, the logit bias."""
         return 1 if self.init_logit_bias is None else 2
+
+
+class ConstructorArguments(Config):
+    """The plain arguments of constructors, so that a wrong one is refused as a wrong key is."""
+
+    embed_dim: EmbedDim
+    quick_gelu: bool
+    init_logit_scale: LogitScale
+    init_logit_bias: LogitBias | None
+    nonscalar_logit_scale: bool
+    output_dict: bool = True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ def is_sharded(value: Tensor) -> bool:
 def own_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and persistent buffers by the names that modules have for them, detached."""
     found: dict[str, Tensor] = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    for prefix, module in model.named_modules():
-        passing = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-        for name, buffer in module.named_buffers(prefix, recurse=False):
-            if name.rpartition(".")[2] not in passing:
-                found[name] = buffer
-    return found
+    passing = {
+        f"{path}.{name}" if path else name
+        for path, module in cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+        for name in module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+    }
+    return found | {name: buffer for name, buffer in model.named_buffers() if name not in passing}
 
 
 def rename_entry(state_dict: dict[str, Any], published: str, own: str, module: nn.Module) -> None:

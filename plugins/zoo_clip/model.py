@@ -13,15 +13,14 @@ import torch
 from torch import nn
 
 from zoo_clip.checkpoints import flatten, nest, own_names
-from zoo_clip.config import ClipArguments, ClipConfig
-from zoo_core.config import Section, TextTowerConfig, VisionTowerConfig
+from zoo_clip.config import ClipConfig
+from zoo_core.config import TextTowerConfig, VisionTowerConfig
+from zoo_core.constructors import low_precision, parse_towers
 from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
-from zoo_core.errors import ConfigError, InputError
+from zoo_core.dual_encoder_config import ConstructorArguments
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.registry import Registry, default_registry
 from zoo_core.towers import build_tower
-
-LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class CustomTextCLIP(DualEncoder):
@@ -55,7 +54,7 @@ class CustomTextCLIP(DualEncoder):
         cast_dtype: torch.dtype | None = None,
         output_dict: bool = False,
     ) -> None:
-        arguments = ClipArguments(
+        arguments = ConstructorArguments(
             embed_dim=embed_dim,
             quick_gelu=quick_gelu,
             init_logit_scale=init_logit_scale,
@@ -63,13 +62,11 @@ class CustomTextCLIP(DualEncoder):
             nonscalar_logit_scale=nonscalar_logit_scale,
             output_dict=output_dict,
         )
-        if cast_dtype not in (None, torch.float32, *LOW_PRECISION):
-            raise InputError(f"cast_dtype must be None, float32, float16 or bfloat16, found {cast_dtype!r}")
+        half = low_precision(cast_dtype)
         registry = default_registry()
-        vision: Any = Section(VisionTowerConfig, default="vit").parse(vision_cfg, "vision_cfg")
-        text: Any = Section(TextTowerConfig, default="clip-transformer").parse(text_cfg, "text_cfg")
-        if quick_gelu:
-            vision, text = _with_quick_gelu(vision, text)
+        vision, text = parse_towers(
+            vision_cfg, text_cfg, vision="vit", text="clip-transformer", quick_gelu=arguments.quick_gelu
+        )
         super().__init__(
             build_tower(registry, vision, arguments.embed_dim, VisionTower),
             build_tower(registry, text, arguments.embed_dim, TextTower),
@@ -78,8 +75,8 @@ class CustomTextCLIP(DualEncoder):
             nonscalar_logit_scale=arguments.nonscalar_logit_scale,
             output_dict=arguments.output_dict,
         )
-        if cast_dtype in LOW_PRECISION:
-            cast_matrices(self, cast_dtype)
+        if half is not None:
+            cast_matrices(self, half)
 
     @classmethod
     def from_config(cls, config: ClipConfig, *, towers: tuple[str, ...], registry: Registry) -> Self:
@@ -139,15 +136,3 @@ class CLIP(CustomTextCLIP):
             setattr(text, name, value)
         else:
             super().__setattr__(name, value)
-
-
-def _with_quick_gelu(*towers: Any) -> list[Any]:
-    """Choose quick_gelu in each tower with a choice; one whose config declares a `fixed_activation` stays as it is."""
-    choosing = [config for config in towers if "activation" in type(config).model_fields]
-    for config in towers:
-        if config not in choosing and (not choosing or config.fixed_activation is None):
-            raise ConfigError(f"quick_gelu: tower '{config.component}' has no activation to choose")
-    return [
-        type(config).parse({**config.data(), "activation": "quick_gelu"}) if config in choosing else config
-        for config in towers
-    ]

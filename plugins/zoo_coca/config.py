@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zoo_core.config import Config, Ratio
+from zoo_core.config import Config, Ratio, TextTowerConfig, VisionTowerConfig
 from zoo_core.dual_encoder_config import DualEncoderConfig
 from zoo_core.sizes import transformer_parameters
 
@@ -63,21 +63,28 @@ class CocaConfig(DualEncoderConfig):
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold the tokens of both towers to what the decoder takes."""
         yield from super().rules()
-        for key, config in (("vision", self.vision), ("text", self.text)):
-            found = config.token_width(self.embed_dim)
-            if found is None:
-                yield f"{key}.tower", f"'{config.tower}' does not give the decoder its tokens; choose one that does"
-            elif found != self.multimodal.width:
-                yield "multimodal.width", f"{self.multimodal.width} is not the width {found} of the {key} tokens"
-        ahead = not self.text.continues()
-        if self.text.token_width(self.embed_dim) is not None and ahead and not self.text_sees_ahead:
-            yield (
-                "text",
-                f"tokens of '{self.text.tower}' depend on later ones, and would show the decoder what it has to "
-                "predict; make the tower causal, or set text_sees_ahead: true to have it all the same",
-            )
-        if self.text_sees_ahead and not ahead:
-            yield "text_sees_ahead", f"tokens of '{self.text.tower}' do not depend on later ones; leave it out"
+        yield from decoder_rules(self.multimodal, self.vision, self.text, self.embed_dim, self.text_sees_ahead)
+
+
+def decoder_rules(
+    decoder: MultimodalConfig, vision: VisionTowerConfig, text: TextTowerConfig, embed_dim: int, text_sees_ahead: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield `(key, what is wrong with it)` for each reason that a decoder cannot take the tokens of two towers."""
+    for key, config in (("vision", vision), ("text", text)):
+        found = config.token_width(embed_dim)
+        if found is None:
+            yield f"{key}.tower", f"'{config.tower}' does not give the decoder its tokens; choose one that does"
+        elif found != decoder.width:
+            yield "multimodal.width", f"{decoder.width} is not the width {found} of the {key} tokens"
+    ahead = not text.continues()
+    if text.token_width(embed_dim) is not None and ahead and not text_sees_ahead:
+        yield (
+            "text",
+            f"tokens of '{text.tower}' depend on later ones, and would show the decoder what it has to "
+            "predict; make the tower causal, or set text_sees_ahead: true to have it all the same",
+        )
+    if text_sees_ahead and not ahead:
+        yield "text_sees_ahead", f"tokens of '{text.tower}' do not depend on later ones; leave it out"
 
 
 Strategy = Literal["greedy", "beam", "top_k", "top_p"]

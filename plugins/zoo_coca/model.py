@@ -6,21 +6,24 @@ and looks at the image. One pass through the text tower serves both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_coca.config import CocaConfig, GenerationConfig
+from zoo_coca.config import CocaConfig, GenerationConfig, MultimodalConfig, decoder_rules
 from zoo_coca.decoder import CaptionSteps, MultimodalDecoder
 from zoo_coca.generation import Prompts, Vocabulary, search
-from zoo_core.dual_encoder import DualEncoder
-from zoo_core.errors import CapabilityError, InputError
+from zoo_core.config import TextTowerConfig, VisionTowerConfig
+from zoo_core.constructors import low_precision, parse_towers
+from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
+from zoo_core.dual_encoder_config import ConstructorArguments
+from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.modes import evaluating
-from zoo_core.registry import Registry
+from zoo_core.registry import Registry, default_registry
 from zoo_core.tokenizer import Tokenizer, checked_texts
 from zoo_core.towers import build_tower
 
@@ -29,34 +32,84 @@ class CoCa(DualEncoder):
     """Two towers, a logit scale and a decoder.
 
     Args:
-        visual: image tower that gives tokens; None for a model that was built without one.
-        text: causal text tower that gives tokens; None for a model that was built without one.
-        text_decoder: decoder; None where a tower is missing.
-        logit_options: those of `DualEncoder`.
+        embed_dim: width of the joint embedding space.
+        multimodal_cfg: config of the decoder, or a mapping.
+        text_cfg: config of a causal text tower that gives tokens, or a mapping (its `tower` key picks which;
+            `clip-transformer` where it has none).
+        vision_cfg: config of an image tower that gives tokens, or a mapping (`vit` where it names none).
+        quick_gelu: build all three with the activation `quick_gelu`, as CLIP does.
+        init_logit_scale: initial logarithm of the factor between cosines and logits.
+        init_logit_bias: initial offset of the logits; no such parameter where None.
+        nonscalar_logit_scale: give scale and bias the shape `[1]` in outputs and state dicts.
+        cast_dtype: float16 or bfloat16 for the matrix products; norms and logit scale stay in float32.
+        pad_id: id of the padding that a class token does not look at, where `text_cfg` names none.
+        text_sees_ahead: accept a text tower whose tokens depend on later ones; it cannot write captions.
+
+    Raises:
+        ConfigError: a config is wrong, or the parts do not go together; every problem is named.
     """
+
+    text_decoder: MultimodalDecoder | None
 
     def __init__(
         self,
-        visual: VisionTower | None,
-        text: TextTower | None,
-        text_decoder: MultimodalDecoder | None,
-        **logit_options: Any,
+        embed_dim: int,
+        multimodal_cfg: MultimodalConfig | Mapping[str, Any],
+        text_cfg: TextTowerConfig | Mapping[str, Any],
+        vision_cfg: VisionTowerConfig | Mapping[str, Any],
+        quick_gelu: bool = False,
+        init_logit_scale: float = LOGIT_SCALE,
+        init_logit_bias: float | None = None,
+        nonscalar_logit_scale: bool = False,
+        cast_dtype: torch.dtype | None = None,
+        pad_id: int = 0,
+        text_sees_ahead: bool = False,
     ) -> None:
-        super().__init__(visual, text, output_dict=True, **logit_options)
-        self.text_decoder = text_decoder
+        arguments = ConstructorArguments(
+            embed_dim=embed_dim,
+            quick_gelu=quick_gelu,
+            init_logit_scale=init_logit_scale,
+            init_logit_bias=init_logit_bias,
+            nonscalar_logit_scale=nonscalar_logit_scale,
+        )
+        half = low_precision(cast_dtype)
+        if isinstance(text_cfg, Mapping) and text_cfg.get("class_token"):
+            text_cfg = {"pad_id": pad_id, **text_cfg}
+        vision, text = parse_towers(
+            vision_cfg, text_cfg, vision="vit", text="clip-transformer", quick_gelu=arguments.quick_gelu
+        )
+        given = multimodal_cfg.data() if isinstance(multimodal_cfg, MultimodalConfig) else multimodal_cfg
+        decoder = MultimodalConfig.parse({**given, "activation": "quick_gelu"} if quick_gelu else given)
+        _check_parts(decoder, vision, text, arguments.embed_dim, text_sees_ahead, pad_id)
+        registry = default_registry()
+        super().__init__(
+            build_tower(registry, vision, arguments.embed_dim, VisionTower),
+            build_tower(registry, text, arguments.embed_dim, TextTower),
+            init_logit_scale=arguments.init_logit_scale,
+            init_logit_bias=arguments.init_logit_bias,
+            nonscalar_logit_scale=arguments.nonscalar_logit_scale,
+            output_dict=True,
+        )
+        self.text_decoder = MultimodalDecoder(decoder, vocab_size=text.vocab_size)
+        if half is not None:
+            cast_matrices(self, half)
 
     @classmethod
     def from_config(cls, config: CocaConfig, *, towers: tuple[str, ...], registry: Registry) -> Self:
         """Build the `towers` of an architecture, and the decoder if both are asked for."""
         both = "image" in towers and "text" in towers
-        return cls(
+        model = cls.__new__(cls)
+        DualEncoder.__init__(
+            model,
             build_tower(registry, config.vision, config.embed_dim, VisionTower) if "image" in towers else None,
             build_tower(registry, config.text, config.embed_dim, TextTower) if "text" in towers else None,
-            MultimodalDecoder(config.multimodal, vocab_size=config.text.vocab_size) if both else None,
             init_logit_scale=config.init_logit_scale,
             init_logit_bias=config.init_logit_bias,
             nonscalar_logit_scale=config.nonscalar_logit_scale,
+            output_dict=True,
         )
+        model.text_decoder = MultimodalDecoder(config.multimodal, vocab_size=config.text.vocab_size) if both else None
+        return model
 
     def forward(self, image: Any = None, text: Any = None) -> dict[str, Any]:
         """Return unit-norm features, the exponentiated logit scale, and logits for each token of the captions.
@@ -188,6 +241,18 @@ class CoCa(DualEncoder):
         if len(rows) not in (1, count):
             raise InputError(f"expected one prompt, or one for each of {count} images, found {len(rows)}")
         return Prompts.of_rows(rows if len(rows) == count else [*rows] * count, vocabulary, image_tokens.device)
+
+
+def _check_parts(
+    decoder: MultimodalConfig, vision: Any, text: Any, embed_dim: int, text_sees_ahead: bool, pad_id: int
+) -> None:
+    problems = list(decoder_rules(decoder, vision, text, embed_dim, text_sees_ahead))
+    found = getattr(text, "pad_id", None)
+    if pad_id not in (0, found):
+        hides = "hides no padding" if found is None else f"says {found}"
+        problems.append(("pad_id", f"is {pad_id}, but text_cfg {hides}; say it in one place"))
+    if problems:
+        raise ConfigError([Problem(message, key, "CoCa") for key, message in problems])
 
 
 def _check_vocabulary(vocabulary: Vocabulary, vocab_size: int) -> None:

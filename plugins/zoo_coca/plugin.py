@@ -21,5 +21,5 @@ def zoo_components() -> Iterator[ComponentSpec]:
 
 @hookimpl
 def zoo_exports() -> dict[str, str]:
-    """Offer the model class under the name that the field knows."""
-    return {"CoCa": "zoo_coca.model:CoCa"}
+    """Offer the model and the config of its decoder under the names that the field knows."""
+    return {"CoCa": "zoo_coca.model:CoCa", "MultimodalCfg": "zoo_coca.config:MultimodalConfig"}
