@@ -201,6 +201,29 @@ def test_transformers_loads_what_is_written_for_it(config: Json, name: str, tmp_
         torch.testing.assert_close(ours.get_logits(pixels, ids)[0], output.logits_per_image, atol=1e-4, rtol=1e-5)
 
 
+def test_the_plain_clips_and_siglips_are_written_as_configs_that_mean_them(tmp_path: Path) -> None:
+    from zoo.catalog import architectures
+    from zoo.conversion import written_formats
+
+    written: list[str] = []
+    for entry in architectures().entries:
+        config = zoo.config(entry.name)
+        for layout in written_formats("transformers"):
+            try:
+                files = layout.files(config.data())
+            except CheckpointError:
+                continue
+            for name, content in files.items():
+                (tmp_path / name).write_bytes(content)
+            stated = layout.architecture(tmp_path)
+            assert stated is not None
+            found = zoo.config(stated)
+            if (found.vision, found.text, found.preprocess) == (config.vision, config.text, config.preprocess):
+                written.append(entry.name)
+    assert {"vit-b32-quickgelu", "vit-l14-336", "vit-g14", "vit-bigg14", "vit-so400m14-siglip-384"} < set(written)
+    assert len(written) >= 56
+
+
 @pytest.mark.parametrize("kind", [CLIP, SIGLIP], ids=["CLIP", "SigLIP"])
 def test_transformers_prepares_pictures_as_the_model_does(kind: Json, tmp_path: Path) -> None:
     import transformers

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import peer
 import zoo
 from zoo.conversion import export
-from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
+from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorInfo, TensorSource
 from zoo_core.containers import open_checkpoint
-from zoo_core.errors import ConfigError
+from zoo_core.errors import ConfigError, ZooError
 
 Json = dict[str, Any]
 WORDS = 600
@@ -318,6 +320,128 @@ def test_what_a_config_states_and_we_cannot_build_is_refused_at_its_line(
 def test_a_config_of_another_model_is_left_to_others(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert [one.architecture(tmp_path) for one in layouts()] == [None] * len(layouts())
+
+
+PUBLISHED: dict[str, Json] = {
+    "vit-b32-quickgelu": {
+        "model_type": "clip",
+        "projection_dim": 512,
+        "text_config": {"model_type": "clip_text_model", "eos_token_id": 2, "num_beams": 1, "torch_dtype": None},
+        "text_config_dict": None,
+        "vision_config": {"model_type": "clip_vision_model"},
+    },
+    "vit-h14": {
+        "model_type": "clip",
+        "projection_dim": 1024,
+        "text_config": {"hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096}
+        | {"num_attention_heads": 16, "num_hidden_layers": 24, "projection_dim": 512},
+        "vision_config": {"hidden_act": "gelu", "hidden_size": 1280, "intermediate_size": 5120, "patch_size": 14}
+        | {"num_attention_heads": 16, "num_hidden_layers": 32, "projection_dim": 512},
+    },
+    "vit-so400m14-siglip-384": {
+        "model_type": "siglip",
+        "text_config": {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16}
+        | {"num_hidden_layers": 27, "max_position_embeddings": 64, "hidden_act": "gelu"},
+        "vision_config": {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16}
+        | {"num_hidden_layers": 27, "image_size": 384, "patch_size": 14, "hidden_act": "gelu"},
+    },
+}
+"""Configs as transformers writes them, but for SigLIP's activation, in which open_clip's architectures differ."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_configs_of_published_models_are_our_architectures(name: str, tmp_path: Path) -> None:
+    kind = PUBLISHED[name]["model_type"]
+    expected: Any = zoo.config(name)
+    side = expected.vision.image_size[0]
+    images = dict(IMAGES[kind])
+    images["size"] = {"shortest_edge": side} if kind == "clip" else {"height": side, "width": side}
+    images["image_mean"], images["image_std"] = list(expected.preprocess.mean), list(expected.preprocess.std)
+    if kind == "clip":
+        images["crop_size"] = side
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    found: Any = zoo.config(stated(tmp_path))
+    assert (found.vision, found.text, found.preprocess) == (expected.vision, expected.text, expected.preprocess)
+    assert (found.embed_dim, found.init_logit_bias) == (expected.embed_dim, expected.init_logit_bias)
+
+
+VALUES = st.none() | st.booleans() | st.integers(-3, 40) | st.floats() | st.text(max_size=5) | st.just([16, 16])
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_stands_in_a_config_is_read_or_refused_with_an_error_of_ours(tmp_path: Path, data: Any) -> None:
+    kind = data.draw(st.sampled_from(["clip", "siglip"]))
+    sections: Json = {"text_config": dict(TEXT), "vision_config": dict(VISION)}
+    config: Json = {"model_type": kind, "projection_dim": 16, **sections}
+    config |= data.draw(st.dictionaries(st.sampled_from([*config, "text_config_dict", "other"]), VALUES, max_size=1))
+    for name in sections:
+        if isinstance(config[name], dict):
+            config[name] |= data.draw(
+                st.dictionaries(st.sampled_from([*config[name], "hidden_act"]), VALUES, max_size=2)
+            )
+    images = IMAGES[kind] | data.draw(st.dictionaries(st.sampled_from([*IMAGES[kind], "resample"]), VALUES, max_size=2))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    try:
+        for layout in layouts():
+            found = layout.architecture(tmp_path)
+            if found is not None:
+                zoo.config(found)
+    except ZooError:
+        pass
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "vision_model.embeddings.class_embedding",
+                "vision_model.pre_layrnorm.weight",
+                "vision_model.head.probe",
+                "vision_model.embeddings.position_embedding.weight",
+                "visual_projection.weight",
+                "text_projection.weight",
+                "text_model.embeddings.token_embedding.weight",
+                "vision_model.head.attention.in_proj_weight",
+                "logit_scale",
+                *(f"text_model.encoder.layers.0.self_attn.{one}_proj.weight" for one in "qkv"),
+                "params/img/embedding/kernel",
+                "params/txt/Embed_0/embedding",
+                "params/b",
+                "params/img/Transformer/encoderblock/LayerNorm_0/scale",
+                *(
+                    f"params/img/Transformer/encoderblock/MultiHeadDotProductAttention_0/{one}/kernel"
+                    for one in ("query", "key", "value", "out")
+                ),
+                "input_resolution",
+                "context_length",
+                "vocab_size",
+                "image_encoder.model.patch_embed.0.rbr_conv.0.conv.weight",
+                "image_encoder.model.network.0.0.layer_scale",
+                "image_encoder.model.network.1.proj.0.weight",
+                "image_encoder.model.head.proj",
+                "image_encoder.model.patch_emb.0.block.conv.weight",
+                "text_encoder.positional_embedding.pos_embed.pos_embed",
+            ]
+        ),
+        st.lists(st.integers(0, 6), max_size=4).map(tuple),
+    )
+)
+def test_whatever_names_and_shapes_a_file_has_only_errors_of_ours_come_of_it(
+    shapes: dict[str, tuple[int, ...]],
+) -> None:
+    entries = {key: TensorInfo("float32", shape) for key, shape in shapes.items()}
+    for layout in layouts():
+        if layout.recognises(entries):
+            try:
+                for one in layout.plan(entries):
+                    made = one.infer([entries[key] for key in one.sources])
+                    tensors = one.apply([torch.zeros(entries[key].shape) for key in one.sources])
+                    assert [info.shape for info in made] == [tuple(tensor.shape) for tensor in tensors]
+            except ZooError:
+                pass
 
 
 # its preprocessing

@@ -216,8 +216,11 @@ def _essential(data: Mapping[str, Any]) -> Json:
 
 
 def ratio(width: int, hidden: int) -> float:
-    """Return the shortest number whose product with the width, rounded down, is `hidden`."""
-    for digits in range(16):
+    """Return a short number whose product with the width, rounded down, is `hidden`.
+
+    It has four digits or fewer than three, as in the configs of the field: 4, 2.5, 3.7362.
+    """
+    for digits in (0, 1, 2, *range(4, 16)):
         found = math.ceil(hidden / width * 10**digits) / 10**digits
         if int(width * found) == hidden:
             return found
