@@ -298,6 +298,25 @@ def equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) ->
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("library", ["open_clip", "transformers"])
+@pytest.mark.parametrize("kind", [CLIP, SIGLIP], ids=["CLIP", "SigLIP"])
+def test_a_model_comes_back_bit_for_bit(kind: Json, library: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    if kind is SIGLIP and library == "open_clip":
+        kind = changed({"vision": {"name": "test_vit2", "image_size": 64, "pool": "avg", "proj": "head"}}, kind)
+        kind = {**kind, "vision": {key: one for key, one in kind["vision"].items() if key != "kwargs"}}
+    ours = model_of(kind).to(dtype)
+    first = zoo.save(ours, tmp_path / "first", probe=False)
+    there = convert(first, tmp_path / "there", to=library)
+    back = convert(there, tmp_path / "back")
+    assert equal(weights_of(back), weights_of(first))
+    again = convert(back, tmp_path / "again", to=library)
+    assert equal(weights_of(again), weights_of(there))
+    assert zoo.config(back / "config.yaml").vision == ours.config.vision
+    assert zoo.config(back / "config.yaml").text == ours.config.text
+    assert zoo.config(back / "config.yaml").preprocess == ours.config.preprocess
+
+
 # sources and targets
 
 

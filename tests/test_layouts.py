@@ -17,9 +17,9 @@ from torch import Tensor
 import peer
 import zoo
 from zoo.conversion import export
-from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorInfo, TensorSource
-from zoo_core.containers import open_checkpoint
-from zoo_core.errors import ConfigError, ZooError
+from zoo.layouts import checkpoint_formats, open_weights, stated_architecture
+from zoo_core.checkpoints import CheckpointFormat, TensorInfo, TensorSource
+from zoo_core.errors import CheckpointError, ConfigError, ZooError
 
 Json = dict[str, Any]
 WORDS = 600
@@ -27,21 +27,12 @@ WORDS = 600
 
 
 def layouts() -> list[CheckpointFormat]:
-    found = zoo.registry().components("checkpoint-format")
-    return [one.build(one.config_class()()) for one in found]
-
-
-def opened(path: Path) -> TensorSource:
-    """Return a file or folder in our layout, recognised by one layout at most."""
-    source = open_checkpoint(path)
-    recognised = [one for one in layouts() if one.recognises(source.entries)]
-    assert len(recognised) <= 1, recognised
-    return ConvertedSource(source, recognised[0]) if recognised else source
+    return [layout for _, layout in checkpoint_formats()]
 
 
 def stated(folder: Path) -> Mapping[str, Any]:
-    """Return what a folder states, by the one layout that knows it."""
-    (found,) = [found for one in layouts() if (found := one.architecture(folder)) is not None]
+    found = stated_architecture(folder)
+    assert found is not None
     return found
 
 
@@ -50,13 +41,6 @@ def tensors_of(source: TensorSource) -> dict[str, Tensor]:
     for key, info in source.entries.items():
         assert (info.dtype, info.shape) == (str(found[key].dtype).removeprefix("torch."), tuple(found[key].shape))
     return found
-
-
-def built(folder: Path, towers: tuple[str, ...] | None = None) -> Any:
-    """Build the model of a folder with all of its weights, and no other."""
-    model = zoo.build(stated(folder), towers=towers)
-    model.load_state_dict(tensors_of(opened(folder)), strict=True)
-    return model
 
 
 def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -175,7 +159,7 @@ def test_a_model_of_transformers_gives_its_features_here_and_comes_back(
 
     theirs = transformers_model(kind, text, vision)
     folder = saved(theirs, tmp_path / "theirs", kind)
-    ours = built(folder)
+    ours = zoo.build(folder)
     end = {2: WORDS - 1}.get(text.get("eos_token_id", 2), text.get("eos_token_id", 0))
     ids, pixels = captions(end=end), images()
     with torch.no_grad():
@@ -207,7 +191,7 @@ def test_a_tower_alone_gives_its_features_here(kind: str, side: str, tmp_path: P
     }
     theirs = randomized(classes[kind, side](vision if side == "image" else text))
     folder = saved(theirs, tmp_path / "theirs", kind)
-    ours = built(folder, towers=(side,))
+    ours = zoo.build(folder, towers=(side,))
     given = images() if side == "image" else captions()
     with torch.no_grad():
         output = theirs(given)
@@ -225,17 +209,17 @@ def test_towers_that_were_saved_with_a_prefix_load_like_those_without(tmp_path: 
     whole = transformers_model("siglip")
     theirs = randomized(transformers.SiglipVisionModel(whole.config.vision_config))
     folder = saved(theirs, tmp_path / "theirs", "siglip")
-    plain = tensors_of(opened(folder))
+    plain = tensors_of(open_weights(folder))
     tensors = load_file(folder / "model.safetensors")
     save_file({f"vision_model.{key}": one for key, one in tensors.items()}, folder / "model.safetensors")
-    assert equal(tensors_of(opened(folder)), plain)
+    assert equal(tensors_of(open_weights(folder)), plain)
 
 
 def test_shards_and_other_dtypes_come_through(kind: str, tmp_path: Path) -> None:
     theirs = transformers_model(kind).to(torch.bfloat16)
     folder = saved(theirs, tmp_path / "theirs", kind, max_shard_size="20KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
-    tensors = tensors_of(opened(folder))
+    tensors = tensors_of(open_weights(folder))
     assert {one.dtype for one in tensors.values()} == {torch.bfloat16}
 
 
@@ -244,9 +228,9 @@ def test_counted_positions_of_old_versions_are_left_out(kind: str, tmp_path: Pat
     tensors = load_file(folder / "model.safetensors")
     for tower in ("text_model", "vision_model"):
         tensors[f"{tower}.embeddings.position_ids"] = torch.arange(4)[None]
-    before = tensors_of(opened(folder))
+    before = tensors_of(open_weights(folder))
     save_file(tensors, folder / "model.safetensors")
-    assert equal(tensors_of(opened(folder)), before)
+    assert equal(tensors_of(open_weights(folder)), before)
 
 
 def test_a_section_of_old_files_under_two_names_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
@@ -609,7 +593,7 @@ def test_weights_of_big_vision_become_what_the_peer_makes_of_them(stacked: bool,
         "vit_base_patch16_siglip_224", img_size=32, embed_dim=32, depth=2, num_heads=2, mlp_ratio=3, num_classes=0
     )
     load_big_vision_weights(theirs, str(file))
-    assert equal(tensors_of(opened(file)), dict(theirs.state_dict()))
+    assert equal(tensors_of(open_weights(file)), dict(theirs.state_dict()))
 
 
 # OpenAI
@@ -628,24 +612,29 @@ def test_openais_state_dict_loads_as_the_peer_loads_it(vision: Json, tmp_path: P
     published = state | {key: torch.tensor(value) for key, value in numbers.items()}
     torch.save(published, tmp_path / "openai.pt")
     theirs: Any = build_model_from_openai_state_dict(dict(published), cast_dtype=torch.float32).float().eval()
-    source = opened(tmp_path / "openai.pt")
-    found = tensors_of(source)
-    assert equal(found, state)
+    assert equal(tensors_of(open_weights(tmp_path / "openai.pt")), state)
     if vision:
-        arguments["vision_cfg"] = {"tower": "modified-resnet", "head_width": 64} | {
-            key: value for key, value in vision.items() if value
-        }
-    ours = zoo.CLIP(**arguments).eval()
-    ours.load_state_dict(found, strict=True)
+        given = {key: value for key, value in vision.items() if value}
+        arguments["vision_cfg"] = {"tower": "modified-resnet", "head_width": 64} | given
+    ours = zoo.load_weights(zoo.CLIP(**arguments).eval(), tmp_path / "openai.pt")
     pixels, ids = peer.images(ours), peer.captions(ours)
     with torch.no_grad():
         assert_close(ours.encode_image(pixels), theirs.encode_image(pixels))
         assert_close(ours.encode_text(ids), theirs.encode_text(ids))
 
 
-def test_openais_layout_says_what_shapes_do_not() -> None:
-    (layout,) = [one for one in layouts() if one.name == "OpenAI CLIP"]
-    assert layout.facts({}) == {"vision.activation": "quick_gelu", "text.activation": "quick_gelu"}
+def test_openais_weights_are_refused_by_an_architecture_of_another_activation(tmp_path: Path) -> None:
+    vision = {"tower": "vit", "image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
+    text = {"tower": "clip-transformer", "context_length": 12, "width": 24, "heads": 2, "layers": 1}
+    sections = {"vision": vision, "text": text, "tokenizer": {"type": "clip-bpe"}, "preprocess": {"type": "image"}}
+    gelu: Json = {"model": "clip", "embed_dim": 16, **sections}
+    state = zoo.build(gelu).state_dict()
+    numbers = {"input_resolution": 32, "context_length": 12, "vocab_size": 49_408}
+    torch.save(state | {key: torch.tensor(value) for key, value in numbers.items()}, tmp_path / "openai.pt")
+    with pytest.raises(CheckpointError, match=r"vision\.activation is 'gelu', the weights are for 'quick_gelu'"):
+        zoo.build(gelu, pretrained=tmp_path / "openai.pt")
+    quick = ["vision.activation=quick_gelu", "text.activation=quick_gelu"]
+    assert equal(zoo.build(gelu, pretrained=tmp_path / "openai.pt", overrides=quick).state_dict(), state)
 
 
 # Apple's MobileCLIP
@@ -738,7 +727,7 @@ def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_pat
     theirs.visual = torch.nn.Module()
     theirs.visual.trunk = trunk
     expected = convert_mobile_clip_state_dict(theirs, published, fastvit=fast)
-    found = tensors_of(opened(tmp_path / "mobileclip.pt"))
+    found = tensors_of(open_weights(tmp_path / "mobileclip.pt"))
     assert equal(found, expected)
     assert torch.equal(found[f"visual.trunk.{head}bias"], torch.zeros_like(bias))
     theirs.load_state_dict(found, strict=True)
@@ -764,7 +753,7 @@ def test_a_folder_of_open_clip_becomes_the_model_that_it_states(custom: bool, na
         torch.save(state, tmp_path / name)
     else:
         save_file(state, tmp_path / name)
-    ours = built(tmp_path)
+    ours = zoo.build(tmp_path)
     assert equal(ours.state_dict(), state)
     pixels, ids = peer.images(ours), peer.captions(ours)
     with torch.no_grad():
@@ -784,4 +773,4 @@ def test_a_checkpoint_of_open_clips_training_is_read_without_its_wrappers(tmp_pa
     wrapped = {f"module.{key}": one for key, one in theirs.state_dict().items()}
     checkpoint = {"epoch": 3, "name": "run", "state_dict": wrapped, "optimizer": optimizer.state_dict()}
     torch.save(checkpoint, tmp_path / "epoch_3.pt")
-    assert equal(tensors_of(opened(tmp_path / "epoch_3.pt")), dict(theirs.state_dict()))
+    assert equal(tensors_of(open_weights(tmp_path / "epoch_3.pt")), dict(theirs.state_dict()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo.catalog import config as load_config
-from zoo.catalog import registry
+from zoo.layouts import checkpoint_formats
 from zoo.whole_folders import replacing_folder
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.config import ModelConfig
@@ -100,7 +100,7 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
 
 def libraries() -> list[str]:
     """Return the names that `to` may have."""
-    return [ZOO, *sorted({one.library for one in _formats() if one.library})]
+    return [ZOO, *sorted({layout.library for _, layout in checkpoint_formats() if layout.library})]
 
 
 def written_formats(library: str) -> list[CheckpointFormat]:
@@ -109,17 +109,9 @@ def written_formats(library: str) -> list[CheckpointFormat]:
     Raises:
         UnknownNameError: no plugin writes any.
     """
-    found = [one for one in _formats() if one.library == library]
+    found = [layout for _, layout in checkpoint_formats() if layout.library == library]
     if not found:
         raise UnknownNameError(f"nothing is written for '{library}'{did_you_mean(library, libraries())}")
-    return found
-
-
-def _formats() -> list[CheckpointFormat]:
-    found: list[CheckpointFormat] = []
-    for component in registry().components("checkpoint-format"):
-        if not component.missing:
-            found.append(cast("CheckpointFormat", component.build(component.config_class()())))
     return found
 
 
