@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -426,6 +427,27 @@ def test_whatever_names_and_shapes_a_file_has_only_errors_of_ours_come_of_it(
                     assert [info.shape for info in made] == [tuple(tensor.shape) for tensor in tensors]
             except ZooError:
                 pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("text.activation=gelu", "text.activation is 'gelu', the weights are for 'quick_gelu'"),
+        ("vision.norm_eps=1e-6", "vision.norm_eps is 1e-06, the weights are for 1e-05"),
+        ("preprocess.interpolation=bilinear", "preprocess.interpolation is 'bilinear', the weights are for 'bicubic'"),
+        ("vision.head_width=8", "vision.head_width is 8, the weights are for 16"),
+    ],
+)
+def test_a_named_architecture_is_held_to_what_the_folder_of_its_weights_states(
+    change: str, message: str, tmp_path: Path
+) -> None:
+    folder = saved(transformers_model("clip"), tmp_path / "theirs", "clip")
+    right, wrong = zoo.config(stated(folder)), zoo.config(stated(folder), [change])
+    assert equal(zoo.build(right, pretrained=folder).state_dict(), zoo.build(folder).state_dict())
+    for model in (lambda: zoo.build(wrong, pretrained=folder), lambda: zoo.load_weights(zoo.build(wrong), folder)):
+        with pytest.raises(CheckpointError, match=re.escape(message)):
+            model()
+    zoo.build(right, pretrained=folder, overrides=[change])
 
 
 # its preprocessing

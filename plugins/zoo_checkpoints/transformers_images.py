@@ -105,7 +105,7 @@ def _read(folder: Path) -> tuple[Document, Mapping[str, Any]]:
                 return document, data
     message = (
         f"holds no {FILES[0]}, so how its images were prepared is unknown; put the file there, or name an "
-        "architecture and give the folder as pretrained="
+        "architecture and give the file of its weights as pretrained="
     )
     raise ConfigError(Problem(message, source=str(folder)))
 

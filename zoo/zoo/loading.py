@@ -19,9 +19,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from zoo.catalog import config as load_config
 from zoo.fitting import Fit, LoadOptions, fit
 from zoo.identification import leaves
-from zoo.layouts import open_weights
+from zoo.layouts import open_weights, stated_architecture
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
 from zoo_core.dual_encoder import DualEncoder
@@ -35,6 +36,11 @@ CONFIG_KEY = "zoo.config"
 
 _UNTOLD = ("description", "max_parameters")
 """Keys of architectures that do not change what a model gives."""
+
+_STATED = ("vision.", "text.", "preprocess.")
+"""What folders of other libraries state; whence a tokenizer is loaded is no difference."""
+_SHAPES = ("vision.image_size", "text.context_length")
+"""What shapes tell, and `resize` changes."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +72,7 @@ def load_weights(
     """
     options = checked_options(LoadOptions(weights, resize, logit_bias))
     opened = open_weights(Path(source), weights=weights)
-    _check_architecture(opened, model.config, ())
+    _check_architecture(opened, Path(source), model.config, ())
     plan = _checked_fit(opened, model, options)
     tensors = {key: value for key, value, _ in _tensors(opened, plan, model)}
     with torch.no_grad():
@@ -103,7 +109,7 @@ def take_weights(
     """
     options = options or LoadOptions()
     source = open_weights(path, weights=options.weights)
-    _check_architecture(source, config, overrides)
+    _check_architecture(source, path, config, overrides)
     plan = _checked_fit(source, model, options)
     tensors: dict[str, Tensor] = {}
     for key, value, name in _tensors(source, plan, model):
@@ -176,7 +182,7 @@ def _told(source: TensorSource, plan: Fit) -> tuple[str, ...]:
     return (*source.notes, *plan.notes, *plan.warnings)
 
 
-def _check_architecture(source: TensorSource, config: ModelConfig | None, overrides: Sequence[str]) -> None:
+def _check_architecture(source: TensorSource, path: Path, config: ModelConfig | None, overrides: Sequence[str]) -> None:
     """Hold what a checkpoint says of its architecture to the one that it is loaded into.
 
     Raises:
@@ -185,7 +191,7 @@ def _check_architecture(source: TensorSource, config: ModelConfig | None, overri
     if config is None:
         return
     ours = dict(leaves(config.data()))
-    theirs: dict[str, Any] = dict(getattr(source, "facts", {}))
+    theirs: dict[str, Any] = dict(getattr(source, "facts", {})) | _stated(path)
     if CONFIG_KEY in source.metadata:
         try:
             theirs |= dict(leaves(json.loads(source.metadata[CONFIG_KEY])))
@@ -203,6 +209,13 @@ def _check_architecture(source: TensorSource, config: ModelConfig | None, overri
         raise CheckpointError(
             f"{source.path} is for another architecture: {told}. Choose that one, or say overrides={fixes}"
         )
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    """Return what the files of another library's folder state of towers and preprocessing, but for what shapes tell."""
+    stated = stated_architecture(path) if path.is_dir() else None
+    found = {} if stated is None else dict(leaves(load_config(stated).data()))
+    return {key: value for key, value in found.items() if key.startswith(_STATED) and key not in _SHAPES}
 
 
 def _below(key: str, asked: Sequence[str]) -> bool:
