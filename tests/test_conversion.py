@@ -284,6 +284,30 @@ def test_what_open_clip_has_not_is_refused_by_name(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_tokenizer_of_a_folder_is_no_name_for_open_clip(tmp_path: Path) -> None:
+    tokenizer = SIGLIP["tokenizer"] | {"vocab_size": 49_408}
+    folder = zoo.save(model_of({**CLIP, "tokenizer": tokenizer}), tmp_path / "model", probe=False)
+    with pytest.raises(CheckpointError, match=r"found the folder './nowhere'; say which one is the same"):
+        convert(folder, tmp_path / "out", to="open_clip")
+    convert(folder, tmp_path / "out", to="open_clip", overrides=["tokenizer.name=timm/ViT-B-16-SigLIP"])
+
+
+CAPTIONS = ["a photo of a cat", "Two dogs, 3 cats & it's raining!", "", "naïve café - ΔΕΛΤΑ 東京", "x" * 90]
+
+
+def test_transformers_finds_the_tokenizer_of_clip_with_the_ids_that_it_has_here(tmp_path: Path) -> None:
+    import transformers
+
+    ours = model_of(CLIP)
+    theirs: Any = transformers.AutoTokenizer.from_pretrained(export(ours, tmp_path / "model", to="transformers"))
+    length = ours.tokenizer.context_length
+    found = theirs(CAPTIONS, padding="max_length", truncation=True).input_ids
+    for caption, row, ids in zip(CAPTIONS, ours.tokenizer(CAPTIONS).tolist(), found, strict=True):
+        end = row.index(ours.tokenizer.eot_id)
+        assert len(ids) == length
+        assert ids == row[: end + 1] + [ours.tokenizer.eot_id] * (length - end - 1), caption
+
+
 # there and back
 
 
@@ -305,6 +329,7 @@ def test_a_model_comes_back_bit_for_bit(kind: Json, library: str, dtype: torch.d
     if kind is SIGLIP and library == "open_clip":
         kind = changed({"vision": {"name": "test_vit2", "image_size": 64, "pool": "avg", "proj": "head"}}, kind)
         kind = {**kind, "vision": {key: one for key, one in kind["vision"].items() if key != "kwargs"}}
+        kind = changed({"tokenizer": {"name": "timm/ViT-B-16-SigLIP"}}, kind)
     ours = model_of(kind).to(dtype)
     first = zoo.save(ours, tmp_path / "first", probe=False)
     there = convert(first, tmp_path / "there", to=library)
@@ -399,6 +424,9 @@ def test_zoo_convert_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / "out"
     assert main(["convert", str(folder), str(out), "--to", "transformers"]) == 0
     assert capsys.readouterr().out == f"{out}: ok\n"
-    assert sorted(one.name for one in out.iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(one.name for one in out.iterdir()) == [
+        *("config.json", "merges.txt", "model.safetensors", "preprocessor_config.json"),
+        *("tokenizer_config.json", "vocab.json"),
+    ]
     assert main(["convert", str(folder), str(out), "--to", "transformers"]) == 2
     assert "give force=True (--force)" in capsys.readouterr().err

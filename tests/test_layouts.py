@@ -645,6 +645,29 @@ def test_openais_state_dict_loads_as_the_peer_loads_it(vision: Json, tmp_path: P
         assert_close(ours.encode_text(ids), theirs.encode_text(ids))
 
 
+class Archive(torch.nn.Module):
+    """What OpenAI's archives are, as far as their names go: a program, weights in half precision and three numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positional_embedding = torch.nn.Parameter(torch.randn(12, 24).half())
+        for name, value in {"input_resolution": 32, "context_length": 12, "vocab_size": 49_408}.items():
+            self.register_buffer(name, torch.tensor(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*jit.*:FutureWarning")
+def test_openais_archives_are_read_without_running_their_program(tmp_path: Path) -> None:
+    archive = Archive()
+    torch.jit.script(archive).save(str(tmp_path / "ViT-tiny.pt"))
+    source = open_weights(tmp_path / "ViT-tiny.pt")
+    assert equal(tensors_of(source), {"positional_embedding": archive.positional_embedding.data})
+    assert "converted from the layout of OpenAI CLIP" in source.notes
+
+
 def test_openais_weights_are_refused_by_an_architecture_of_another_activation(tmp_path: Path) -> None:
     vision = {"tower": "vit", "image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
     text = {"tower": "clip-transformer", "context_length": 12, "width": 24, "heads": 2, "layers": 1}

@@ -63,6 +63,17 @@ class Tokenizer(ABC):
         """
         raise InputError(f"{type(self).__name__} is not made of files, but {folder} holds some for it")
 
+    def files_for(self, library: str) -> Mapping[str, bytes]:
+        """Return the files in which another library finds this tokenizer, by base name; nothing where it cannot.
+
+        Args:
+            library: its name, as in `zoo convert --to`.
+
+        Raises:
+            ZooError: they are not to be had here.
+        """
+        return {}
+
     def __call__(
         self, texts: str | Sequence[str], context_length: int | None = None, *, overflow: Overflow = "warn"
     ) -> torch.Tensor:

@@ -73,6 +73,10 @@ class HfTokenizer(Tokenizer):
         folder = self._folder or files_of(self.config, FILES, "tokenizer")
         return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
 
+    def files_for(self, library: str) -> dict[str, bytes]:
+        """Return its files for transformers, whose they are."""
+        return self.files() if library == "transformers" else {}
+
     def use_files(self, folder: Path) -> None:
         """Load the tokenizer from a folder in place of `config.name`."""
         self._folder = folder

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zoo_core.errors import CheckpointError
 from zoo_openclip.importing import (
     ATTENTIONAL_POOL,
     BLOCK,
@@ -125,6 +126,11 @@ def _hf_text(section: Section) -> Json:
 
 
 def _tokenizer(section: Section) -> Json:
+    if section["type"] == "hf" and section["name"].startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"open_clip names tokenizers by their repositories on the Hub, found the folder {section['name']!r}; say "
+            "which one is the same: overrides=['tokenizer.name=timm/ViT-B-16-SigLIP'] (--set)"
+        )
     options = {"clean": section["cleaning"]} if "cleaning" in section else {}
     if section["type"] == "tiktoken":
         options = {} if section["cleaning"] == "none" else options

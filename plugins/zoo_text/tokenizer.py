@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice, pairwise, repeat
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from zoo_core.text_cleaning import clean
 from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_text.tokenizer_config import ClipBpeConfig
+from zoo_text.transformers_files import transformers_files
 
 if TYPE_CHECKING:
     import torch
@@ -207,6 +208,12 @@ class ClipBpeTokenizer(Tokenizer):
             if token != self.sot_id:
                 spelled.append(spellings[token])
         return b"".join(spelled).decode(errors="replace").removesuffix(" ")
+
+    def files_for(self, library: str) -> Mapping[str, bytes]:
+        """Return the files of transformers, which cleans captions in the one way of CLIP."""
+        if library != "transformers" or self.config.cleaning != "lower":
+            return {}
+        return transformers_files(_BYTES, len(_VISIBLE_BYTES), self._chunks.merges.merged, self.context_length)
 
     def _ids(self, text: str) -> chain[int]:
         return chain.from_iterable(map(self._chunks.__getitem__, clean(text, self.config.cleaning).split()))

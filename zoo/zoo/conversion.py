@@ -6,6 +6,7 @@ model's own does is refused by name, so that no option is lost on the way, and s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +16,15 @@ from zoo.layouts import checkpoint_formats
 from zoo.whole_folders import replacing_folder
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.config import ModelConfig
-from zoo_core.errors import CheckpointError, ConfigError, InputError, SaveError, UnknownNameError, did_you_mean
+from zoo_core.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    SaveError,
+    UnknownNameError,
+    ZooError,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +32,8 @@ if TYPE_CHECKING:
     from zoo_core.dual_encoder import DualEncoder
 
 __all__ = ["ZOO", "convert", "export", "libraries", "written_formats"]
+
+_log = logging.getLogger(__name__)
 
 ZOO = "zoo"
 """The name of our own folders."""
@@ -91,7 +102,7 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
         raise InputError("a folder holds a whole model with its config; build it with zoo.build, with both towers")
     layout, files, plan = _fitting(model.config, _infos(model.state_dict()), written_formats(to))
     with replacing_folder(target) as scratch:
-        for name, content in files.items():
+        for name, content in {**_tokenizer_files(model, to, target), **files}.items():
             (scratch / name).write_bytes(content)
         _expect_same(model.config, layout, scratch, target)
         _write_weights(_converted(plan, model.state_dict()), scratch / layout.weights_name, target)
@@ -162,6 +173,15 @@ def _fitting(
         else:
             return layout, files, plan
     raise CheckpointError("; ".join(dict.fromkeys(reasons)))
+
+
+def _tokenizer_files(model: DualEncoder, library: str, target: Path) -> Mapping[str, bytes]:
+    """Return the files in which a library finds the model's tokenizer; it is said where they are not to be had."""
+    try:
+        return {} if model.tokenizer is None else model.tokenizer.files_for(library)
+    except ZooError as error:
+        _log.warning("%s is written without the files of its tokenizer: %s", target, error)
+        return {}
 
 
 def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path) -> None:

@@ -1,0 +1,48 @@
+"""CLIP's byte-pair tokenizer as Hugging Face's `AutoTokenizer` reads it: vocab.json, merges.txt, tokenizer_config.json.
+
+What you would not guess: bytes without a shape of their own stand as the characters from U+0100 on, so that each token
+is a line of visible text; and rows are padded with the end of text there, which no feature of a causal tower sees.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+__all__ = ["transformers_files"]
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+_END_OF_WORD = "</w>"
+
+
+def transformers_files(
+    alphabet: Iterable[int], visible: int, merged: Iterable[tuple[int, int]], context_length: int
+) -> Mapping[str, bytes]:
+    """Return the files of a vocabulary, by name.
+
+    Args:
+        alphabet: the byte of each of the ids 0-255.
+        visible: how many of them, from the first, stand for themselves.
+        merged: the pairs of ids whose merges have the ids from 512 on.
+        context_length: number of ids in each row.
+    """
+    single = [chr(byte) if at < visible else chr(0x100 + at - visible) for at, byte in enumerate(alphabet)]
+    names = [*single, *(name + _END_OF_WORD for name in single)]
+    lines = ["#version: 0.2"]
+    for left, right in merged:
+        lines.append(f"{names[left]} {names[right]}")
+        names.append(names[left] + names[right])
+    vocabulary = {name: at for at, name in enumerate([*names, START, END])}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "bos_token": START,
+        "eos_token": END,
+        "pad_token": END,
+        "unk_token": END,
+        "model_max_length": context_length,
+    }
+    return {
+        "vocab.json": json.dumps(vocabulary, ensure_ascii=False).encode(),
+        "merges.txt": ("\n".join(lines) + "\n").encode(),
+        "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+    }
