@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo.catalog import config as load_config
-from zoo.layouts import checkpoint_formats
+from zoo.layouts import checkpoint_formats, stated_architecture
 from zoo.whole_folders import replacing_folder
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.config import ModelConfig
@@ -143,9 +143,16 @@ def _with_weights(source: Any, pretrained: str | Path | None, architecture: str 
         raise InputError(
             f"{path} is a file of weights; name the architecture that they belong to (`zoo identify {path}` ranks them)"
         )
-    if pretrained is None and not (path is not None and path.is_dir()):
+    if pretrained is None and not (path is not None and path.is_dir() and _holds_model(path)):
         raise InputError(f"{source!r} is an architecture without weights; name a tag or a file of them: pretrained=...")
     return source, pretrained
+
+
+def _holds_model(folder: Path) -> bool:
+    """Tell a folder that brings a model with weights from one that only has the name of an architecture."""
+    from zoo.folders import is_folder
+
+    return is_folder(folder) or stated_architecture(folder) is not None
 
 
 def _infos(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
