@@ -308,6 +308,24 @@ def test_transformers_finds_the_tokenizer_of_clip_with_the_ids_that_it_has_here(
         assert ids == row[: end + 1] + [ours.tokenizer.eot_id] * (length - end - 1), caption
 
 
+def test_the_files_of_a_tokenizer_go_along_to_transformers(tmp_path: Path) -> None:
+    import tokenizers
+    import transformers
+
+    words = {"[PAD]": 0, "[END]": 1} | {f"w{number}": number for number in range(2, 600)}
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[END]"))
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokens = {"pad_token": "[PAD]", "eos_token": "[END]", "unk_token": "[END]"}
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, **tokens)
+    made.save_pretrained(tmp_path / "tokenizer")
+    ours = model_of(changed({"tokenizer": {"name": str(tmp_path / "tokenizer")}}, SIGLIP))
+    there = convert(zoo.save(ours, tmp_path / "model"), tmp_path / "there", to="transformers")
+    found = transformers.AutoTokenizer.from_pretrained(there)
+    assert found("w5 w7 w599").input_ids == made("w5 w7 w599").input_ids == [5, 7, 599]
+    (tmp_path / "tokenizer").rename(tmp_path / "gone")
+    assert zoo.build(there).tokenizer("w5 w7").tolist() == ours.tokenizer("w5 w7").tolist()
+
+
 # there and back
 
 

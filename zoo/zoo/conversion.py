@@ -62,8 +62,8 @@ def convert(
     """Write a model as a folder that another library loads, or as one of ours.
 
     Args:
-        source: a folder with a model, ours or another library's; an architecture, whose weights `pretrained` names; or
-            a file of weights, whose `architecture` is named.
+        source: a folder with a model, ours (`hf-hub:` too) or another library's; an architecture, whose weights
+            `pretrained` names; or a file of weights, whose `architecture` is named.
         folder: where; its parents are made.
         to: the library: `"zoo"`, `"open_clip"`, `"transformers"` or any other that a plugin writes for.
         pretrained: a tag or a file, as in `zoo.build`.
@@ -143,16 +143,18 @@ def _with_weights(source: Any, pretrained: str | Path | None, architecture: str 
         raise InputError(
             f"{path} is a file of weights; name the architecture that they belong to (`zoo identify {path}` ranks them)"
         )
-    if pretrained is None and not (path is not None and path.is_dir() and _holds_model(path)):
+    if pretrained is None and not _holds_model(source):
         raise InputError(f"{source!r} is an architecture without weights; name a tag or a file of them: pretrained=...")
     return source, pretrained
 
 
-def _holds_model(folder: Path) -> bool:
-    """Tell a folder that brings a model with weights from one that only has the name of an architecture."""
-    from zoo.folders import is_folder
+def _holds_model(source: Any) -> bool:
+    """Tell what brings a model with weights from what only has the name of an architecture, a folder included."""
+    from zoo.sources import local_folder
 
-    return is_folder(folder) or stated_architecture(folder) is not None
+    if local_folder(source) is not None:
+        return True
+    return isinstance(source, str | Path) and Path(source).is_dir() and stated_architecture(source) is not None
 
 
 def _infos(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
