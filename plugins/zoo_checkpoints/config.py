@@ -15,6 +15,12 @@ class TransformersSiglipConfig(CheckpointFormatConfig):
     type: str = "transformers-siglip"
 
 
+class TransformersSiglip2Config(CheckpointFormatConfig):
+    """SigLIP 2 of Hugging Face transformers for pictures in their own aspect ratio."""
+
+    type: str = "transformers-siglip2"
+
+
 class BigVisionConfig(CheckpointFormatConfig):
     """SigLIP as big_vision publishes it."""
 

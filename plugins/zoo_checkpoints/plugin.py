@@ -26,6 +26,13 @@ def zoo_components() -> Iterator[ComponentSpec]:
     )
     yield ComponentSpec(
         kind="checkpoint-format",
+        name="transformers-siglip2",
+        config="zoo_checkpoints.config:TransformersSiglip2Config",
+        factory="zoo_checkpoints.transformers_siglip2:TransformersSiglip2",
+        summary="SigLIP 2 of Hugging Face transformers for pictures in their own aspect ratio; read",
+    )
+    yield ComponentSpec(
+        kind="checkpoint-format",
         name="big-vision",
         config="zoo_checkpoints.config:BigVisionConfig",
         factory="zoo_checkpoints.big_vision:BigVision",

@@ -25,6 +25,8 @@ __all__ = [
     "ClipTextCfg",
     "ClipVisionCfg",
     "Json",
+    "Siglip2File",
+    "Siglip2VisionCfg",
     "SiglipFile",
     "SiglipTextCfg",
     "SiglipVisionCfg",
@@ -164,6 +166,26 @@ class SiglipVisionCfg(_VisionCfg):
     vision_use_head: Literal[True] = True
 
 
+class Siglip2VisionCfg(StackCfg):
+    """SigLIP 2's image tower for any aspect ratio: its positions are a square of patches that is resampled."""
+
+    hidden_size: Count = 768
+    intermediate_size: Count = 3072
+    num_attention_heads: Count = 12
+    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    layer_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    patch_size: Count = 16
+    num_patches: Count = 256
+    num_channels: Literal[3] = 3
+    vision_use_head: Literal[True] = True
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold the positions to a square."""
+        yield from super().rules()
+        if math.isqrt(self.num_patches) ** 2 != self.num_patches:
+            yield "num_patches", f"{self.num_patches} patches are no square"
+
+
 class ClipFile(Config):
     """A `config.json` of `CLIPModel`."""
 
@@ -178,6 +200,13 @@ class SiglipFile(Config):
 
     text_config: SiglipTextCfg = SiglipTextCfg()
     vision_config: SiglipVisionCfg = SiglipVisionCfg()
+
+
+class Siglip2File(Config):
+    """A `config.json` of `Siglip2Model`."""
+
+    text_config: SiglipTextCfg = SiglipTextCfg()
+    vision_config: Siglip2VisionCfg = Siglip2VisionCfg()
 
 
 def document_of(folder: Path, model_types: tuple[str, ...]) -> Document | None:

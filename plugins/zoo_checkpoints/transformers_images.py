@@ -5,7 +5,7 @@ A folder that has none says nothing of its preprocessing, and is refused: a gues
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from zoo_core.config import Config
 from zoo_core.errors import ConfigError, Problem
 from zoo_core.yaml_files import Document, read_document
 
-__all__ = ["image_file", "preprocessing"]
+__all__ = ["image_file", "patch_preprocessing", "preprocessing"]
 
 Json = dict[str, Any]
 FILES = ("preprocessor_config.json", "processor_config.json")
@@ -46,6 +46,8 @@ class _Images(Config):
     do_convert_rgb: bool | None = True
     do_pad: bool | None = None
     pad_size: dict[str, int] | None = None
+    patch_size: int | None = None
+    max_num_patches: int | None = None
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Refuse what our preprocessing has not."""
@@ -69,10 +71,33 @@ def preprocessing(folder: Path, image_size: int) -> Json:
     Raises:
         ConfigError: the folder has no such file, or it states what cannot be expressed.
     """
+    return _parsed(folder, lambda given: _section(given, image_size))
+
+
+def patch_preprocessing(folder: Path, patch_size: int) -> Json:
+    """Return the `preprocess` section of a folder whose pictures become patches of a size.
+
+    Raises:
+        ConfigError: the folder has no such file, or it states what cannot be expressed.
+    """
+
+    def section(given: _Images) -> Json:
+        if given.patch_size != patch_size:
+            raise ConfigError(
+                Problem(f"{given.patch_size} is not the patch_size {patch_size} of the tower", "patch_size")
+            )
+        if given.max_num_patches is None:
+            raise ConfigError(Problem("required key is missing", "max_num_patches"))
+        colours = {key: value for key, value in _colours(given).items() if key != "type"}
+        return {"type": "naflex", "patch_size": patch_size, "image_seq_len": given.max_num_patches, **colours}
+
+    return _parsed(folder, section)
+
+
+def _parsed(folder: Path, section: Callable[[_Images], Json]) -> Json:
     document, data = _read(folder)
     try:
-        given = _Images.parse({key: value for key, value in data.items() if key not in PASSED_OVER})
-        return _section(given, image_size)
+        return section(_Images.parse({key: value for key, value in data.items() if key not in PASSED_OVER}))
     except ConfigError as error:
         raise ConfigError([document.mark((one.key,)).problem(one.message, one.key) for one in error.problems]) from None
 
@@ -111,13 +136,19 @@ def _read(folder: Path) -> tuple[Document, Mapping[str, Any]]:
 
 
 def _section(given: _Images, image_size: int) -> Json:
+    for key in ("patch_size", "max_num_patches"):
+        if getattr(given, key) is not None:
+            raise ConfigError(Problem("is for towers that take patches, and this one does not", key))
+    return {**_colours(given), "resize_mode": _resize_mode(given, image_size)}
+
+
+def _colours(given: _Images) -> Json:
     mean, std = (given.image_mean, given.image_std) if given.do_normalize else PLAIN
     return {
         "type": "image",
         "mean": mean,
         "std": std,
         "interpolation": RESAMPLES[given.resample],
-        "resize_mode": _resize_mode(given, image_size),
     }
 
 

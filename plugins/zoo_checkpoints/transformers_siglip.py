@@ -31,7 +31,18 @@ from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.conversions import SCALAR, Constant, Rule, Shaped, Table
 from zoo_core.errors import CheckpointError, ConfigError
 
-__all__ = ["BACKBONES", "Backbone", "TransformersSiglip"]
+__all__ = [
+    "BACKBONES",
+    "EPSILON",
+    "FIRST",
+    "TRUNK",
+    "Backbone",
+    "TransformersSiglip",
+    "encoder_rules",
+    "text_rules",
+    "text_sections",
+    "timm_options",
+]
 
 WHOLE, IMAGE, TEXT = "siglip", "siglip_vision_model", "siglip_text_model"
 TRUNK = "visual.trunk."
@@ -79,11 +90,18 @@ EPSILON = 1e-6
 
 
 def _image_rules(theirs: str) -> list[Rule]:
-    block, pool = f"{theirs}encoder.layers.{{n}}", f"{TRUNK}attn_pool"
     positions = Shaped((None, None), (1, None, None))
     return [
         Rule(f"{theirs}embeddings.patch_embedding.{{p}}", f"{TRUNK}patch_embed.proj.{{p}}"),
         Rule(f"{theirs}embeddings.position_embedding.weight", f"{TRUNK}pos_embed", positions),
+        *encoder_rules(theirs),
+    ]
+
+
+def encoder_rules(theirs: str) -> list[Rule]:
+    """Return the rules of an image tower behind its embeddings."""
+    block, pool = f"{theirs}encoder.layers.{{n}}", f"{TRUNK}attn_pool"
+    return [
         Rule([f"{block}.self_attn.{one}_proj.{{p}}" for one in "qkv"], f"{TRUNK}blocks.{{n}}.attn.qkv.{{p}}"),
         Rule(f"{block}.self_attn.out_proj.{{p}}", f"{TRUNK}blocks.{{n}}.attn.proj.{{p}}"),
         Rule(f"{block}.layer_norm1.{{p}}", f"{TRUNK}blocks.{{n}}.norm1.{{p}}"),
@@ -100,7 +118,8 @@ def _image_rules(theirs: str) -> list[Rule]:
     ]
 
 
-def _text_rules(theirs: str) -> list[Rule]:
+def text_rules(theirs: str) -> list[Rule]:
+    """Return the rules of the text tower."""
     return [
         Rule(f"{theirs}embeddings.token_embedding.weight", "text.token_embedding.weight"),
         Rule(f"{theirs}embeddings.position_embedding.weight", "text.positional_embedding"),
@@ -117,7 +136,7 @@ def _whole() -> Table:
             Rule("logit_scale", "logit_scale", SCALAR),
             Rule("logit_bias", "logit_bias", SCALAR),
             *_image_rules("vision_model."),
-            *_text_rules("text_model."),
+            *text_rules("text_model."),
         ],
         ignored=["vision_model.embeddings.position_ids", "text_model.embeddings.position_ids"],
     )
@@ -128,7 +147,7 @@ def _table(entries: Mapping[str, TensorInfo]) -> Table:
     if "head.probe" in entries:
         return Table(_image_rules(""), ["embeddings.position_ids"])
     if "embeddings.token_embedding.weight" in entries:
-        return Table(_text_rules(""), ["embeddings.position_ids"])
+        return Table(text_rules(""), ["embeddings.position_ids"])
     return _whole()
 
 
@@ -227,23 +246,25 @@ def _architecture(file: SiglipFile, folder: Path) -> Json:
         "init_logit_scale": FIRST["logit_scale"],
         "init_logit_bias": FIRST["logit_bias"],
         "vision": _vision(vision),
-        "text": {
-            "tower": "clip-transformer",
-            "context_length": text.max_position_embeddings,
-            "vocab_size": text.vocab_size,
-            "heads": text.num_attention_heads,
-            **text.stack(),
-            "causal": False,
-            "pool_type": "last",
-            "proj_bias": True,
-        },
-        "tokenizer": {
-            "type": "hf",
-            "name": str(folder.resolve()),
-            "vocab_size": text.vocab_size,
-            "cleaning": "canonicalize",
-        },
+        **text_sections(text, folder),
     }
+
+
+def text_sections(text: SiglipTextCfg, folder: Path) -> Json:
+    """Return the sections of the text tower and its tokenizer, which is that of the folder."""
+    tower = {
+        "tower": "clip-transformer",
+        "context_length": text.max_position_embeddings,
+        "vocab_size": text.vocab_size,
+        "heads": text.num_attention_heads,
+        **text.stack(),
+        "causal": False,
+        "pool_type": "last",
+        "proj_bias": True,
+    }
+    name = str(folder.resolve())
+    tokenizer = {"type": "hf", "name": name, "vocab_size": text.vocab_size, "cleaning": "canonicalize"}
+    return {"text": tower, "tokenizer": tokenizer}
 
 
 def _expect_one_width(text: SiglipTextCfg, vision: SiglipVisionCfg) -> None:
@@ -269,7 +290,7 @@ def _vision(given: SiglipVisionCfg) -> Json:
         ACTIVATIONS[given.hidden_act],
     )
     name = _nearest(wanted)
-    options = _options(BACKBONES[name], wanted)
+    options = timm_options(BACKBONES[name], wanted)
     return {
         "tower": "timm",
         "name": name,
@@ -288,7 +309,7 @@ def _nearest(wanted: Backbone) -> str:
     return (exact or alike or [PLAIN])[0]
 
 
-def _options(base: Backbone, wanted: Backbone) -> Json:
+def timm_options(base: Backbone, wanted: Backbone) -> Json:
     """Return timm's options that make one backbone of another."""
     options = {
         key: getattr(wanted, ours) for key, ours in OPTIONS.items() if getattr(base, ours) != getattr(wanted, ours)
