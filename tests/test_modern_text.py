@@ -514,10 +514,12 @@ def test_coca_writes_captions_over_a_tower_with_registers() -> None:
         {
             "model": "coca",
             "embed_dim": WIDTH,
-            "vision": vision() | {"attentional_pool": "single", "attn_pooler_queries": 3, "attn_pooler_heads": 2},
+            "vision": vision()
+            | {"tower": "vit", "attentional_pool": "single", "attn_pooler_queries": 3, "attn_pooler_heads": 2},
             "text": text | {"eos_id": 599},
             "multimodal": {"width": WIDTH, "heads": 2, "layers": 2},
             "tokenizer": {"type": "clip-bpe", "vocab_size": 600},
+            "preprocess": {"type": "image"},
         }
     )
     images = torch.randn(2, 3, 16, 16)
