@@ -77,3 +77,32 @@ def test_no_other_entries_are_here_but_the_demos() -> None:
     assert offered - theirs == {("digits-tiny", "demo"), *((name, "webli") for name in NAFLEX)}
     assert len(theirs) == 169
     assert set(open_clip.list_models()) >= set(_PRETRAINED)
+
+
+def test_licences_agree_with_timm_where_it_states_one_for_the_same_repository() -> None:
+    from timm.models import get_pretrained_cfg
+
+    compared = 0
+    for tags in zoo.list_pretrained().values():
+        for entry in tags.values():
+            if entry.hub is None or entry.license is None or not entry.hub.repo.startswith("timm/"):
+                continue
+            theirs = get_pretrained_cfg(entry.hub.repo.removeprefix("timm/"), allow_unregistered=True)
+            if theirs is not None:
+                assert entry.license == theirs.license, entry.hub.repo
+                compared += 1
+    assert compared > 20
+
+
+def test_every_release_for_research_alone_says_so() -> None:
+    """Weights of MetaCLIP and MobileCLIP may not be sold; a user who looks for a licence must not miss it."""
+    expected = {"metaclip": "cc-by-nc-4.0", "mobileclip": "apple-amlr"}
+    found = [
+        (word, entry.license)
+        for tags in zoo.list_pretrained().values()
+        for entry in tags.values()
+        for word in expected
+        if entry.hub is not None and word in entry.hub.repo.lower()
+    ]
+    assert len(found) == 23
+    assert all(expected[word] == license for word, license in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -13,9 +14,8 @@ __all__ = ["is_sharded", "join_entries", "own_state_dict", "rename_entry", "shar
 
 def is_sharded(value: Tensor) -> bool:
     """Tell whether a tensor is one of FSDP's, of which each process holds a part."""
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(value, DTensor)
+    tensors = sys.modules.get("torch.distributed.tensor")  # not imported for this: it takes a second, and sympy
+    return tensors is not None and isinstance(value, tensors.DTensor)
 
 
 def own_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -94,10 +94,11 @@ def _put(state_dict: dict[str, Any], own: str, value: Tensor) -> None:
 
 def sharded_like(parameter: Tensor, value: Tensor) -> Tensor:
     """Return the tensor `value`, whole or sharded in whatever way, on the devices and in the shards of `parameter`."""
+    if not is_sharded(parameter):
+        return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    if not isinstance(parameter, DTensor):
-        return value
+    assert isinstance(parameter, DTensor)  # for the types
     if isinstance(value, DTensor):
         return value.redistribute(parameter.device_mesh, parameter.placements)
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

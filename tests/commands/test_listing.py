@@ -76,7 +76,8 @@ def test_info_as_json_tells_config_sizes_and_provenance(run: Run) -> None:
     vision = found["components"]["vision"]
     assert (vision["distribution"], vision["version"]) == ("clip-zoo", importlib.metadata.version("clip-zoo"))
     assert "locking" in vision["capabilities"]
-    assert found["pretrained"]["openai"] == "timm/vit_base_patch16_clip_224.openai"
+    assert found["pretrained"]["openai"]["from"] == "timm/vit_base_patch16_clip_224.openai"
+    assert found["pretrained"]["metaclip_400m"]["license"] == "cc-by-nc-4.0"
 
 
 def test_list_names_every_pair_of_architecture_and_weights(run: Run) -> None:
@@ -94,10 +95,13 @@ def test_list_names_every_pair_of_architecture_and_weights(run: Run) -> None:
 def test_info_names_pretrained_tags(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.pretrained_entries import Pretrained
 
-    entry = Pretrained(path=Path("x.safetensors"), description="from a test")
+    entry = Pretrained(
+        path=Path("x.safetensors"), description="from a test", license="mit", preprocess={"resize_mode": "squash"}
+    )
     monkeypatch.setattr("zoo.inventory.entries_of", lambda name: {"best": entry} if name == "vit-b16" else {})
-    assert json.loads(run("info", "vit-b16", "--json")[1])["pretrained"] == {"best": "x.safetensors: from a test"}
-    assert "best        x.safetensors: from a test" in run("info", "vit-b16")[1]
+    told = json.loads(run("info", "vit-b16", "--json")[1])["pretrained"]["best"]
+    assert (told["from"], told["description"], told["license"]) == ("x.safetensors", "from a test", "mit")
+    assert "best x.safetensors mit resize_mode=squash from a test" in " ".join(run("info", "vit-b16")[1].split())
 
 
 def test_info_prints_the_config_as_yaml_that_can_be_used(run: Run) -> None:

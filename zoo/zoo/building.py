@@ -168,7 +168,9 @@ def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncod
     """
     import torch
 
-    with torch.device("meta"):
+    from zoo.undrawn import Undrawn
+
+    with torch.device("meta"), Undrawn():
         model = _construct(config, towers)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > config.max_parameters:

@@ -80,7 +80,8 @@ def describe_model(source: str) -> dict[str, Any]:
 
     Returns:
         `name`, `aliases`, `file`, `description`, `parameters`, `towers`, `components` (each with its
-        distribution and version), `pretrained` (tags and what they are) and the resolved `config`.
+        distribution and version), `pretrained` (the entry of each tag, and `from`, its place in a word) and the
+        resolved `config`.
 
     Raises:
         ConfigError: the architecture or one of its pretrained entries is wrong.
@@ -100,9 +101,7 @@ def describe_model(source: str) -> dict[str, Any]:
         entry = known.find(source)
         name, aliases, file = entry.name, entry.aliases, entry.path
         config = known.load(source)
-        tags = {
-            tag: ": ".join(filter(None, (found.place, found.description))) for tag, found in entries_of(source).items()
-        }
+        tags = {tag: {"from": found.place} | found.data() for tag, found in entries_of(source).items()}
     return {
         "name": name,
         "aliases": list(aliases),

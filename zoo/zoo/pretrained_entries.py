@@ -44,6 +44,9 @@ class Pretrained(Config):
     """One line for people."""
     sha256: Annotated[str, Field(pattern=r"[0-9a-f]{64}")] | None = None
     """Digest of the file; not checked where null."""
+    license: Annotated[str, Field(min_length=1)] | None = None
+    """What the weights may be used under, as the Hub spells it (`mit`, `cc-by-nc-4.0`); null where nobody looked it up,
+    which says nothing about it."""
     preprocess: dict[str, Any] = {}
     """Keys of the architecture's preprocessing that were others when these weights were trained."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None

@@ -67,7 +67,11 @@ def _facts(name: str, tag: str) -> dict[str, Any]:
 
     entry = find_entry(name, tag)
     facts: dict[str, Any] = {"architecture": name, "tag": tag}
-    if entry is None or entry.hub is None:
+    if entry is None:
+        return facts
+    if entry.license is not None:
+        facts["license"] = entry.license
+    if entry.hub is None:
         return facts
     found = fetch_weights(entry.hub, entry.sha256, verify=True)
     return facts | {"repo": found.repo, "file": found.name, "commit": found.commit, "sha256": found.sha256}

@@ -52,8 +52,10 @@ def _list_pretrained(pattern: str, json: bool) -> None:
     if json:
         show_json({name: {tag: one.data() for tag, one in tags.items()} for name, tags in found.items()})
         return
-    rows = [(name, tag, one.place, one.activation) for name, tags in found.items() for tag, one in tags.items()]
-    show(table(("NAME", "PRETRAINED", "FROM", "ACTIVATION"), rows))
+    rows = [
+        (name, tag, one.place, one.activation, one.license) for name, tags in found.items() for tag, one in tags.items()
+    ]
+    show(table(("NAME", "PRETRAINED", "FROM", "ACTIVATION", "LICENSE"), rows))
 
 
 def info_command(
@@ -101,7 +103,13 @@ def info_command(
             [(section, part["name"], _origin(part), _abilities(part)) for section, part in parts.items()],
         ),
         "",
-        table(("PRETRAINED", "DESCRIPTION"), found["pretrained"].items())
+        table(
+            ("PRETRAINED", "FROM", "LICENSE", "PREPROCESSING", "DESCRIPTION"),
+            [
+                (tag, one["from"], one.get("license"), _changes(one.get("preprocess", {})), one.get("description"))
+                for tag, one in found["pretrained"].items()
+            ],
+        )
         if found["pretrained"]
         else "no pretrained weights",
         "",
@@ -131,6 +139,11 @@ def plugins_command(json: AsJson = False) -> None:
         table(("KIND", "COMPONENT", "PLUGIN", "CAPABILITIES", "SUMMARY"), parts),
         *(f"clash: {clash}" for clash in claimed),
     )
+
+
+def _changes(preprocess: dict[str, Any]) -> str:
+    """Return what weights change of the architecture's preprocessing, in a line."""
+    return ", ".join(f"{key}={value}" for key, value in preprocess.items()) or "as the architecture"
 
 
 def _show_groups(name: str, lock_image: int | None, lock_text: int | None, json: bool) -> None:

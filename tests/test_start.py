@@ -1,0 +1,66 @@
+"""From the start of a process to the first features: what is not imported, and what is not computed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from zoo.building import skeleton
+from zoo.undrawn import Undrawn
+
+HEAVY = [
+    *("huggingface_hub", "httpx", "requests", "filelock", "transformers", "tokenizers", "sentencepiece", "timm"),
+    *("torchvision", "open_clip", "scipy", "sklearn", "matplotlib", "pandas", "typer", "rich"),
+    *("torch._dynamo", "torch._inductor", "sympy"),
+]
+"""What the first features need nothing of; torch's own compiler and sympy take longer than all the rest."""
+
+FIRST = """
+import sys, torch, zoo
+before = set(sys.modules)
+model = zoo.build("digits-tiny", pretrained="demo")
+from PIL import Image
+features = model.encode_image(Image.new("RGB", (8, 8)))
+assert features.shape == (1, model.config.embed_dim)
+print(*[name for name in sys.argv[1:] if name in set(sys.modules) - before])
+"""
+
+
+def test_the_first_features_import_nothing_that_they_do_not_need() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST, *HEAVY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", ["digits-tiny", "rn50", "coca-vit-b32", "vit-b16-siglip"])
+def test_a_model_that_is_not_drawn_has_the_tensors_of_one_that_is(name: str) -> None:
+    undrawn = skeleton(zoo.config(name))
+    with torch.device("meta"):
+        drawn = (
+            zoo.registry()
+            .get("model", zoo.config(name).component)
+            .build(zoo.config(name), towers=("image", "text"), registry=zoo.registry())
+        )
+
+    def facts(model: Any) -> dict[str, Any]:
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        return {key: (one.shape, one.dtype, one.is_meta, one.requires_grad) for key, one in tensors.items()}
+
+    assert facts(undrawn) == facts(drawn)
+
+
+def test_tensors_elsewhere_are_filled_all_the_same() -> None:
+    with torch.device("meta"), Undrawn():
+        assert (2 * torch.randn(3)).is_meta
+        there = torch.nn.Parameter(torch.zeros(3, device="cpu"))
+        torch.nn.init.ones_(there)
+        drawn = torch.randn(64, device="cpu")
+        counted = torch.arange(3, device="cpu") * 2
+    assert there.tolist() == [1, 1, 1]
+    assert 0.5 < drawn.std() < 1.5
+    assert counted.tolist() == [0, 2, 4]
