@@ -26,7 +26,7 @@ from families import EMBED_DIM, FAMILIES, Tower, model_of, pictures, words
 from zoo.commands.listing import info_command
 from zoo_core.dual_encoder import cast_matrices
 from zoo_core.errors import CapabilityError, InputError
-from zoo_core.transformer import LayerNorm
+from zoo_core.layers import LayerNorm, RMSNorm
 
 TOLERANCE = 1e-5
 REFUSALS = (InputError, CapabilityError)
@@ -301,8 +301,10 @@ def _locks(model: Any, side: str, tower: Any) -> None:
     tower.train()(sample(model, side)).square().sum().backward()
     moved = {name for name, parameter in tower.named_parameters() if parameter.grad is not None}
     assert moved and moved <= groups[-1]
-    with pytest.raises(InputError, match="must not be negative"):
+    before = trainable(model)
+    with pytest.raises(InputError, match="must not be negative, found -1"):
         lock(-1)
+    assert trainable(model) == before
 
 
 def sample(model: Any, side: str) -> Tensor:
@@ -324,7 +326,7 @@ def lock_text_tower(name: str) -> None:
     norms = {
         f"{prefix}.{one}"
         for prefix, module in model.text.named_modules()
-        if isinstance(module, nn.LayerNorm)
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm)
         for one, _ in module.named_parameters()
     }
     assert norms and trainable(model.text) == norms
@@ -418,6 +420,11 @@ def float16(name: str) -> None:
     _cast(name, torch.float16)
 
 
+def float64(name: str) -> None:
+    """`model.to(torch.float64)`"""
+    _cast(name, torch.float64)
+
+
 def matrices_in_half(name: str) -> None:
     """`cast_matrices`: bfloat16 or float16, norms in float32"""
     for dtype in (torch.bfloat16, torch.float16):
@@ -425,7 +432,7 @@ def matrices_in_half(name: str) -> None:
         expected = outputs(model)
         cast_matrices(model, dtype)
         for path, module in model.named_modules():
-            own = isinstance(module, LayerNorm | nn.BatchNorm2d)
+            own = isinstance(module, LayerNorm | RMSNorm | nn.BatchNorm2d)
             for one, parameter in module.named_parameters(recurse=False):
                 kept = own or (one in ("logit_scale", "logit_bias") and not path)
                 assert parameter.dtype == (torch.float32 if kept else dtype), f"{path}.{one}"
@@ -498,7 +505,7 @@ BEHAVIOURS: dict[str, Callable[..., None]] = {
         encode_image, encode_text, logits, forward_as_dict, forward_as_tuple, image_intermediates, text_intermediates,
         image_formats, image_prefix, text_suffix, normed_image_intermediates, normed_text_intermediates,
         features_beside_intermediates, lock_image_tower, lock_text_tower, info_groups, gradient_checkpointing,
-        bfloat16, float16, matrices_in_half, compiled, exported, deep_copy, pickled,
+        bfloat16, float16, float64, matrices_in_half, compiled, exported, deep_copy, pickled,
     )
 }  # fmt: skip
 """Name -> what checks it."""

@@ -116,6 +116,19 @@ TIMM_SIGLIP = Tower(
     norm="trunk.norm",
     lacks={"image_prefix": "SigLIP's ViT has no class token and no registers"},
 )
+TIMM_NAFLEX = Tower(
+    {
+        "tower": "naflex",
+        "name": "naflexvit_base_patch16_siglip",
+        "image_size": [16, 24],
+        "patch_size": 8,
+        "pool": "map",
+        "kwargs": {"embed_dim": 32, "depth": 2, "num_heads": 2, "pos_embed_grid_size": [3, 3]},
+    },
+    blocks=("trunk.blocks",),
+    norm="trunk.norm",
+    lacks={"image_prefix": "this NaFlexViT has no class token and no registers"},
+)
 
 TEXT_SIZES: Json = {"tower": "clip-transformer", "width": 24, "heads": 2, "layers": 2}
 NO_SUFFIX = {"text_suffix": "this text tower appends no token of its own"}
@@ -127,6 +140,12 @@ COCA_TEXT = Tower(
     blocks=TEXT_PARTS["blocks"],
     norm="ln_final",
     extra=1,
+)
+MODERN_TEXT = Tower(
+    TEXT_SIZES | {"tower": "modern-transformer", "attn_gated": True, "eos_id": VOCABULARY - 1, "pad_id": 0},
+    blocks=("blocks",),
+    norm="ln_final",
+    lacks=NO_SUFFIX,
 )
 ROBERTA_SIZES: Json = {
     "model_type": "roberta",
@@ -153,6 +172,8 @@ FAMILIES: dict[str, Family] = {
     "CLIPA": Family("clip", CLIPA_VIT, BIDIRECTIONAL_TEXT),
     "timm ConvNeXt": Family("clip", TIMM_CONVNEXT, TEXT),
     "timm SigLIP": Family("custom-text-clip", TIMM_SIGLIP, BIDIRECTIONAL_TEXT, BIAS),
+    "timm NaFlex": Family("custom-text-clip", TIMM_NAFLEX, BIDIRECTIONAL_TEXT, BIAS),
+    "modern text": Family("custom-text-clip", VIT, MODERN_TEXT),
     "HF text": Family("custom-text-clip", VIT, ROBERTA),
     "CoCa": Family("coca", COCA_VIT, COCA_TEXT, DECODER, NAMED),
     "CoCa, HF text": Family("coca", COCA_VIT, ROBERTA, DECODER | {"text_sees_ahead": True}, NAMED),

@@ -37,6 +37,14 @@ def step(model: Any) -> None:
     optimizer.step()
 
 
+@torch.no_grad()
+def features(model: Any) -> dict[str, Tensor]:
+    """Return the features that a model gives."""
+    model.output_dict = True
+    found = model(pictures(model), words(model))
+    return {key: found[key] for key in ("image_features", "text_features")}
+
+
 def sharded(name: str) -> Any:
     """Return a model whose blocks are sharded one by one, and the rest with the model."""
     model = model_of(name)
@@ -67,6 +75,7 @@ def _work(name: str) -> dict[str, dict[str, Tensor]]:
     found["sharded_step"] = _gathered(model)
     set_model_state_dict(model, other(name).state_dict(), options=FULL)
     found["sharded_state"] = _gathered(model)
+    found["outputs"] = features(model)
     copied = sharded(name)
     set_model_state_dict(copied, get_model_state_dict(model))
     found["sharded_copy"] = _gathered(copied)

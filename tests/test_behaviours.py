@@ -56,3 +56,11 @@ def test_weights_reach_the_shards_and_come_back(processes: Any, family: str, run
     expected = sharding.other(family).state_dict()
     for found in processes:
         same(found[family][run], expected, rtol=0, atol=0)
+
+
+@needs_shards
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shards_compute_what_one_process_computes(processes: Any, family: str) -> None:
+    expected = sharding.features(sharding.other(family))
+    for found in processes:
+        torch.testing.assert_close(found[family]["outputs"], expected, rtol=0, atol=1e-5)
