@@ -3,14 +3,13 @@
     python tests/benchmarks/bench_loading.py [--model vit-l14] [--large vit-h14] [--runs 3]
 
 Every figure is that of a fresh process, the best of several runs; peak memory is what the system says of that process
-(`ru_maxrss`), beside the size of the file. Files of full size are made in a temporary folder and removed: for the
-default models that takes 6 GB of disk, and as much of the page cache for the figures to be of warm files.
+(`VmHWM`, so on Linux only), beside the size of the file. Files of full size are made in a temporary folder and removed: for the
+default models that takes 4 GB of disk at a time, and as much of the page cache for the files to be warm.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,9 @@ import zoo, zoo.building, zoo.loading
 towers = tuple(sys.argv[4].split(","))
 start = time.perf_counter()
 model = zoo.build(sys.argv[1], pretrained=sys.argv[2], towers=towers)
-print(time.perf_counter() - start)
+took = time.perf_counter() - start
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(took, peak)
 """
 LOAD_PEER = """
 import sys, time, torch
@@ -41,7 +42,9 @@ torch.set_num_threads(int(sys.argv[3]))
 import open_clip
 start = time.perf_counter()
 model = open_clip.create_model(sys.argv[1], pretrained=sys.argv[2])
-print(time.perf_counter() - start)
+took = time.perf_counter() - start
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(took, peak)
 """
 FIRST_ZOO = """
 import sys, time
@@ -51,7 +54,8 @@ import zoo
 model = zoo.build(sys.argv[1], pretrained=sys.argv[2], towers=("image",))
 with torch.no_grad():
     model.encode_image(sys.argv[4])
-print(0)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(0, peak)
 """
 FIRST_PEER = """
 import sys, time
@@ -63,22 +67,20 @@ model, _, preprocess = open_clip.create_model_and_transforms(sys.argv[1], pretra
 model.eval()
 with torch.no_grad():
     model.encode_image(preprocess(Image.open(sys.argv[4])).unsqueeze(0))
-print(0)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(0, peak)
 """
 
 
 def run(program: str, *arguments: str) -> tuple[float, float, float]:
     """Return the seconds that a program prints, those that its process took, and its peak memory in bytes."""
     start = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     took = time.perf_counter() - start
-    if process.returncode:
-        raise SystemExit(f"a run failed with status {process.returncode}: {arguments}")
-    return float(printed.split()[-1]), took, usage.ru_maxrss * 1024
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    seconds, peak = done.stdout.split()[-2:]
+    return float(seconds), took, int(peak) * 1024
 
 
 def best(runs: int, program: str, *arguments: str) -> tuple[float, float, float]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["Fit", "LoadOptions", "fit"]
+__all__ = ["Fit", "LoadOptions", "fit", "names_fit"]
 
 Shape = tuple[int, ...]
 
@@ -102,6 +102,13 @@ def fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
         raise _mismatch(source, model, expected, MismatchError("", missing, unexpected, misshapen), tables)
     _check_dtypes(source, expected, result.keys)
     return result
+
+
+def names_fit(source: TensorSource, model: DualEncoder) -> bool:
+    """Tell whether a checkpoint's names are exactly those of a model, so that its layout is ours."""
+    expected = _entries_of(model)
+    found = [_own_name(name, expected) for name in source.entries]
+    return {key for key in found if key in expected or model.takes(key)} == expected.keys()
 
 
 def _entries_of(model: DualEncoder) -> dict[str, TensorInfo]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,22 @@ def checkpoint_formats() -> Iterator[tuple[str, CheckpointFormat]]:
             yield component.qualified_name, checkpoint_format(component.qualified_name)
 
 
-def open_weights(path: str | Path, *, weights: str | None = None) -> TensorSource:
+def open_weights(
+    path: str | Path, *, weights: str | None = None, is_ours: Callable[[TensorSource], bool] | None = None
+) -> TensorSource:
     """Open a checkpoint of any container and layout, seen in our layout; no tensor is read.
 
     Args:
         path: a file or folder.
         weights: which of several state dicts; see `zoo_core.containers.open_checkpoint`.
+        is_ours: tells that a checkpoint is in our layout, without a doubt; then no plugin is asked.
 
     Raises:
         CheckpointError: it holds no weights that can be read, or two layouts claim it.
     """
     source = open_checkpoint(path, weights=weights)
+    if is_ours is not None and is_ours(source):
+        return source
     claims = {name: layout for name, layout in checkpoint_formats() if layout.recognises(source.entries)}
     if len(claims) > 1:
         raise CheckpointError(

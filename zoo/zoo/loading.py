@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.catalog import config as load_config
-from zoo.fitting import Fit, LoadOptions, fit
+from zoo.fitting import Fit, LoadOptions, fit, names_fit
 from zoo.identification import leaves
 from zoo.layouts import open_weights, stated_architecture
 from zoo_core.checkpoints import TensorSource
@@ -71,7 +71,7 @@ def load_weights(
         CheckpointError: the weights are damaged, not finite, or do not fit; the model is unchanged.
     """
     options = checked_options(LoadOptions(weights, resize, logit_bias))
-    opened = open_weights(Path(source), weights=weights)
+    opened = open_weights(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
     _check_architecture(opened, Path(source), model.config, ())
     plan = _checked_fit(opened, model, options)
     tensors = {key: value for key, value, _ in _tensors(opened, plan, model)}
@@ -108,7 +108,7 @@ def take_weights(
         CheckpointError: the weights are damaged, not finite, or do not fit.
     """
     options = options or LoadOptions()
-    source = open_weights(path, weights=options.weights)
+    source = open_weights(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
     _check_architecture(source, path, config, overrides)
     plan = _checked_fit(source, model, options)
     tensors: dict[str, Tensor] = {}
