@@ -54,7 +54,10 @@ class MappedFile:
 
         dtype: torch.dtype = getattr(torch, info.dtype)
         if not info.count:
-            return torch.empty(info.shape, dtype=dtype)
+            try:
+                return torch.empty(info.shape, dtype=dtype)
+            except (RuntimeError, TypeError, OverflowError):  # no values, but sizes beyond all numbers
+                raise CheckpointError(f"{self.path} holds a tensor of the shape {info.shape}, which none has") from None
         assert self._map is not None and start + info.count * ITEM_SIZES[info.dtype] <= self.size
         flat = torch.frombuffer(self._map, dtype=dtype, count=info.count, offset=start)
         aligned = flat if flat.data_ptr() % flat.itemsize == 0 else flat.clone()

@@ -66,6 +66,8 @@ class TorchFile(TensorSource):
             tree = self._archive() if file.bytes(0, 2) == b"PK" else self._legacy()
         except PickleError as error:
             raise self._damaged(str(error)) from None
+        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+            raise self._damaged(f"its pickle is none that torch writes ({type(error).__name__}: {error})") from None
         self._places: Mapping[str, Place]
         if isinstance(tree, Call):
             found: Mapping[str, Any] = dict(module_tensors(tree))
@@ -181,6 +183,8 @@ class TorchFile(TensorSource):
                 )
             _, _, tree, keys = (read_pickle(opened) for _ in range(4))
             place = opened.tell()
+        if not isinstance(keys, list):
+            raise self._damaged("it does not say in which order its storages come")
         sizes = storage_item_sizes(tree)
         self._places = {}
         for key in cast("list[Any]", keys):
