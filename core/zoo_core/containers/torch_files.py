@@ -175,14 +175,14 @@ class TorchFile(TensorSource):
     def _legacy(self) -> Any:
         """Read the sequence of pickles that torch wrote until version 1.6: magic, version, system, tree, keys."""
         self.container = "torch (before 1.6)"
-        with self.path.open("rb") as opened:
-            if read_pickle(opened) != _LEGACY_MAGIC:
-                raise CheckpointError(
-                    f"{self.path} is a pickle, and not one of torch; zoo runs no pickles. In Python where it can be "
-                    "loaded, save its tensors with safetensors"
-                )
-            _, _, tree, keys = (read_pickle(opened) for _ in range(4))
-            place = opened.tell()
+        opened = io.BytesIO(self._file.bytes(0, MAX_HEADER))  # a file would reserve whatever length a pickle claims
+        if read_pickle(opened) != _LEGACY_MAGIC:
+            raise CheckpointError(
+                f"{self.path} is a pickle, and not one of torch; zoo runs no pickles. In Python where it can be "
+                "loaded, save its tensors with safetensors"
+            )
+        _, _, tree, keys = (read_pickle(opened) for _ in range(4))
+        place = opened.tell()
         if not isinstance(keys, list):
             raise self._damaged("it does not say in which order its storages come")
         sizes = storage_item_sizes(tree)
