@@ -208,7 +208,7 @@ def test_training_steps_through_patches_with_dropout_and_checkpointing() -> None
 
 NAFLEX = TINY | {
     "vision": {"tower": "naflex", "image_size": 32, "patch_size": PATCH, **TOWERS["mean"]},
-    "preprocess": {"type": "naflex", "patch_size": PATCH, "image_seq_len": 12},
+    "preprocess": {"type": "naflex", "patch_size": PATCH, "image_seq_len": 12, "engine": "pil"},
 }
 
 
@@ -440,7 +440,13 @@ SHAPES = [(40, 30), (64, 64), (7, 300), (333, 111), (1, 1)]
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", SHAPES)
 def test_evaluation_gives_timms_bits(size: tuple[int, int], interpolation: str) -> None:
-    values = {"type": "naflex", "patch_size": [8, 12], "image_seq_len": 37, "interpolation": interpolation}
+    values = {
+        "type": "naflex",
+        "patch_size": [8, 12],
+        "image_seq_len": 37,
+        "engine": "pil",
+        "interpolation": interpolation,
+    }
     vision = NAFLEX["vision"] | {"patch_size": [8, 12], "image_size": [24, 24]}
     ours = zoo.preprocess(NAFLEX | {"vision": vision, "preprocess": values})
     theirs = create_transform(
@@ -472,7 +478,9 @@ def test_training_crops_as_timm_does(
 ) -> None:
     monkeypatch.setattr("timm.data.naflex_transforms.random", FromTorch)
     train = {"scale": [0.3, 1.0], "ratio": list(ratio)}
-    config = NAFLEX | {"preprocess": {"type": "naflex", "patch_size": PATCH, "image_seq_len": 20, "train": train}}
+    config = NAFLEX | {
+        "preprocess": {"type": "naflex", "patch_size": PATCH, "image_seq_len": 20, "engine": "pil", "train": train}
+    }
     ours: Any = zoo.preprocess(config, train=True)
     theirs = RandomResizedCropToSequence(PATCH, 20, scale=(0.3, 1.0), ratio=ratio, interpolation="bicubic")
     for seed in range(8):
@@ -480,7 +488,7 @@ def test_training_crops_as_timm_does(
         found = ours(noise(*size))
         torch.manual_seed(seed)
         cropped = theirs(noise(*size))
-        whole = patchify(ours._pixels(cropped), (PATCH, PATCH))  # a crop of timm's has its size already
+        whole = patchify(ours._engine.pixels(cropped), (PATCH, PATCH))  # a crop of timm's has its size already
         assert all(torch.equal(found[key], whole[key]) for key in whole)
 
 

@@ -1,8 +1,8 @@
 """The NaFlex preprocessor: pictures keep their aspect ratio and become patches, at most so many of them.
 
-Evaluation gives the very bits that timm's NaFlex transform gives for RGB images. That is why the size is found by
-bisection, and why a tiny picture grows a hundredfold at most: scores were measured so. Training crops are timm's too,
-drawn from torch's generator instead of Python's.
+With the engine `pil`, evaluation gives the very bits that timm's NaFlex transform gives for RGB images. That is why the
+size is found by bisection, and why a tiny picture grows a hundredfold at most: scores were measured so. Training crops
+are timm's too, drawn from torch's generator instead of Python's.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 from zoo_core.images import ImageLike, Preprocessor
 from zoo_core.patches import pad_patches, patchify
 from zoo_images.config import NaFlexImageConfig
+from zoo_images.engines import engine_of
 from zoo_images.reading import open_image
-from zoo_images.transform import Pixels, crop_box, recoloured, resample
+from zoo_images.transform import crop_box, recoloured
 
 __all__ = ["NaFlexPreprocessor", "fitted_size"]
 
@@ -43,7 +44,7 @@ class NaFlexPreprocessor(Preprocessor):
         self.train = train
         grid = (side // patch for side, patch in zip(image_size, config.patch_size, strict=True))
         self.image_seq_len = config.image_seq_len or max(1, math.prod(grid))
-        self._pixels = Pixels(config)
+        self._engine = engine_of(config)
 
     def __call__(self, image: ImageLike) -> dict[str, torch.Tensor]:
         """Return the patches of `image`: `patches` float32 `[N, P * P * 3]`, `patch_coord` and `patch_valid`.
@@ -60,8 +61,10 @@ class NaFlexPreprocessor(Preprocessor):
             top, left, height, width = crop_box((picture.height, picture.width), options.scale, ratio)
             picture = picture.crop((left, top, left + width, top + height))
         size = fitted_size((picture.height, picture.width), self.config.patch_size, self.image_seq_len)
-        picture = resample(picture, size, self.config.interpolation)
-        return patchify(self._pixels(recoloured(picture, options) if self.train else picture), self.config.patch_size)
+        sheet = self._engine.resample(picture, size)
+        if self.train:
+            sheet = recoloured(sheet, self._engine, options)
+        return patchify(self._engine.pixels(sheet), self.config.patch_size)
 
     def collate(self, prepared: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Return pictures as a patch batch (see `zoo_core.patches`), padded to the largest of them."""

@@ -47,7 +47,7 @@ _READERS: dict[str, tuple[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
 }
 
 
-def open_image(source: ImageLike, *, exif: bool = False) -> Image.Image:
+def open_image(source: ImageLike, *, exif: bool = False, draft: tuple[int, int] | None = None) -> Image.Image:
     """Return a picture as a decoded PIL image of mode RGB.
 
     Transparency is dropped, as `convert("RGB")` does. 16-bit grey (0..65535) and float grey (0..1) are scaled
@@ -58,6 +58,8 @@ def open_image(source: ImageLike, *, exif: bool = False) -> Image.Image:
         source: a PIL image, the path of a regular file (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), or a uint8
             array `[H, W, 3]`.
         exif: turn it as its EXIF orientation says.
+        draft: height and width that it is needed in; a JPEG file may be decoded at a fraction of its size that is at
+            least twice that.
 
     Raises:
         ImageFileError: the file cannot be read as an image; its path and the reason are named.
@@ -65,7 +67,7 @@ def open_image(source: ImageLike, *, exif: bool = False) -> Image.Image:
     """
     try:
         if isinstance(source, str | os.PathLike):
-            return _from_file(os.fspath(source), exif)
+            return _from_file(os.fspath(source), exif, draft)
         if isinstance(source, Image.Image):
             return _rgb(source, exif)
         if isinstance(source, np.ndarray):
@@ -85,13 +87,17 @@ def refusal(source: object, reason: str) -> InputError:
     return ImageFileError(f"{path}: {reason}") if path else InputError(f"image: {reason}")
 
 
-def _from_file(path: str, exif: bool) -> Image.Image:
+def _from_file(path: str, exif: bool, draft: tuple[int, int] | None) -> Image.Image:
     if "://" in path:
         raise InputError("is a URL, and nothing is fetched; download it and pass the path")
     with _opened(path) as file:
         reader = _reader(file.read(24))
         file.seek(0)
-        return _rgb(reader(file, path), exif)
+        image = reader(file, path)
+        _check_size(image.width, image.height)
+        if draft is not None:  # readers of other formats pass it over
+            image.draft("RGB", (2 * draft[1], 2 * draft[0]))
+        return _rgb(image, exif)
 
 
 def _opened(path: str) -> BinaryIO:

@@ -1,8 +1,9 @@
 """The image preprocessor: the arithmetic of torchvision's PIL transforms, without importing torchvision.
 
-Evaluation gives the very bits that open_clip's `image_transform` gives for RGB and L images, and training
-gives its crops from the same seed. That is why sizes are truncated in one place and rounded in another, and
-why the logarithm of a ratio is taken in float32: published scores were measured so.
+With the engine `pil`, evaluation gives the very bits that open_clip's `image_transform` gives for RGB and L images, and
+training gives its crops from the same seed; with `torch` few pixels differ from those, by 1/255. That is why sizes
+are truncated in one place and rounded in another, and why the logarithm of a ratio is taken in float32: published
+scores were measured so.
 
 Differences, on purpose: a picture becomes RGB before it is resized (palette indices and bits cannot be
 averaged), and `interpolation` holds for frames that are not square and for training too.
@@ -11,32 +12,19 @@ averaged), and `interpolation` holds for frames that are not square and for trai
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
 from zoo_core.images import ImageLike, Preprocessor
-from zoo_images.config import AugmentationConfig, ColourConfig, ImageConfig
+from zoo_images.config import AugmentationConfig, ImageConfig
+from zoo_images.engines import Engine, engine_of
 from zoo_images.reading import MAX_PIXELS, open_image, refusal
 
-__all__ = ["ImagePreprocessor", "Pixels", "crop_box", "jitter", "recoloured", "resample", "resized"]
+__all__ = ["ImagePreprocessor", "crop_box", "jitter", "recoloured", "resized"]
 
-_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-
-
-class Pixels:
-    """The last step of every preprocessor: from an RGB picture to normalised float32 pixels `[3, H, W]`."""
-
-    def __init__(self, config: ColourConfig) -> None:
-        self._mean = torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1)
-        self._std = torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1)
-
-    def __call__(self, picture: Image.Image) -> torch.Tensor:
-        """Return the pixels of `picture`."""
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
 
 
 class ImagePreprocessor(Preprocessor):
@@ -54,7 +42,7 @@ class ImagePreprocessor(Preprocessor):
         self.config = config
         self.image_size = image_size
         self.train = train
-        self._pixels = Pixels(config)
+        self._engine = engine_of(config)
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
         """Return `image` as a float32 tensor `[3, H, W]`.
@@ -63,13 +51,14 @@ class ImagePreprocessor(Preprocessor):
             ImageFileError: the file cannot be read as an image; its path and the reason are named.
             InputError: it is no image, or an unusable one.
         """
-        picture = open_image(image, exif=self.config.exif)
-        return self._pixels(self._augmented(picture) if self.train else self._fitted(picture, image))
+        draft = None if self.train or not self.config.draft else self.image_size
+        picture = open_image(image, exif=self.config.exif, draft=draft)
+        return self._engine.pixels(self._augmented(picture) if self.train else self._fitted(picture, image))
 
     def __repr__(self) -> str:
         return f"ImagePreprocessor({self.config!r}, image_size={self.image_size}, train={self.train})"
 
-    def _fitted(self, picture: Image.Image, source: ImageLike) -> Image.Image:
+    def _fitted(self, picture: Image.Image, source: ImageLike) -> Any:
         """Resize the whole picture, then pad or crop it around its centre."""
         height, width = self.image_size
         size = resized((picture.height, picture.width), self.image_size, self.config.resize_mode)
@@ -79,36 +68,28 @@ class ImagePreprocessor(Preprocessor):
                 f"its {picture.width} x {picture.height} pixels would be resized to {size[1]} x {size[0]}, "
                 f"more than the limit of {MAX_PIXELS:,}; crop it first, or use resize_mode 'longest'",
             )
-        picture = resample(picture, size, self.config.interpolation)
+        sheet = self._engine.resample(picture, size)
         if self.config.resize_mode == "longest":
-            frame = Image.new("RGB", (width, height), (self.config.fill,) * 3)
-            frame.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
-            return frame
-        left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
-        return picture.crop((left, top, left + width, top + height))
+            return self._engine.pad(sheet, self.image_size, self.config.fill)
+        top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
+        return self._engine.crop(sheet, top, left, self.image_size)
 
-    def _augmented(self, picture: Image.Image) -> Image.Image:
+    def _augmented(self, picture: Image.Image) -> Any:
         options = self.config.train
         top, left, height, width = crop_box((picture.height, picture.width), options.scale, options.ratio)
-        crop = picture.crop((left, top, left + width, top + height))
-        return recoloured(resample(crop, self.image_size, self.config.interpolation), options)
+        sheet = self._engine.resample(picture.crop((left, top, left + width, top + height)), self.image_size)
+        return recoloured(sheet, self._engine, options)
 
 
-def resample(picture: Image.Image, size: tuple[int, int], interpolation: str) -> Image.Image:
-    """Return `picture` at a height and width."""
-    height, width = size
-    if picture.size == (width, height):
-        return picture
-    return picture.resize((width, height), _RESAMPLING[interpolation])
-
-
-def recoloured(picture: Image.Image, options: AugmentationConfig) -> Image.Image:
+def recoloured(sheet: Any, engine: Engine, options: AugmentationConfig) -> Any:
     """Change the colours of a training image as chance has it."""
-    if options.color_jitter is not None and _happens(options.color_jitter_probability):
+    jitters = options.color_jitter is not None and _happens(options.color_jitter_probability)
+    picture = engine.picture(sheet) if jitters else None
+    if picture is not None and options.color_jitter is not None:
         picture = jitter(picture, *options.color_jitter)
     if _happens(options.grey_probability):
-        picture = picture.convert("L").convert("RGB")
-    return picture
+        picture = (picture or engine.picture(sheet)).convert("L").convert("RGB")
+    return sheet if picture is None else engine.resample(picture, (picture.height, picture.width))
 
 
 def resized(source: tuple[int, int], frame: tuple[int, int], mode: str) -> tuple[int, int]:
