@@ -148,6 +148,17 @@ class Attention(MultiHead):
             return self.attend(query, *memory.append(key, value), mask=memory.causal_mask(x.shape[1]))
         return self.attend(query, key, value, causal, mask)
 
+    def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Return of what `forward` gives the token `row` `[B]` of each sequence alone, as `[B, C]`."""
+        query, key, value = self.split_heads(self.in_proj(x), 3)
+        one = torch.arange(x.shape[0], device=x.device)
+        query = query[one, :, row][:, :, None]  # [B, H, 1, C / H]
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.expand(x.shape[0], -1, -1, -1)[one, :, row][:, :, None]
+        elif mask is None and causal:
+            mask = (torch.arange(x.shape[1], device=x.device) <= row[:, None])[:, None, None]
+        return self.attend(query, key, value, mask=mask)[:, 0]
+
 
 class CrossAttention(MultiHead):
     """Attention of one sequence to another; published names are those of `nn.MultiheadAttention`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from zoo_core.config import TokenIds
 from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.images import Preprocessor
+from zoo_core.inference import Optimization
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm, RMSNorm
 from zoo_core.patches import PatchBatch, check_patches
@@ -52,11 +53,14 @@ class DualEncoder(nn.Module):
 
     Attributes:
         config: the resolved architecture, where one was used to build the model.
+        optimizations: what `zoo.build(..., optimize="inference")` did, and what it brought; None for any other model.
+            Where it is not None the model computes features and nothing else: it cannot be trained, saved or moved.
         tokenizer, preprocess: what strings and pictures go through; None for a model built by hand.
         notes: what was assumed and done when weights were loaded, one sentence each.
     """
 
     config: ModelConfig | None = None
+    optimizations: tuple[Optimization, ...] | None = None
     tokenizer: Tokenizer | None = None
     preprocess: Preprocessor | None = None
     notes: tuple[str, ...] = ()
@@ -322,6 +326,47 @@ class DualEncoder(nn.Module):
                 tower.set_grad_checkpointing(not enable)
             raise
 
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode.
+
+        Raises:
+            InputError: the model was optimized for inference, and cannot be trained.
+        """
+        if mode:
+            self._refuse_if_optimized("trained")
+        return super().train(mode)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Make all parameters trainable, or none; an `InputError` as in `train`."""
+        if requires_grad:
+            self._refuse_if_optimized("trained")
+        return super().requires_grad_(requires_grad)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the weights.
+
+        Raises:
+            InputError: the model was optimized for inference: its weights are no longer those of the architecture.
+        """
+        self._refuse_if_optimized("saved")
+        return cast("Any", super().state_dict(*args, **kwargs))
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Take weights; an `InputError` as in `state_dict`."""
+        self._refuse_if_optimized("given other weights")
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._refuse_if_optimized("moved or cast")  # its copies of the weights would stay behind
+        return super()._apply(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
+
+    def _refuse_if_optimized(self, what: str) -> None:
+        if self.optimizations is not None:
+            raise InputError(
+                f'a model built with optimize="inference" cannot be {what}: its weights are merged and packed for '
+                "this machine; build it without optimize=, or with the device and dtype that you want"
+            )
+
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that optimizers should not decay, beyond biases and norms."""
         return {f"{side}.{name}" for side, tower in self._towers().items() for name in tower.no_weight_decay()}
@@ -332,6 +377,7 @@ class DualEncoder(nn.Module):
         `set_model_state_dict` of torch needs it to hand out weights with `broadcast_from_rank0`: it asks each process
         for tensors by these names, and drops what comes by published ones.
         """
+        self._refuse_if_optimized("saved")
         return own_state_dict(self)
 
     def takes(self, key: str) -> bool:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "QUICK_FACTOR",
     "Activation",
+    "InPlaceGELU",
     "LayerNorm",
     "LayerScale",
     "QuickGELU",
@@ -21,13 +23,26 @@ __all__ = [
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
+QUICK_FACTOR = 1.702
+"""Slope of the sigmoid in QuickGELU."""
+
 
 class QuickGELU(nn.Module):
     """`x * sigmoid(1.702 x)`: the approximation of GELU that OpenAI's CLIP weights were trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to every element."""
-        return x * torch.sigmoid(1.702 * x)
+        return x * torch.sigmoid(QUICK_FACTOR * x)
+
+
+class InPlaceGELU(nn.GELU):
+    """GELU over its own input where no gradient needs it: the memory of a new tensor costs more than the function."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to every element."""
+        if input.requires_grad:
+            return super().forward(input)
+        return torch.ops.aten.gelu_(input, approximate=self.approximate)
 
 
 def activation_layer(name: Activation) -> nn.Module:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,17 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 from zoo_core.attention import Attention, CrossAttention
 from zoo_core.block_config import BlockConfig
 from zoo_core.errors import InputError
+from zoo_core.inference import InferenceForm, recast
 from zoo_core.key_values import KeyValues, Memory
-from zoo_core.layers import Activation, LayerNorm, LayerScale, QuickGELU, activation_layer
+from zoo_core.layers import (
+    QUICK_FACTOR,
+    Activation,
+    InPlaceGELU,
+    LayerNorm,
+    LayerScale,
+    QuickGELU,
+    activation_layer,
+)
 
 __all__ = [
     "Activation",
@@ -82,6 +91,31 @@ class ResidualBlock(nn.Module):
         x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, memory)))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
+    def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Return of what `forward` gives the token `row` `[B]` of each sequence alone, as `[B, C]`."""
+        kept = x[torch.arange(x.shape[0], device=x.device), row]
+        attended = cast("Attention", self.attn).forward_row(self.ln_1(x), row, causal, mask)
+        kept = kept + self.ls_1(self.ln_attn(attended))
+        return kept + self.ls_2(self.mlp(self.ln_2(kept)))
+
+    def inference_forms(self) -> Iterable[InferenceForm]:
+        """Offer the block that writes over its own tensors; of one dtype, since writing over one does not promote."""
+        if type(self) is ResidualBlock and len({parameter.dtype for parameter in self.parameters()}) == 1:
+            yield InferenceForm("activations and sums in place", lambda: _in_place(self))
+
+
+class InPlaceBlock(ResidualBlock):
+    """A residual block that writes activations and sums over tensors of its own, where no gradient needs them."""
+
+    def forward(
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: KeyValues | None = None
+    ) -> Tensor:
+        """Transform tokens `[B, N, C]`, which stay as they are; see `ResidualBlock`."""
+        if x.requires_grad:
+            return super().forward(x, causal, mask, memory)
+        x = self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, memory))).add_(x)
+        return self.ls_2(self.mlp(self.ln_2(x))).add_(x)
+
 
 class Transformer(nn.Module):
     """A stack of residual blocks.
@@ -123,6 +157,16 @@ class Transformer(nn.Module):
         """Transform tokens `[B, N, C]`; `causal` and `mask` are those of `Attention`."""
         return self.forward_intermediates(x, (), causal=causal, mask=mask)[0]
 
+    def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Return of what `forward` gives the token `row` `[B]` of each sequence alone, as `[B, C]`.
+
+        The last block then attends from that token only, and transforms it only.
+        """
+        *blocks, last = self.blocks()
+        for block in blocks:
+            x = block(x, causal, mask)
+        return last.forward_row(x, row, causal, mask)
+
     def forward_next(self, x: Tensor, memory: Memory) -> Tensor:
         """Transform the tokens `[B, n, C]` that follow those in `memory`, which takes them up. It is causal."""
         for number, block in enumerate(self.blocks()):
@@ -160,6 +204,27 @@ class Transformer(nn.Module):
             if number in wanted:
                 kept.append(x)
         return x, kept
+
+
+def _in_place(block: ResidualBlock) -> InPlaceBlock:
+    """Return the form of a block that writes over its own tensors; QuickGELU becomes one pass over them, not three."""
+    form = recast(block, InPlaceBlock)
+    mlp = cast("Any", form.mlp)
+    if isinstance(mlp.gelu, nn.GELU):
+        mlp.gelu = InPlaceGELU(mlp.gelu.approximate)
+    elif isinstance(mlp.gelu, QuickGELU) and isinstance(mlp.ln, nn.Identity) and mlp.c_fc.weight.dtype == torch.float32:
+        mlp.c_fc = _scaled(mlp.c_fc, QUICK_FACTOR, bias=True)  # x sigmoid(a x) = silu(a x) / a
+        mlp.gelu = nn.SiLU(inplace=True)
+        mlp.c_proj = _scaled(mlp.c_proj, 1 / QUICK_FACTOR, bias=False)
+    return form
+
+
+def _scaled(linear: nn.Linear, factor: float, *, bias: bool) -> nn.Linear:
+    """Return a copy whose matrix, and bias if asked for, is multiplied."""
+    copy = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    copy.weight = nn.Parameter(linear.weight.detach() * factor, requires_grad=False)
+    copy.bias = nn.Parameter(linear.bias.detach() * factor, requires_grad=False) if bias else linear.bias
+    return copy
 
 
 def draw_weights(blocks: Sequence[ResidualBlock], width: int) -> None:

@@ -7,7 +7,7 @@ global average an attention whose only query is that average. Parameter names ar
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from zoo_core.errors import InputError
+from zoo_core.inference import InferenceForm, channels_last, recast
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.positions import PositionTable
 from zoo_core.transformer import take_indices
@@ -211,6 +213,11 @@ class ModifiedResNet(VisionTower):
         """Return the positions of the attention pool: that of the mean, then those of the cells."""
         return {"attnpool.positional_embedding": PositionTable(self.attnpool.grid, prefix=1)}
 
+    def inference_forms(self) -> Iterable[InferenceForm]:
+        """Offer the tower whose batch norms are part of its convolutions, which have channels last."""
+        if type(self) is ModifiedResNet:
+            yield InferenceForm("folded batch norms, channels last", lambda: _folded(self))
+
     def _stem(self, x: Tensor) -> Tensor:
         """Return the map `[B, width, H / 4, W / 4]` of images."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -242,6 +249,24 @@ class ModifiedResNet(VisionTower):
         if torch.compiler.is_compiling():  # which recomputes values and not side effects, and takes no context_fn
             return checkpoint(part, x, use_reentrant=False)
         return checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(self)))
+
+
+class FoldedResNet(ModifiedResNet):
+    """A ResNet without batch norms, whose maps have channels last."""
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return super()._stem(x.contiguous(memory_format=torch.channels_last))
+
+
+def _folded(tower: ModifiedResNet) -> FoldedResNet:
+    form = recast(tower, FoldedResNet)
+    for part in form.modules():
+        pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")]
+        for convolution, norm in pairs:
+            if isinstance(getattr(part, norm, None), nn.BatchNorm2d):
+                setattr(part, convolution, fuse_conv_bn_eval(getattr(part, convolution), getattr(part, norm)))
+                setattr(part, norm, nn.Identity())
+    return channels_last(form)
 
 
 @contextmanager

@@ -7,13 +7,14 @@ Parameter names are the published ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo_core.errors import CapabilityError, InputError
+from zoo_core.inference import InferenceForm, recast
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.key_values import Memory
 from zoo_core.pooling import pool_at_eos, pool_at_largest_id
@@ -148,6 +149,11 @@ class TextTransformer(TextTower):
         """Return the positions of the tokens, behind which the class token has its own."""
         return {"positional_embedding": PositionTable((self.context_length,), suffix=int(self.cls_emb is not None))}
 
+    def inference_forms(self) -> Iterable[InferenceForm]:
+        """Offer the tower whose last block transforms the pooled token alone."""
+        if type(self) is TextTransformer and self.pool_type != "eos":
+            yield InferenceForm("last block for the pooled token", lambda: recast(self, PooledTokenTransformer))
+
     def _encode(self, text: Tensor) -> Tensor:
         mask = self._mask(text)
         return self.transformer(self._embed(text), causal=self.causal and mask is None, mask=mask)
@@ -173,7 +179,10 @@ class TextTransformer(TextTower):
         return mask & torch.ones(seen.shape[1], seen.shape[1], dtype=torch.bool, device=text.device).tril()
 
     def _pool(self, x: Tensor, text: Tensor) -> Tensor:
-        pooled = self.ln_final(self._pooled_token(x, text))
+        return self._project(self._pooled_token(x, text))
+
+    def _project(self, x: Tensor) -> Tensor:
+        pooled = self.ln_final(x)
         if self.text_projection is None:
             return pooled
         if isinstance(self.text_projection, nn.Parameter):
@@ -191,6 +200,29 @@ class TextTransformer(TextTower):
                 return x[:, 0]
             case "last":
                 return x[:, -1]
+
+
+class PooledTokenTransformer(TextTransformer):
+    """A text transformer that leaves out what the pooled token does not see, in the last block and behind the text."""
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of token ids `[B, L]`."""
+        if not len(text):
+            return super().forward(text)
+        row = self._pooled_row(text)
+        if self.variable_text_length and text.device.type == "cpu":  # elsewhere the device would have to be waited for
+            text = text[:, : int(row.max()) + 1]
+        mask = self._mask(text)
+        return self._project(
+            self.transformer.forward_row(self._embed(text), row, causal=self.causal and mask is None, mask=mask)
+        )
+
+    def _pooled_row(self, text: Tensor) -> Tensor:
+        """Return the place `[B]` of each row's pooled token."""
+        if self.pool_type == "argmax":
+            return text.argmax(dim=-1)
+        last = text.shape[1] - 1 + (self.cls_emb is not None)
+        return text.new_full((len(text),), last if self.pool_type == "last" else 0, dtype=torch.int64)
 
 
 def _projection(config: ClipTextConfig, embed_dim: int) -> nn.Parameter | nn.Linear | None:

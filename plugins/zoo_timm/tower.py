@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from timm.layers.attention_pool2d import AttentionPool2d, RotAttentionPool2d
 from timm.layers.mlp import Mlp
 from timm.models import group_parameters
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo_core.errors import CapabilityError, InputError
+from zoo_core.inference import InferenceForm, channels_last, recast
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.positions import PositionTable
 from zoo_core.transformer import take_indices
@@ -128,6 +130,11 @@ class TimmTower(VisionTower):
             raise CapabilityError(f"timm backbone '{self.name}' has no layer groups: it can only be locked whole")
         super().lock(unlocked_groups, freeze_norms=freeze_norms, freeze_bn_stats=freeze_bn_stats)
 
+    def inference_forms(self) -> Iterable[InferenceForm]:
+        """Offer the tower whose convolutions have channels last."""
+        if type(self) is TimmTower and any(isinstance(layer, nn.Conv2d) for layer in self.trunk.modules()):
+            yield InferenceForm("channels last", lambda: channels_last(recast(self, ChannelsLastTower)))
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the backbone's blocks in the backward pass.
 
@@ -186,6 +193,14 @@ class TimmTower(VisionTower):
             owner = self.trunk.get_submodule(name.rpartition(".")[0])
             parts[owner if isinstance(owner, _BatchNorm) else self.trunk.get_parameter(name)] = None
         return list(parts)
+
+
+class ChannelsLastTower(TimmTower):
+    """A timm backbone whose images and maps have channels last."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of images `[B, 3, H, W]`."""
+        return super().forward(image.contiguous(memory_format=torch.channels_last))
 
 
 def _head(config: TimmConfig, trunk: nn.Module, embed_dim: int) -> nn.Sequential:

@@ -7,13 +7,14 @@ published CLIP checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo_core.errors import CapabilityError, InputError
+from zoo_core.inference import InferenceForm, recast
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.pooling import AttentionalPooler
 from zoo_core.positions import PositionTable, sin_cos_2d
@@ -136,6 +137,11 @@ class VisionTransformer(VisionTower):
         table = PositionTable((height // rows, width // columns), prefix=1)
         return {"positional_embedding": table} if self._learned_positions() else {}
 
+    def inference_forms(self) -> Iterable[InferenceForm]:
+        """Offer the tower whose last block transforms the class token alone, where that token is the feature."""
+        if type(self) is VisionTransformer and self.attn_pool is None and self.pool_type == "tok":
+            yield InferenceForm("last block for the pooled token", lambda: recast(self, ClassTokenTransformer))
+
     def _learned_positions(self) -> list[nn.Parameter]:
         return [self.positional_embedding] if isinstance(self.positional_embedding, nn.Parameter) else []
 
@@ -195,6 +201,16 @@ class VisionTransformer(VisionTower):
                 f"normalize_intermediates: the final norm stands after the attentional pool and takes {normed} "
                 f"channels, the blocks give {width}; ask for intermediates without it"
             )
+
+
+class ClassTokenTransformer(VisionTransformer):
+    """A vision transformer that leaves out what the class token of the last block does not see."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of images `[B, 3, H, W]`."""
+        x = self._embed(image)
+        row = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        return self.ln_post(self.transformer.forward_row(x, row)) @ self.proj
 
 
 def _attentional_pools(config: ViTConfig, embed_dim: int) -> tuple[AttentionalPooler | None, AttentionalPooler | None]:
