@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import zoo
+from foreign import WORDS, equal
 from hf_hub_server import Hub, serving, use
+from test_conversion import CLIP, SIGLIP
+from test_published_weights import big_vision_file, mobileclip_file
 from zoo.downloads import fetch_weights
 from zoo.pins import Pin, lock_file, pin, pinned
 from zoo.pretrained_entries import HubWeights, Pretrained
@@ -73,8 +77,8 @@ def test_weights_come_from_the_hub_with_the_preprocessing_of_their_training(
     assert torch.equal(zoo.build("digits-tiny", pretrained="theirs").state_dict()["visual.proj"], model.visual.proj)
 
 
-def pickled(served: Path) -> None:
-    (served / NAME).rename(served / "open_clip_pytorch_model.bin")
+def gone(served: Path) -> None:
+    (served / NAME).unlink()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def pickled(served: Path) -> None:
             DownloadError,
             f"acme/digits at revision 'v2': {NAME}: .* no such revision",
         ),
-        ({}, pickled, DownloadError, f"acme/digits: the repository holds none of {NAME}, .* reads no pickles"),
+        ({}, gone, DownloadError, f"acme/digits: the repository holds none of {NAME}, .*_model.bin; give a file"),
         ({"sha256": "0" * 64}, None, DownloadError, f"{NAME}: expected sha256 000.*: it is another file than is meant"),
         (
             {"activation": "quick_gelu"},
@@ -96,7 +100,7 @@ def pickled(served: Path) -> None:
             "was trained with activation quick_gelu, but vision.activation is gelu",
         ),
     ],
-    ids=["no repository", "no revision", "no safetensors", "other bytes", "another activation"],
+    ids=["no repository", "no revision", "no weights", "other bytes", "another activation"],
 )
 def test_what_cannot_be_had_from_the_hub_is_told(
     entry: dict[str, Any], change: Any, kind: type, message: str, served: Path, monkeypatch: pytest.MonkeyPatch
@@ -136,6 +140,71 @@ def test_safetensors_are_looked_for_beside_the_pickle_that_an_entry_names(served
     (served / NAME).rename(served / "weights.safetensors")
     found = fetch_weights(HubWeights(repo="acme/digits", file="weights.bin"))
     assert found.path.name == "weights.safetensors"
+
+
+def pickled(served: Path, name: str, change: Any = dict) -> None:
+    torch.save(change(load_file(served / NAME)), served / name)
+    gone(served)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("open_clip_pytorch_model.bin", {}),
+        ("pytorch_model.bin", {"file": "pytorch_model.bin"}),
+        ("a.pt", {"file": "a.pt"}),
+    ],
+)
+def test_weights_that_are_there_as_a_pickle_alone_are_read_from_it(
+    name: str, entry: Any, hub: Hub, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled(served, name, lambda state: {"state_dict": {f"module.{key}": one for key, one in state.items()}})
+    tagged(monkeypatch, hub={"repo": "acme/digits"} | entry)
+    model = zoo.build("digits-tiny", pretrained="theirs")
+    torch.manual_seed(5)
+    assert equal(model.state_dict(), zoo.build("digits-tiny").state_dict())
+    assert pinned("acme/digits", name) is not None
+    hub.requests.clear()
+    zoo.build("digits-tiny", pretrained="theirs")
+    assert hub.requests == []
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(os.environ["ZOO_HOME"]).parent / "ran",)
+
+
+def test_a_pickle_of_the_hub_that_would_run_code_runs_none(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled(served, "open_clip_pytorch_model.bin", lambda state: state | {"visual.proj": Malicious()})
+    tagged(monkeypatch)
+    with pytest.raises(CheckpointError, match="1 missing in the image tower: visual.proj"):
+        zoo.build("digits-tiny", pretrained="theirs")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_entry_may_be_a_file_of_big_vision(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, expected = big_vision_file(tmp_path)
+    gone(served)
+    file.rename(served / "webli.npz")
+    vision = SIGLIP["vision"] | {"kwargs": {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 3}}
+    text = SIGLIP["text"] | {"width": 32, "mlp_ratio": 3, "norm_eps": 1e-5}
+    (tmp_path / "siglip.yaml").write_text(json.dumps(SIGLIP | {"vision": vision, "text": text}))
+    tagged(monkeypatch, hub={"repo": "acme/digits", "file": "webli.npz"})
+    assert equal(zoo.build(str(tmp_path / "siglip.yaml"), pretrained="theirs").state_dict(), expected)
+
+
+def test_an_entry_may_be_a_file_of_apple(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = mobileclip_file(served / "mobileclip.pt", "vit_base_mci_224")
+    gone(served)
+    vision = {"tower": "timm", "name": "vit_base_mci_224", "image_size": 224, "pool": None, "proj": "head"}
+    text = CLIP["text"] | {"vocab_size": WORDS, "causal": False, "pool_type": "argmax"}
+    config = CLIP | {"model": "custom-text-clip", "vision": vision | {"kwargs": {"depth": 2}}, "text": text}
+    config["tokenizer"] = {"type": "hf", "name": "./nowhere", "vocab_size": WORDS}
+    (tmp_path / "mobileclip.yaml").write_text(json.dumps(config))
+    tagged(monkeypatch, hub={"repo": "acme/digits", "file": "mobileclip.pt"})
+    assert equal(zoo.build(str(tmp_path / "mobileclip.yaml"), pretrained="theirs").state_dict(), expected)
 
 
 def test_the_cache_is_looked_through_without_a_network(

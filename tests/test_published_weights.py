@@ -70,15 +70,14 @@ def big_vision_arrays(stacked: bool, width: int = 32, heads: int = 2, layers: in
     return {key: torch.randn(shape, generator=generator).numpy() for key, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("root", ["params/", ""])
-@pytest.mark.parametrize("stacked", [False, True], ids=["one by one", "stacked"])
-def test_weights_of_big_vision_become_what_the_peer_makes_of_them(stacked: bool, root: str, tmp_path: Path) -> None:
+def big_vision_file(folder: Path, stacked: bool = False, root: str = "params/") -> tuple[Path, dict[str, Tensor]]:
+    """Write weights of big_vision, and return the file and what the peer makes of it."""
     import numpy
     import open_clip
     import timm
     from open_clip.convert import load_big_vision_weights
 
-    file = tmp_path / "weights.npz"
+    file = folder / "weights.npz"
     numpy.savez(file, **{key.replace("params/", root): one for key, one in big_vision_arrays(stacked).items()})
     text = {"context_length": 12, "vocab_size": WORDS, "width": 32, "heads": 2, "layers": 2, "mlp_ratio": 3}
     arguments = peer.tiny_arguments(embed_dim=32, init_logit_bias=-10)
@@ -89,7 +88,14 @@ def test_weights_of_big_vision_become_what_the_peer_makes_of_them(stacked: bool,
         "vit_base_patch16_siglip_224", img_size=32, embed_dim=32, depth=2, num_heads=2, mlp_ratio=3, num_classes=0
     )
     load_big_vision_weights(theirs, str(file))
-    assert equal(tensors_of(open_weights(file)), dict(theirs.state_dict()))
+    return file, dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("root", ["params/", ""])
+@pytest.mark.parametrize("stacked", [False, True], ids=["one by one", "stacked"])
+def test_weights_of_big_vision_become_what_the_peer_makes_of_them(stacked: bool, root: str, tmp_path: Path) -> None:
+    file, expected = big_vision_file(tmp_path, stacked, root)
+    assert equal(tensors_of(open_weights(file)), expected)
 
 
 # OpenAI
@@ -216,8 +222,8 @@ def apple_text(width: int = 24) -> dict[str, Tensor]:
     return {f"text_encoder.{key}": torch.randn(shape) for key, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("tower", ["fastvit_mci1", "vit_base_mci_224"])
-def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_path: Path) -> None:
+def mobileclip_file(file: Path, tower: str) -> dict[str, Tensor]:
+    """Write weights of Apple's, and return what the peer makes of them, which has to load in its model."""
     import open_clip
     import timm
     from open_clip.convert import convert_mobile_clip_state_dict
@@ -238,7 +244,7 @@ def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_pat
         published["image_encoder.model.pos_embed.pos_embed.pos_embed"] = state["pos_embed"][None]
         del published["image_encoder.model.pos_embed"]
     published |= apple_text() | {"logit_scale": torch.tensor(3.0)}
-    torch.save(published, tmp_path / "mobileclip.pt")
+    torch.save(published, file)
 
     arguments = peer.tiny_arguments(embed_dim=16)
     arguments["text_cfg"] |= {"vocab_size": WORDS, "layers": 2}
@@ -246,10 +252,15 @@ def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_pat
     theirs.visual = torch.nn.Module()
     theirs.visual.trunk = trunk
     expected = convert_mobile_clip_state_dict(theirs, published, fastvit=fast)
-    found = tensors_of(open_weights(tmp_path / "mobileclip.pt"))
-    assert equal(found, expected)
-    assert torch.equal(found[f"visual.trunk.{head}bias"], torch.zeros_like(bias))
-    theirs.load_state_dict(found, strict=True)
+    assert torch.equal(expected[f"visual.trunk.{head}bias"], torch.zeros_like(bias))
+    theirs.load_state_dict(expected, strict=True)
+    return expected
+
+
+@pytest.mark.parametrize("tower", ["fastvit_mci1", "vit_base_mci_224"])
+def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_path: Path) -> None:
+    expected = mobileclip_file(tmp_path / "mobileclip.pt", tower)
+    assert equal(tensors_of(open_weights(tmp_path / "mobileclip.pt")), expected)
 
 
 # open_clip

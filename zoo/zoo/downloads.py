@@ -1,12 +1,13 @@
 """Weights of the Hugging Face Hub: which file of a repository they are.
 
 What you would not guess: tables of weights name pickles, and most repositories hold the same weights as safetensors
-beside them. Those are looked for, under the few names that the field uses.
+beside them. Those are looked for first, under the few names that the field uses; the file that is named is taken where
+there are none, and of a pickle nothing but tensors is read (`zoo_core.containers`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from zoo.hub_files import HubFile, NoSuchFileError, NotCachedError, hub_file
@@ -20,13 +21,14 @@ __all__ = ["fetch_weights"]
 
 _USUAL = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 """Names under which repositories of open_clip hold safetensors weights."""
+_USUAL_PICKLE = "open_clip_pytorch_model.bin"
 _FIX = "give a file: pretrained='file.safetensors'"
 
 
 def fetch_weights(
     source: HubWeights, sha256: str | None = None, *, local_files_only: bool = False, verify: bool = False
 ) -> HubFile:
-    """Return the safetensors file of a repository, from the local cache or downloaded into it.
+    """Return the file of weights of a repository, from the local cache or downloaded into it.
 
     Args:
         source: the repository; a file that was downloaded from it once is taken again.
@@ -51,16 +53,15 @@ def fetch_weights(
     if not_cached is not None:
         raise not_cached
     raise DownloadError(
-        f"{source.repo}: the repository holds none of {', '.join(names)}, and zoo reads no pickles; convert the "
-        f"weights to safetensors and {_FIX}",
+        f"{source.repo}: the repository holds none of {', '.join(names)}; {_FIX}",
         repo=source.repo,
         revision=source.revision,
     )
 
 
 def _names(file: str | None) -> tuple[str, ...]:
-    """Return what to look for: safetensors weights stand beside the pickles that tables of weights name."""
+    """Return what to look for, in this order; the file that an entry names comes last, unless it is safetensors."""
     if file is None:
-        return _USUAL
-    own = Path(file).with_suffix(".safetensors").name
-    return tuple(dict.fromkeys((own, "model.safetensors", *_USUAL)))
+        return (*_USUAL, _USUAL_PICKLE)
+    named = PurePosixPath(file)
+    return tuple(dict.fromkeys((named.with_suffix(".safetensors").name, "model.safetensors", *_USUAL, file)))

@@ -52,7 +52,7 @@ def open_model(source: str, pretrained: str | None = None) -> DualEncoder:
 
     Args:
         source: an architecture or a saved folder, as in `zoo.build`.
-        pretrained: a tag or a safetensors file; a saved folder brings its own.
+        pretrained: a tag or a file of weights; a saved folder brings its own.
 
     Raises:
         CheckpointError: the model would have random weights.
@@ -64,7 +64,7 @@ def open_model(source: str, pretrained: str | None = None) -> DualEncoder:
 
     if pretrained is None and local_folder(source) is None:
         tags = {} if is_path(source) else entries_of(source)
-        choice = one_of(tags) if tags else "name a safetensors file, or a saved folder"
+        choice = one_of(tags) if tags else "name a file of weights, or a saved folder"
         raise CheckpointError(
             f"'{source}' needs pretrained weights, with random ones its answers mean nothing; {choice}"
         )

@@ -37,7 +37,7 @@ class Pretrained(Config):
     """One set of weights: a file beside the entry, or one of the Hub."""
 
     path: Annotated[Path, Field(strict=False)] | None = None
-    """The safetensors file; a relative path starts at the folder of the entry."""
+    """The file of weights, of any container; a relative path starts at the folder of the entry."""
     hub: HubWeights | None = None
     """Where it is downloaded from."""
     description: str = ""

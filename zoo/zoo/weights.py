@@ -46,7 +46,7 @@ def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
 
 
 def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_only: bool = False) -> Path:
-    """Return the safetensors file of an entry, downloaded if it has to be.
+    """Return the file of weights of an entry, downloaded if it has to be.
 
     Raises:
         CheckpointError: it is damaged, or is for another activation than the architecture's.
