@@ -31,6 +31,8 @@ from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCu
 
 from zoo_core.errors import ConfigError, Problem, ZooError, did_you_mean, one_of
 from zoo_core.plugin import Kind
+from zoo_core.text_cleaning import CleaningOrNone
+from zoo_core.text_contract import TextContract, TextReading
 
 if TYPE_CHECKING:
     from zoo_core.registry import Registry
@@ -326,6 +328,10 @@ class TextTowerConfig(TowerConfig):
         """Tell whether no token depends on later ones, and the tower offers `forward_next`."""
         return False
 
+    def reading(self) -> TextReading:
+        """Return how the tower reads a row; one that says nothing has its rows encoded whole."""
+        return TextReading()
+
 
 @dataclass(frozen=True)
 class TokenIds:
@@ -359,6 +365,14 @@ class TokenizerConfig(ComponentConfig):
     def token_ids(self) -> TokenIds:
         """Return what text towers are held to; a tokenizer that knows its special ids adds them."""
         return TokenIds(self.type, self.token_count())
+
+    def text_cleaning(self) -> CleaningOrNone | None:
+        """Return how text is normalised; None where it cannot be told."""
+        return None
+
+    def reads_special_tokens(self) -> bool | None:
+        """Tell whether a special token spelled out in a caption becomes its id; None where it cannot be told."""
+        return None
 
 
 class PreprocessConfig(ComponentConfig):
@@ -519,6 +533,18 @@ class ModelConfig(ComponentConfig):
     def own_parameter_count(self) -> int:
         """Return the number of parameters outside the towers."""
         return 0
+
+    def text_contract(self) -> TextContract:
+        """Return what a caption becomes and how it is read."""
+        ids = self.tokenizer.token_ids()
+        return TextContract(
+            **vars(self.text.reading()),
+            context_length=self.text.context_length,
+            pad_id=self.text.padding() if ids.padding is None else ids.padding,
+            end_id=ids.end,
+            cleaning=self.tokenizer.text_cleaning(),
+            special_tokens_in_text=self.tokenizer.reads_special_tokens(),
+        )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold the towers to the embedding, tokenizer and preprocessing, and the size to its guard."""

@@ -28,6 +28,7 @@ from zoo_core.tokenizer import Overflow, Tokenizer, checked_texts
 
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
+    from zoo_core.text_contract import TextContract
 
 __all__ = ["DualEncoder", "Scoring", "cast_matrices"]
 
@@ -95,6 +96,11 @@ class DualEncoder(nn.Module):
     def vocab_size(self) -> int:
         """Number of token embeddings of the text tower."""
         return self._text_tower().vocab_size
+
+    @property
+    def text_contract(self) -> TextContract | None:
+        """What a caption becomes and how it is read; None for a model built by hand."""
+        return None if self.config is None else self.config.text_contract()
 
     def encode_image(self, image: Any, normalize: bool = False) -> Tensor:
         """Return image features.

@@ -138,6 +138,25 @@ def _check_told(component: Component, config: TowerConfig, tower: Tower) -> None
             fail(f"{component}: takes_patches() tells {taken}, but image_patches of the tower is {tower.image_patches}")
     if isinstance(tower, TextTower) and isinstance(config, TextTowerConfig):
         _check_continuation(component, config.continues(), tower)
+        _check_reading(component, config, tower)
+
+
+def _check_reading(component: Component, config: TextTowerConfig, tower: TextTower) -> None:
+    """Check that rows are encoded whole where the config tells so, and which tokens depend on later ones."""
+    told, ids = config.reading(), example_input(tower, 1)
+    whole = tower.read_lengths(ids) is None
+    if told.fixed_length != whole:
+        found = "None" if whole else "lengths"
+        fail(f"{component}: reading() tells fixed_length {told.fixed_length}, but read_lengths gives {found}")
+    if told.causal is None or config.token_width(tower.output_dim) is None:
+        return
+    ids[0, 0] = ids[0, -1]  # the end of text stays in the row
+    other = ids.clone()
+    other[0, -1] = (other[0, -1] + 1) % tower.vocab_size
+    causal = close(tower.forward_tokens(ids)[1][:, :-1], tower.forward_tokens(other)[1][:, :-1])
+    if told.causal != causal:
+        do = "do not depend" if causal else "depend"
+        fail(f"{component}: reading() tells causal {told.causal}, but tokens {do} on later ids")
 
 
 def _check_continuation(component: Component, claimed: bool, tower: TextTower) -> None:

@@ -13,11 +13,17 @@ from pydantic import Field
 
 from zoo_core.config import Config, TextTowerConfig, TokenIds, TokenizerConfig
 from zoo_core.text_cleaning import CleaningOrNone
+from zoo_core.text_contract import TextReading
 
 __all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
 
 VocabSize = Annotated[int, Field(ge=2, le=100_000_000)]
 Name = Annotated[str, Field(min_length=1)]
+
+BIDIRECTIONAL = frozenset(
+    {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "modernbert", "t5", "mt5", "m2m_100"}
+)
+"""Types of encoders whose tokens all see each other; of others the contract says nothing."""
 
 
 class HfSource(Config):
@@ -65,6 +71,16 @@ class HfTextConfig(HfSource, TextTowerConfig):
         """Return the id of the padding, where it is said here and not in a file of the Hub."""
         found = self.config.get("pad_token_id") if self.pad_id is None else self.pad_id
         return found if isinstance(found, int) else None
+
+    def reading(self) -> TextReading:
+        """Return how the tower reads a row: without its padding, always."""
+        known = self.config.get("model_type") in BIDIRECTIONAL and not self.config.get("is_decoder")
+        return TextReading(
+            fixed_length=False,
+            causal=False if known else None,
+            padding="masked",
+            pooled_at="all kept tokens" if self.pool_type in ("mean", "max") else "first position",
+        )
 
     def token_width(self, embed_dim: int) -> int | None:
         """Return the encoder's channels, where its config says them here and not in a file of the Hub."""
@@ -118,6 +134,14 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
         """Return the number of ids."""
         return self.vocab_size
 
+    def text_cleaning(self) -> CleaningOrNone:
+        """Return `cleaning`."""
+        return self.cleaning
+
+    def reads_special_tokens(self) -> bool:
+        """Return True: the tokenizers of transformers look for them."""
+        return True
+
 
 class TiktokenConfig(TokenizerConfig):
     """An encoding of tiktoken, with three ids above it: end of text, padding and start of text, in this order."""
@@ -142,3 +166,11 @@ class TiktokenConfig(TokenizerConfig):
     def token_ids(self) -> TokenIds:
         """Return the size and the special ids."""
         return TokenIds(self.type, self.vocab_size, end=self.vocab_size - 3, padding=self.vocab_size - 2)
+
+    def text_cleaning(self) -> CleaningOrNone:
+        """Return `cleaning`."""
+        return self.cleaning
+
+    def reads_special_tokens(self) -> bool:
+        """Return False: they are text."""
+        return False

@@ -11,11 +11,18 @@ from pydantic import Field
 from zoo_core.block_config import BlockConfig
 from zoo_core.config import Ratio, TextTowerConfig, TokenIds
 from zoo_core.sizes import transformer_parameters
+from zoo_core.text_contract import PooledAt, TextReading
 from zoo_text.tokenizer_config import ClipBpeConfig
 
 __all__ = ["ClipBpeConfig", "ClipTextConfig"]
 
 PoolType = Literal["argmax", "eos", "first", "last"]
+_PLACES: dict[PoolType, PooledAt] = {
+    "argmax": "largest id",
+    "eos": "end id",
+    "first": "first position",
+    "last": "last position",
+}
 TokenId = Annotated[int, Field(ge=0)]
 
 
@@ -139,6 +146,16 @@ class ClipTextConfig(TextTowerConfig):
     def continues(self) -> bool:
         """Tell whether the tower is causal."""
         return self.causal
+
+    def reading(self) -> TextReading:
+        """Return how the tower reads a row: what follows the pooled token is cut where no token sees it."""
+        shorter = self.takes_shorter_rows
+        return TextReading(
+            fixed_length=not shorter,
+            causal=self.causal,
+            padding="unreached" if shorter else "read" if self.pad_id is None else "masked",
+            pooled_at="class token" if self.class_token else _PLACES[self.pool_type],
+        )
 
     def parameter_count(self, embed_dim: int) -> int:
         """Return the exact number of parameters."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zoo_core.config import Ratio, TextTowerConfig, TokenIds
+from zoo_core.text_contract import TextReading
 from zoo_text.config import eos_rules, projection_rules
 
 __all__ = ["ModernTextConfig"]
@@ -138,6 +139,15 @@ class ModernTextConfig(TextTowerConfig):
     def continues(self) -> bool:
         """Tell whether the tower is causal."""
         return self.causal
+
+    def reading(self) -> TextReading:
+        """Return how the tower reads a row: without its padding, always."""
+        return TextReading(
+            fixed_length=False,
+            causal=self.causal,
+            padding="masked",
+            pooled_at="end id" if self.pool_type == "eos" else "all kept tokens",
+        )
 
     def parameter_count(self, embed_dim: int) -> int:
         """Return the exact number of parameters."""

@@ -33,3 +33,11 @@ class ClipBpeConfig(TokenizerConfig):
     def token_ids(self) -> TokenIds:
         """Return the size and the special ids."""
         return TokenIds(self.type, self.vocab_size, end=self.vocab_size - 1, padding=0)
+
+    def text_cleaning(self) -> Cleaning:
+        """Return `cleaning`."""
+        return self.cleaning
+
+    def reads_special_tokens(self) -> bool:
+        """Return `special_tokens_in_text`."""
+        return self.special_tokens_in_text

@@ -76,6 +76,8 @@ def test_info_as_json_tells_config_sizes_and_provenance(run: Run) -> None:
     vision = found["components"]["vision"]
     assert (vision["distribution"], vision["version"]) == ("clip-zoo", importlib.metadata.version("clip-zoo"))
     assert "locking" in vision["capabilities"]
+    assert found["text_contract"] == zoo.config("vit-b16").text_contract().to_dict()
+    assert found["text_contract"]["pooled_at"] == "largest id"
     assert found["pretrained"]["openai"]["from"] == "timm/vit_base_patch16_clip_224.openai"
     assert found["pretrained"]["metaclip_400m"]["license"] == "cc-by-nc-4.0"
 

@@ -79,8 +79,8 @@ def describe_model(source: str) -> dict[str, Any]:
         source: a name in any spelling, a YAML file, or a folder that `zoo.save` wrote.
 
     Returns:
-        `name`, `aliases`, `file`, `description`, `parameters`, `towers`, `components` (each with its
-        distribution and version), `pretrained` (the entry of each tag, and `from`, its place in a word) and the
+        `name`, `aliases`, `file`, `description`, `parameters`, `towers`, `text_contract`, `components` (each with
+        its distribution and version), `pretrained` (the entry of each tag, and `from`, its place in a word) and the
         resolved `config`.
 
     Raises:
@@ -109,6 +109,7 @@ def describe_model(source: str) -> dict[str, Any]:
         "description": config.description,
         "parameters": config.parameter_count(),
         "towers": _towers(config),
+        "text_contract": config.text_contract().to_dict(),
         "components": {
             section: _provenance(known.registry.get(part.kind, part.component)) for section, part in _parts(config)
         },

@@ -78,6 +78,7 @@ def info_command(
         _show_groups(name, lock_image, lock_text, json)
         return
     from zoo.inventory import describe_model
+    from zoo_core.text_contract import TextContract
 
     found = describe_model(name)
     if json:
@@ -97,6 +98,8 @@ def info_command(
                 *((f"  {section}", _exact(tower["parameters"])) for section, tower in found["towers"].items()),
             )
         ),
+        "",
+        table(("TEXT", "CONTRACT"), TextContract(**found["text_contract"]).told()),
         "",
         table(
             ("PART", "COMPONENT", "FROM", "CAPABILITIES"),
