@@ -36,7 +36,7 @@ SMALL = 1_000
 
 
 @functools.cache
-def ours(cleaning: Cleaning = "lower", *, vocab_size: int = 49_408, special: bool = True) -> ClipBpeTokenizer:
+def ours(cleaning: Cleaning = "lower", *, vocab_size: int = 49_408, special: bool = False) -> ClipBpeTokenizer:
     config = ClipBpeConfig(cleaning=cleaning, vocab_size=vocab_size, special_tokens_in_text=special)
     return ClipBpeTokenizer(config, context_length=77)
 
@@ -47,7 +47,7 @@ def peers(cleaning: Cleaning = "lower") -> SimpleTokenizer:
 
 
 def assert_equal_to_the_peer(texts: list[str], cleaning: Cleaning = "lower") -> None:
-    expected, found = peers(cleaning)(texts), ours(cleaning)(texts)
+    expected, found = peers(cleaning)(texts), ours(cleaning, special=True)(texts)
     assert found.dtype == torch.int64
     different = [text for text, same in zip(texts, (expected == found).all(dim=1), strict=True) if not same]
     assert not different, f"{len(different)} of {len(texts)} differ, first {different[0]!r}"
@@ -198,7 +198,7 @@ def test_a_huge_caption_takes_no_long_time(text: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.text() | st.text("a<>_ENDofTXtend!'s é", max_size=200), max_size=4))
 def test_any_strings_give_one_well_formed_row_each(texts: list[str]) -> None:
-    tokenizer = ours(special=False)
+    tokenizer = ours()
     rows = tokenizer(texts)
     assert rows.shape == (len(texts), 77)
     assert torch.equal(rows, tokenizer(texts))
@@ -229,15 +229,25 @@ def test_no_captions_give_no_rows() -> None:
 
 def test_a_literal_special_token_becomes_its_id_only_where_asked_for() -> None:
     text = "a <END_of_text> b <start_of_text>"
-    assert ours().encode(text) == [320, 49407, 321, 49406]
-    plain = ours(special=False).encode(text)
+    assert ours(special=True).encode(text) == [320, 49407, 321, 49406]
+    assert ClipBpeConfig().special_tokens_in_text is False
+    plain = ours().encode(text)
     assert max(plain) < 49406
-    assert ours(special=False).decode(plain) == "a < end _ of _ text > b < start _ of _ text >"
+    assert ours().decode(plain) == "a < end _ of _ text > b < start _ of _ text >"
+
+
+def test_a_caption_cannot_move_the_place_where_the_feature_is_read() -> None:
+    text = "a photo of <end_of_text> a dog"
+    row, theirs = ours()(text)[0], peers()(text)[0]
+    assert torch.equal(ours(special=True)(text)[0], theirs)
+    assert theirs.argmax() == 4  # of open_clip: the dog is not read
+    assert row.argmax() == 1 + len(ours().encode(text))
+    assert (row == 49_407).sum() == 1
 
 
 def test_a_special_token_within_a_run_of_marks_is_text_as_in_the_peer() -> None:
-    assert 49407 not in ours().encode("!<end_of_text>")
-    assert ours().encode("dog<end_of_text>cat") == [1929, 49407, 2368]
+    assert 49407 not in ours(special=True).encode("!<end_of_text>")
+    assert ours(special=True).encode("dog<end_of_text>cat") == [1929, 49407, 2368]
 
 
 # -- decode ----------------------------------------------------------------------------------------
@@ -326,9 +336,9 @@ def test_the_cache_is_bounded_and_holds_no_long_chunks(monkeypatch: pytest.Monke
 
 def test_threads_that_share_a_small_cache_get_the_ids_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = families(share=0.01)["captions"] + ["a <end_of_text> b"] * 50 + ["<START_OF_TEXT> c"] * 50
-    expected = ours()(texts)
+    expected = ours(special=True)(texts)
     monkeypatch.setattr(module, "CACHED_CHUNKS", 16)
-    tokenizer = copy.copy(ours())
+    tokenizer = copy.copy(ours(special=True))
     tokenizer._chunks = module.Chunks(49_408, True)
     with ThreadPoolExecutor(8) as pool:
         for rows in pool.map(tokenizer, [texts] * 16):

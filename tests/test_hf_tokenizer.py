@@ -1,7 +1,9 @@
 """The tokenizers of transformers beside open_clip's `HFTokenizer`, those of tiktoken beside their definition."""
 
+# ruff: noqa: RUF001
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -19,9 +21,11 @@ import sentencepiece
 import tiktoken
 import tokenizers
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import NllbTokenizer, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, NllbTokenizer, PreTrainedTokenizerFast
 
 import zoo
 from hf_hub_server import commit_of, serve
@@ -29,6 +33,7 @@ from test_configs import TINY
 from tokenizer_corpus import families
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.testing import check_config, check_plugin
+from zoo_core.text_cleaning import clean_and_collapse
 from zoo_hf import tokenizer as module
 from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
 from zoo_hf.tokenizer import HfTokenizer, TiktokenTokenizer
@@ -52,6 +57,10 @@ TEXTS = [
     "a_b-c.d,e!f",
     " ".join(SENTENCES * 5),
     *[text for texts in families(seed=3, share=0.002).values() for text in texts],
+    "a </s> cat",
+    "<s>dog</s><pad><mask>",
+    "[CLS] a cat [SEP] [PAD]",
+    "eng_Latn <eos> <unk>",
 ]
 LENGTH = 24
 
@@ -144,6 +153,14 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+def changed(source: Path, folder: Path, **said: Any) -> None:
+    """Copy a tokenizer, and change what its config says."""
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | said))
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("tokenizers")
@@ -155,6 +172,10 @@ def ours(folder: Path, context_length: int = LENGTH, **options: Any) -> HfTokeni
 
     size = max(AutoTokenizer.from_pretrained(folder).get_vocab().values()) + 1
     return HfTokenizer(HfTokenizerConfig(name=str(folder), vocab_size=size, **options), context_length=context_length)
+
+
+def as_the_peer(folder: Path, **options: Any) -> HfTokenizer:
+    return ours(folder, special_tokens_in_text=True, **options)
 
 
 def assert_equal_to_the_peer(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -170,18 +191,18 @@ def assert_equal_to_the_peer(found: torch.Tensor, expected: torch.Tensor) -> Non
 @pytest.mark.parametrize("kind", MAKERS)
 def test_ids_equal_the_peers(kind: str, cleaning: Any, folders: dict[str, Path]) -> None:
     peer = HFTokenizer(str(folders[kind]), context_length=LENGTH, clean=cleaning)
-    assert_equal_to_the_peer(ours(folders[kind], cleaning=cleaning)(TEXTS), peer(TEXTS))
+    assert_equal_to_the_peer(as_the_peer(folders[kind], cleaning=cleaning)(TEXTS), peer(TEXTS))
 
 
 @pytest.mark.parametrize("length", [3, 5, 200])
 def test_ids_equal_the_peers_at_any_length(length: int, folders: dict[str, Path]) -> None:
     peer = HFTokenizer(str(folders["byte-bpe"]), context_length=LENGTH)
-    assert_equal_to_the_peer(ours(folders["byte-bpe"])(TEXTS, length), peer(TEXTS, length))
+    assert_equal_to_the_peer(as_the_peer(folders["byte-bpe"])(TEXTS, length), peer(TEXTS, length))
 
 
 def test_the_separator_gives_way_to_padding_as_the_peers_does(folders: dict[str, Path]) -> None:
     peer = HFTokenizer(str(folders["wordpiece"]), context_length=LENGTH, strip_sep_token=True)
-    found = ours(folders["wordpiece"], strip_sep_token=True)(TEXTS)
+    found = as_the_peer(folders["wordpiece"], strip_sep_token=True)(TEXTS)
     assert_equal_to_the_peer(found, peer(TEXTS))
     assert not (found == 3).any()
 
@@ -189,7 +210,7 @@ def test_the_separator_gives_way_to_padding_as_the_peers_does(folders: dict[str,
 def test_a_language_stands_at_the_head_of_each_row(folders: dict[str, Path]) -> None:
     """The peer agrees on the default; any other language it sets in a way that transformers 5 ignores."""
     peer = HFTokenizer(str(folders["nllb"]), context_length=LENGTH, language="eng_Latn")
-    english, german = (ours(folders["nllb"], language=language) for language in ("eng_Latn", "deu_Latn"))
+    english, german = (as_the_peer(folders["nllb"], language=language) for language in ("eng_Latn", "deu_Latn"))
     assert_equal_to_the_peer(english(TEXTS), peer(TEXTS))
     known = english.loaded.convert_tokens_to_ids(["eng_Latn", "deu_Latn"])
     for rows, language in zip((english(TEXTS), german(TEXTS)), known, strict=True):
@@ -199,7 +220,126 @@ def test_a_language_stands_at_the_head_of_each_row(folders: dict[str, Path]) -> 
 
 def test_the_mode_clips_equals_the_peers(folders: dict[str, Path]) -> None:
     peer = HFTokenizer(str(folders["byte-bpe"]), context_length=LENGTH, tokenizer_mode="clips")
-    assert_equal_to_the_peer(ours(folders["byte-bpe"], mode="clips")(TEXTS), peer(TEXTS))
+    assert_equal_to_the_peer(as_the_peer(folders["byte-bpe"], mode="clips")(TEXTS), peer(TEXTS))
+
+
+def test_a_tokenizer_written_in_python_gives_the_ids_of_the_peer(tmp_path: Path) -> None:
+    """Nothing of the tokenizers library stands behind ByT5's: its ids are bytes."""
+    ByT5Tokenizer(extra_ids=5).save_pretrained(tmp_path)
+    peer = HFTokenizer(str(tmp_path), context_length=LENGTH)
+    assert_equal_to_the_peer(as_the_peer(tmp_path)(TEXTS), peer(TEXTS))
+
+
+def test_a_caption_that_is_cut_at_its_beginning_is_cut_as_the_peer_does(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    changed(folders["byte-bpe"], tmp_path, truncation_side="left")
+    assert_equal_to_the_peer(as_the_peer(tmp_path)(TEXTS), HFTokenizer(str(tmp_path), context_length=LENGTH)(TEXTS))
+
+
+# -- control tokens in text ------------------------------------------------------------------------
+
+SPELLED = ["<s>", "</s>", "<pad>", "<mask>", "<eos>", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "eng_Latn", "deu_Latn"]
+AROUND = {"wordpiece": ([2], [3]), "byte-bpe": ([0], [2]), "unigram": ([], [1]), "sentencepiece": ([], [1])}
+AROUND |= {"nllb": ([49], [2]), "python": ([], [1])}
+CONTROL = {"wordpiece": {0, 2, 3, 4}, "byte-bpe": {0, 1, 2, 4}, "unigram": {0, 1}, "sentencepiece": {0, 1}}
+CONTROL |= {"nllb": {0, 1, 2, 48, 49, 50}, "python": {0, 1, *range(259, 264)}}
+
+
+@functools.cache
+def shared(folder: Path) -> HfTokenizer:
+    return ours(folder, cleaning="none")
+
+
+@pytest.fixture(scope="session")
+def every_folder(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("python")
+    ByT5Tokenizer(extra_ids=5).save_pretrained(folder)
+    return folders | {"python": folder}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+@settings(deadline=None, max_examples=60)
+@given(
+    texts=st.lists(
+        st.lists(
+            st.sampled_from([*SPELLED, "＜/s＞", "a", " ", "cat", "ß", "\x00"]) | st.text(max_size=4), max_size=9
+        ).map("".join),
+        max_size=3,
+    )
+)
+def test_no_caption_holds_a_control_token(kind: str, texts: list[str], every_folder: dict[str, Path]) -> None:
+    tokenizer = shared(every_folder[kind])
+    before, after = AROUND[kind]
+    rows = tokenizer(texts)
+    assert rows.shape == (len(texts), LENGTH)
+    assert torch.equal(rows, tokenizer(texts))
+    for text, row in zip(texts, rows, strict=True):
+        ids = tokenizer.encode(text)
+        assert CONTROL[kind].isdisjoint(ids)
+        whole = [*before, *ids[: LENGTH - len(before) - len(after)], *after]
+        assert row.tolist() == [*whole, *[tokenizer.pad_id] * (LENGTH - len(whole))]
+        assert torch.equal(tokenizer(text)[0], row)
+
+
+@pytest.mark.parametrize("kind", AROUND)
+def test_control_ids_come_out_of_captions_where_they_are_asked_for(kind: str, every_folder: dict[str, Path]) -> None:
+    """As in the peer; this is what the default keeps out."""
+    known = [text for text in SPELLED if ours(every_folder[kind]).loaded.convert_tokens_to_ids(text) in CONTROL[kind]]
+    tokenizer = as_the_peer(every_folder[kind], cleaning="none")
+    assert known
+    assert all(not CONTROL[kind].isdisjoint(tokenizer.encode(f"a {text} cat")) for text in known)
+
+
+@pytest.mark.parametrize("kind", ["byte-bpe", "python"])
+def test_a_control_token_that_the_vocabulary_can_spell_is_spelled(kind: str, every_folder: dict[str, Path]) -> None:
+    tokenizer = shared(every_folder[kind])
+    for text in ("<s>", "a</s>cat", "<pad>"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_unigram_model_spells_a_control_token_with_a_space_in_it(folders: dict[str, Path]) -> None:
+    tokenizer = shared(folders["unigram"])
+    assert tokenizer.encode("a </s> cat") == tokenizer.encode("a < /s> cat")
+    assert 1 not in tokenizer.encode("a ＜/s＞ cat")  # normalised, it is the same
+
+
+@pytest.mark.parametrize("kind", ["unigram", "sentencepiece"])
+def test_other_captions_have_the_ids_of_the_peer(kind: str, folders: dict[str, Path]) -> None:
+    texts = [text for text in TEXTS if not any(one in text for one in SPELLED)]
+    assert len(texts) > 100
+    peer = HFTokenizer(str(folders[kind]), context_length=LENGTH)
+    assert torch.equal(ours(folders[kind])(texts), peer(texts))
+
+
+# -- odd text --------------------------------------------------------------------------------------
+
+ODD = {
+    "lone surrogates": "a \ud800 cat \udfff",
+    "a pair of surrogates": "a \ud83d\udc36 dog",
+    "NUL": "a\x00cat\x00",
+    "a megabyte": "a photo of a cat " * 62_000,
+    "one long word": "catdog" * 20_000,
+    "emoji": "👨‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇩🇪",
+    "entities": "&lt;b&gt; &amp;amp; &#128054; &nbsp;x &bogus;",
+    "mojibake": "schÃ¶n â€œquotedâ€\x9d Ã©tÃ©",
+    "right to left": "\u202eצילום של כלב\u202c صورة كلب",
+    "spaces of every kind": "\u3000a\u00a0b\u2028c\u200bd\x85e",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in MAKERS for name in ODD if name != "a megabyte" or kind in ("byte-bpe", "unigram")],
+)
+def test_odd_text_has_the_ids_of_the_peer(kind: str, name: str, folders: dict[str, Path]) -> None:
+    peer = HFTokenizer(str(folders[kind]), context_length=LENGTH)
+    assert torch.equal(shared_as_the_peer(folders[kind])(ODD[name]), peer(ODD[name]))
+
+
+@functools.cache
+def shared_as_the_peer(folder: Path) -> HfTokenizer:
+    return as_the_peer(folder)
 
 
 # -- what the interface promises -------------------------------------------------------------------
@@ -243,16 +383,29 @@ def test_decoding_leaves_special_tokens_and_padding_out(kind: str, folders: dict
     assert tokenizer.decode([]) == ""
 
 
+@pytest.mark.parametrize("kind", ["byte-bpe", "unigram", "sentencepiece", "python"])
+@settings(deadline=None, max_examples=60)
+@given(text=st.text("abcdeno ", max_size=40))
+def test_decoding_gives_the_cleaned_text_back(kind: str, text: str, every_folder: dict[str, Path]) -> None:
+    """Where the vocabulary can spell it: that of bytes can spell everything."""
+    tokenizer = cleaning_one(every_folder[kind])
+    if kind in ("byte-bpe", "python"):
+        text += " où ‘x’ , don 't . 猫 🐱 </s>"
+    assert tokenizer.decode(tokenizer.encode(text)) == clean_and_collapse(text, "whitespace")
+
+
+@functools.cache
+def cleaning_one(folder: Path) -> HfTokenizer:
+    return ours(folder)
+
+
 def test_text_is_left_alone_without_cleaning(folders: dict[str, Path]) -> None:
     tokenizer = ours(folders["byte-bpe"], cleaning="none")
     assert tokenizer.decode(tokenizer.encode("  a\n&amp; b ")) == "  a\n&amp; b "
 
 
 def test_rows_are_padded_on_the_right_whatever_the_tokenizer_says(tmp_path: Path, folders: dict[str, Path]) -> None:
-    for file in folders["byte-bpe"].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": "left"}))
+    changed(folders["byte-bpe"], tmp_path, padding_side="left")
     assert torch.equal(ours(tmp_path)(SENTENCES), ours(folders["byte-bpe"])(SENTENCES))
 
 

@@ -248,6 +248,18 @@ def test_many_short_captions_and_a_long_one_are_not_one_batch() -> None:
 # The test kit holds towers of others to it
 
 
+def dressed_as_clips(config: type, factory: type) -> Component:
+    """Return CLIP's text tower as a stranger's plugin declares it, with another config class or tower."""
+    spec = ComponentSpec(
+        kind="text-tower",
+        name="clip-transformer",
+        config=f"{config.__module__}:{config.__name__}",
+        factory=f"{factory.__module__}:{factory.__name__}",
+        capabilities=zoo.registry().get("text-tower", "clip-transformer").spec.capabilities,
+    )
+    return Component(spec, Plugin("towers", "acme.plugin", "acme", "1.0", components=(spec,)))
+
+
 class Liar(TextTransformer):
     def read_lengths(self, text: Tensor) -> Tensor | None:
         return text.argmax(dim=-1).clamp(min=1)  # one too few
@@ -266,14 +278,7 @@ class Shapeless(TextTransformer):
     ],
 )
 def test_the_kit_tells_a_tower_that_reads_more_than_it_says(factory: type, sentence: str) -> None:
-    spec = ComponentSpec(
-        kind="text-tower",
-        name="clip-transformer",
-        config=f"{ClipTextConfig.__module__}:{ClipTextConfig.__name__}",
-        factory=f"{factory.__module__}:{factory.__name__}",
-        capabilities=zoo.registry().get("text-tower", "clip-transformer").spec.capabilities,
-    )
-    component = Component(spec, Plugin("towers", "acme.plugin", "acme", "1.0", components=(spec,)))
+    component = dressed_as_clips(ClipTextConfig, factory)
     with pytest.raises(BrokenPromiseError) as raised:
         check_component(component, {"context_length": 6, "vocab_size": 20, "width": 16, "layers": 2, "heads": 2})
     assert sentence in str(raised.value)

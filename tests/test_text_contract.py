@@ -14,11 +14,9 @@ import torch
 
 import zoo
 from test_configs import TINY
+from test_text_buckets import dressed_as_clips
 from zoo.catalog import architectures
 from zoo_core.config import TextTowerConfig
-
-from zoo_core.plugin import ComponentSpec
-from zoo_core.registry import Component, Plugin
 from zoo_core.testing import BrokenPromiseError, check_component
 from zoo_core.text_contract import TextContract, TextReading
 from zoo_text.config import ClipTextConfig
@@ -125,6 +123,13 @@ def test_the_words_tell_where_padding_counts() -> None:
     assert siglip["text"] == "mended, lower case, without ASCII punctuation"
 
 
+@pytest.mark.parametrize("name", ["vit-b32", "vit-b16-siglip"])
+def test_special_tokens_in_a_caption_are_text_unless_asked_for(name: str) -> None:
+    asked = zoo.config(name, ["tokenizer.special_tokens_in_text=true"]).text_contract()
+    assert dict(told(name).told())["special tokens in it"] == "are text"
+    assert dict(asked.told())["special tokens in it"] == "become their ids, as in open_clip"
+
+
 def test_a_model_knows_its_contract() -> None:
     model = zoo.build(TINY, towers=("text",))
     assert model.text_contract == zoo.config(TINY).text_contract()
@@ -150,14 +155,7 @@ class SeesAhead(ClipTextConfig):
     ],
 )
 def test_the_kit_tells_a_config_that_says_another_thing_than_its_tower(config: type, sentence: str) -> None:
-    spec = ComponentSpec(
-        kind="text-tower",
-        name="clip-transformer",
-        config=f"{config.__module__}:{config.__name__}",
-        factory=f"{TextTransformer.__module__}:{TextTransformer.__name__}",
-        capabilities=zoo.registry().get("text-tower", "clip-transformer").spec.capabilities,
-    )
-    component = Component(spec, Plugin("towers", "acme.plugin", "acme", "1.0", components=(spec,)))
+    component = dressed_as_clips(config, TextTransformer)
     with pytest.raises(BrokenPromiseError) as raised:
         check_component(component, {"context_length": 6, "vocab_size": 20, "width": 16, "layers": 2, "heads": 2})
     assert sentence in str(raised.value)

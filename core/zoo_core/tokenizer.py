@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast, get_args
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Overflow", "Tokenizer", "checked_ids", "checked_texts"]
 
 Overflow = Literal["warn", "truncate", "error"]
+MANY = 4096
+"""Texts that are encoded at a time: what libraries hold of each until its ids are written is large."""
 OVERFLOW: tuple[Overflow, ...] = get_args(Overflow)
 
 
@@ -44,6 +47,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Return the cleaned text that `ids` stand for; special tokens and padding are left out."""
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text alone, as `encode` does; a tokenizer that is faster at many overrides this."""
+        return [self.encode(text) for text in texts]
 
     def files(self) -> Mapping[str, bytes]:
         """Return what the tokenizer is made of beyond its config, by base name: a saved model brings it along.
@@ -117,15 +124,35 @@ class Tokenizer(ABC):
             the numbers of the texts that were cut.
         """
         before, after = ([] if one is None else [one] for one in (self.sot_id, self.eot_id))
+        return self._fill(texts, rows, before, after)
+
+    def _fill(
+        self, texts: Sequence[str], rows: Any, before: Sequence[int], after: Sequence[int], *, keep_end: bool = False
+    ) -> list[int]:
+        """Do what `fill` does with these ids around each text; with `keep_end` a long text loses its beginning."""
         room = rows.shape[1] - len(before) - len(after)
         longer: list[int] = []
-        for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
-            ids = self.encode(text)
-            if len(ids) > room:
-                longer.append(number)
-            ids = [*before, *ids[:room], *after]
-            row[: len(ids)] = ids
+        for start in range(0, len(texts), MANY):
+            ids = self.encode_all(texts[start : start + MANY])
+            for number, found in enumerate(ids):
+                if len(found) > room:
+                    longer.append(start + number)
+                    ids[number] = found[len(found) - room :] if keep_end else found[:room]
+            _write(rows[start : start + MANY], ids, before, after)
         return longer
+
+
+def _write(rows: Any, ids: list[list[int]], before: Sequence[int], after: Sequence[int]) -> None:
+    """Write ids that fit, and what stands around them, into the array `rows` `[N, L]`, all rows at once."""
+    import numpy as np
+
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    first = len(before)
+    rows[:, :first] = before
+    kept = np.arange(int(rows.shape[1]) - first) < lengths[:, None]
+    rows[:, first:][kept] = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
+    for place, token in enumerate(after):
+        rows[np.arange(len(ids)), first + lengths + place] = token
 
 
 def _tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:

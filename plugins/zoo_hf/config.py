@@ -129,6 +129,10 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
     """Language code of the captions, such as `eng_Latn`, for tokenizers that put it into each row."""
     mode: Literal["clips"] | None = None
     """`clips`: start, caption, end and padding, with the class token in the last place of each row."""
+    special_tokens_in_text: bool = False
+    """Take a control token that is spelled out in a caption, such as `</s>` or `[SEP]`, for what it is, as open_clip
+    does. Else it is text, as everything in a caption; where the vocabulary has no other id for it, as that of a unigram
+    model, it is encoded with a space in it."""
 
     def token_count(self) -> int:
         """Return the number of ids."""
@@ -139,8 +143,8 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
         return self.cleaning
 
     def reads_special_tokens(self) -> bool:
-        """Return True: the tokenizers of transformers look for them."""
-        return True
+        """Return `special_tokens_in_text`."""
+        return self.special_tokens_in_text
 
 
 class TiktokenConfig(TokenizerConfig):

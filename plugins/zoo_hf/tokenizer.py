@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zoo_core.errors import ConfigError, InputError, Problem, one_of
 from zoo_core.text_cleaning import clean_and_collapse
 from zoo_core.tokenizer import Tokenizer, checked_ids
+from zoo_hf.captions import CaptionEncoder
 from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
 from zoo_hf.hub import files_of, first_line
 
@@ -63,7 +63,6 @@ class HfTokenizer(Tokenizer):
         self.context_length = context_length
         self.vocab_size = config.vocab_size
         self._folder: Path | None = None
-        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _hf_tokenizer, (self.config, self.context_length, self._folder)
@@ -80,7 +79,8 @@ class HfTokenizer(Tokenizer):
     def use_files(self, folder: Path) -> None:
         """Load the tokenizer from a folder in place of `config.name`."""
         self._folder = folder
-        vars(self).pop("loaded", None)
+        for one in ("loaded", "_captions"):
+            vars(self).pop(one, None)
 
     @cached_property
     def loaded(self) -> Any:
@@ -114,32 +114,37 @@ class HfTokenizer(Tokenizer):
         """Id that closes a caption: end of text, or the separator; None for a tokenizer that has neither."""
         return _first(self.loaded.eos_token_id, self.loaded.sep_token_id)
 
+    @cached_property
+    def _captions(self) -> CaptionEncoder:
+        captions = CaptionEncoder(self.loaded, self.config.special_tokens_in_text)
+        if captions.around is None:
+            raise _wrong(self.config, "name", "puts more around a caption than special tokens")
+        return captions
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` alone: no special tokens around it, no truncation."""
-        return self._ids([text], add_special_tokens=False)[0]
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text alone, as `encode` does."""
+        return self._captions([clean_and_collapse(text, self.config.cleaning) for text in texts])
 
     def fill(self, texts: Sequence[str], rows: Any) -> list[int]:
         """Write the ids of `texts` into the int64 array `rows` `[N, L]`, and return the numbers of those that were cut.
 
-        The array already holds padding. Longer captions are cut as the tokenizer does it, which keeps the special
-        tokens that it adds.
+        The array already holds padding. Longer captions lose their end, or their beginning where the tokenizer says so,
+        and keep the special tokens that the tokenizer adds.
         """
-        length = rows.shape[1]
-        ids = self._ids(texts, add_special_tokens=self.config.mode != "clips")
-        room = length - 3 if self.config.mode == "clips" else length
-        longer = [number for number, found in enumerate(ids) if len(found) > room]
-        if self.config.mode == "clips":
-            start, end = self.loaded.bos_token_id, self.loaded.eos_token_id
-            ids = [[start, *found[:room], end] for found in ids]
-            rows[:, -1] = self.loaded.cls_token_id
-        else:
-            cut = self._ids([texts[number] for number in longer], truncation=True, max_length=length)
-            for number, found in zip(longer, cut, strict=True):
-                ids[number] = found
-        for row, found in zip(rows, ids, strict=True):
-            row[: len(found)] = found
-        if self.config.strip_sep_token and self.loaded.sep_token_id is not None:
-            rows[rows == self.loaded.sep_token_id] = self.pad_id
+        loaded, clips = self.loaded, self.config.mode == "clips"
+        before, after = ([loaded.bos_token_id], [loaded.eos_token_id]) if clips else self._captions.around or ([], [])
+        room = rows[:, :-1] if clips else rows
+        if room.shape[1] < len(before) + len(after):
+            raise InputError(f"context_length must be at least {len(before) + len(after)}, found {rows.shape[1]}")
+        longer = self._fill(texts, room, before, after, keep_end=self._captions.keeps_end and not clips)
+        if clips:
+            rows[:, -1] = loaded.cls_token_id
+        if self.config.strip_sep_token and loaded.sep_token_id is not None:
+            rows[rows == loaded.sep_token_id] = self.pad_id
         return longer
 
     def decode(self, ids: Sequence[int] | Any) -> str:
@@ -148,18 +153,9 @@ class HfTokenizer(Tokenizer):
         Raises:
             InputError: an id is no whole number or none of this vocabulary; its position is named.
         """
-        return self.loaded.decode(checked_ids(ids, self.vocab_size), skip_special_tokens=True)
-
-    def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
-        if not texts:
-            return []
-        cleaned = [clean_and_collapse(text, self.config.cleaning) for text in texts]
-        loaded = self.loaded
-        with self._lock:  # it keeps the truncation of the last call, and two threads may ask for different ones
-            encoded = loaded(
-                cleaned, return_attention_mask=False, return_token_type_ids=False, verbose=False, **options
-            )
-        return encoded["input_ids"]
+        return self.loaded.decode(
+            checked_ids(ids, self.vocab_size), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
 
 def _hf_tokenizer(config: HfTokenizerConfig, context_length: int, folder: Path | None) -> HfTokenizer:

@@ -22,9 +22,9 @@ class ClipBpeConfig(TokenizerConfig):
     cleaning: Cleaning = "lower"
     """How text is normalised once it is mended: `lower`, as CLIP, is lower case; `whitespace` keeps case;
     `canonicalize`, as SigLIP, is lower case without ASCII punctuation."""
-    special_tokens_in_text: bool = True
-    """Whether a literal `<start_of_text>` or `<end_of_text>` in a caption becomes the special id, as in
-    open_clip; a tower that pools at the end of text then pools there. False takes both for plain text."""
+    special_tokens_in_text: bool = False
+    """Take a `<start_of_text>` or `<end_of_text>` that is spelled out in a caption for the special id, as open_clip
+    does; a tower that pools at the end of text then pools there, and does not read the rest. Else both are text."""
 
     def token_count(self) -> int:
         """Return the number of ids."""

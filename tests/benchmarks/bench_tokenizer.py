@@ -1,28 +1,36 @@
-"""Captions a second of the byte-pair tokenizer beside open_clip's, on one thread.
+"""Captions a second of processor time of the tokenizers beside open_clip's, on one thread.
 
     python tests/benchmarks/bench_tokenizer.py [--json]
 
 *Cold* is the first pass of a tokenizer that remembers no word, *warm* the second. Both are medians, and the
 two tokenizers take turns, so that a busy machine slows both alike. Ids are compared before anything is timed.
+Those of transformers have tiny vocabularies, made here as the tests make them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
 import torch
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from test_hf_tokenizer import MAKERS, as_the_peer
 from tokenizer_corpus import FRAGMENTS, scene
+from zoo_core.errors import TruncatedTextWarning
 from zoo_text.tokenizer import ClipBpeTokenizer
 from zoo_text.tokenizer_config import ClipBpeConfig
 
@@ -46,6 +54,14 @@ def multilingual(count: int) -> list[str]:
     return [" ".join(rng.choices(FRAGMENTS, k=8)) + " é" for _ in range(count)]
 
 
+def of_transformers(folder: Path) -> tuple[Encode, Encode]:
+    """Return ours and open_clip's over one tokenizer of transformers, loaded."""
+    both = as_the_peer(folder, context_length=77), HFTokenizer(str(folder), context_length=77)
+    for one in both:
+        one("a cat")
+    return both
+
+
 def ours() -> Encode:
     """Return a new tokenizer of ours that remembers no word."""
     tokenizer = ClipBpeTokenizer(ClipBpeConfig(), context_length=77)
@@ -65,7 +81,9 @@ def seconds(encode: Encode, texts: list[str]) -> float:
     return time.process_time() - start
 
 
-def measure(texts: list[str]) -> dict[str, dict[str, float]]:
+def measure(
+    texts: list[str], ours: Callable[[], Encode] = ours, peers: Callable[[], Encode] = peers
+) -> dict[str, dict[str, float]]:
     """Return texts a second of both, cold and warm, and their ratio."""
     if not torch.equal(ours()(texts), peers()(texts)):
         raise SystemExit("the two tokenizers disagree: nothing to compare")
@@ -89,10 +107,16 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=20_000, help="number of distinct captions")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore", TruncatedTextWarning)
     results = {
         "captions": measure(captions(arguments.captions)),
         "multilingual": measure(multilingual(arguments.captions // 4)),
     }
+    with tempfile.TemporaryDirectory() as root:
+        for kind, make in MAKERS.items():
+            mine, theirs = of_transformers(make(Path(root) / kind))
+            found = measure(captions(arguments.captions), lambda mine=mine: mine, lambda theirs=theirs: theirs)
+            results[kind] = {"warm": found["warm"]}
     if arguments.json:
         print(json.dumps(results))
         return

@@ -1,0 +1,111 @@
+"""Ids of captions from a tokenizer of transformers, many at a time, and what it puts around them.
+
+What you would not guess: telling a tokenizer to take control tokens in a text for text is not enough. A unigram model
+has them among its pieces, with the best score of all, and finds `</s>` in a caption as it finds any word. Such captions
+are encoded again with a space within the control token, and ids that are still left become the unknown token.
+
+Where there is a backend of the tokenizers library, ours is a copy that is never changed, so threads need no lock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["CaptionEncoder"]
+
+PROBES = ("a", "1", ".", "cat")
+"""Texts, one of which any vocabulary has an id for."""
+
+
+class CaptionEncoder:
+    """Turns cleaned captions into ids.
+
+    Args:
+        loaded: a tokenizer of transformers.
+        special_tokens_in_text: take a control token that is spelled out in a caption for what it is; else it is text.
+
+    Attributes:
+        around: ids that the tokenizer puts before and behind a caption; None where it does something else.
+        keeps_end: a caption that is too long loses its beginning.
+    """
+
+    def __init__(self, loaded: Any, special_tokens_in_text: bool) -> None:
+        self._loaded = loaded
+        self._special = special_tokens_in_text
+        self._backend = _own_backend(loaded, special_tokens_in_text)
+        self._control, self._unknown = _control_ids(loaded)
+        names = sorted(map(loaded.convert_ids_to_tokens, self._control), key=len, reverse=True)
+        self._names = re.compile("|".join(map(re.escape, names)))
+        self.keeps_end = loaded.truncation_side == "left"
+        self.around = self._around()
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text alone: nothing is put around them or cut off."""
+        ids = self._encode(texts)
+        if self._special or not self._control:
+            return ids
+        isdisjoint = self._control.isdisjoint
+        for number, found in enumerate(ids):
+            if not isdisjoint(found):
+                ids[number] = self._without_control(texts[number])
+        return ids
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        if self._backend is not None:
+            return [one.ids for one in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = self._loaded(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=not self._special,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        return encoded["input_ids"]
+
+    def _without_control(self, text: str) -> list[int]:
+        """Return the ids of a text whose control tokens are no more than text."""
+        apart = self._names.sub(lambda name: f"{name[0][0]} {name[0][1:]}", text)
+        unknown = [] if self._unknown is None else [self._unknown]
+        ids: list[int] = []
+        for token in self._encode([apart])[0]:
+            ids += unknown if token in self._control else [token]
+        return ids
+
+    def _around(self) -> tuple[list[int], list[int]] | None:
+        """Return what the tokenizer puts before and behind a caption; None where it does something else."""
+        for probe in PROBES:
+            ids: list[int] = self._encode([probe])[0]
+            whole: list[int] = self._loaded(probe)["input_ids"]
+            for at in range(len(whole) - len(ids) + 1) if ids else ():
+                before, after = whole[:at], whole[at + len(ids) :]
+                if whole[at : at + len(ids)] == ids and self._control.issuperset(before + after):
+                    return before, after
+        return None
+
+
+def _own_backend(loaded: Any, special_tokens_in_text: bool) -> Any:
+    """Return a copy of the tokenizer of the tokenizers library; None for one that is written in Python."""
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    from tokenizers import Tokenizer
+
+    own = Tokenizer.from_str(backend.to_str())
+    own.no_truncation()
+    own.no_padding()
+    own.encode_special_tokens = not special_tokens_in_text
+    return own
+
+
+def _control_ids(loaded: Any) -> tuple[frozenset[int], int | None]:
+    """Return the ids that no text has, and that of what is unknown, where it is another one."""
+    names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id", "mask_token_id")
+    roles = {getattr(loaded, name) for name in names} - {None}
+    added = {token for token, one in loaded.added_tokens_decoder.items() if one.special}
+    unknown = loaded.unk_token_id if loaded.unk_token_id not in roles else None
+    return frozenset({*roles, *added, *loaded.all_special_ids} - {unknown}), unknown
