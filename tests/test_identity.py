@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import zoo
@@ -154,8 +155,20 @@ def test_the_probe_tells_another_config_of_equal_weights(folder: Path, old: str,
     text = path.read_text().replace(old.strip("- "), new.strip("- "), 1)
     assert text != path.read_text()
     path.write_text(text)
+    weights = folder / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"zoo.config": json.dumps(zoo.config(path).data())})
     rewrite(folder)
     assert next(one.part for one in zoo.verify(folder) if one.ok is False) == part
+
+
+def test_weights_without_their_folder_still_say_what_they_are_for(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    assert zoo.build(folder / "config.yaml", pretrained=weights).config == zoo.load(folder).config
+    changed = yaml.safe_load((folder / "config.yaml").read_text())
+    changed["vision"]["activation"] = "quick_gelu"
+    with pytest.raises(CheckpointError, match="vision.activation is 'quick_gelu', the weights are for 'gelu'"):
+        zoo.build(changed, pretrained=weights)
+    zoo.build(folder / "config.yaml", pretrained=weights, overrides=["vision.activation=quick_gelu"])  # asked for
 
 
 def test_the_probe_is_checked_once_in_each_environment(folder: Path, home: Path, monkeypatch: Any) -> None:

@@ -108,10 +108,13 @@ def _write_parts(
     from safetensors import SafetensorError
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
+    from zoo.loading import CONFIG_KEY
+
     (scratch / CONFIG).write_text(yaml.safe_dump(config.data(), sort_keys=False), encoding="utf-8")
     tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     try:
-        save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+        # the file alone still says what it is for: activation and preprocessing leave no trace in names and shapes
+        save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt", CONFIG_KEY: json.dumps(config.data())})
     except SafetensorError as error:
         raise SaveError(f"{name} cannot be written: {error}") from error
     origin["files"] = file_digests(scratch)
