@@ -25,11 +25,12 @@ from zoo.hub_folders import parse_address
 from zoo.pins import lock_file
 from zoo_core.errors import CheckpointError, ConfigError, DownloadError, InputError, SaveError
 
-# The tiny tokenizers of these tests spell captions byte by byte; that some are cut is not the question here.
-pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
-
-# the Hub's client and its HTTP client do not agree on how a file is uploaded
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = [
+    # the Hub's client and its HTTP client do not agree on how a file is uploaded
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
+    # tiny tokenizers spell captions byte by byte; that some are cut is not the question here
+    pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,10 @@
 """Time and peak memory of a loss and its gradients, by batch and chunk size, beside open_clip's; one thread.
 
-    python tests/benchmarks/bench_losses.py [--json] [--rounds 5] [--batches 512 2048 8192] [--loss contrastive]
+    python tests/benchmarks/bench_losses.py [--json] [--rounds 5] [--batches 512 2048 8192] [--chunks] [--loss contrastive]
 
 The settings of one batch size take turns, so that a busy machine slows all alike; the least CPU time of each is
-printed. Memory is how far one step, in a process of its own, raises the peak of resident memory.
+printed. Memory is how far one step, in a process of its own, raises the peak of resident memory. The peer holds more
+than four matrices of similarities at once; where the machine has no room for five, it is left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import resource
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,10 +34,16 @@ PEERS = {"contrastive": PeerClipLoss, "sigmoid": PeerSigLipLoss}
 CHUNKS: tuple[int | None, ...] = (None, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
-def settings(loss: str, batch: int) -> dict[str, Callable[..., Tensor]]:
+def settings(loss: str, batch: int, chunks: tuple[int | None, ...]) -> dict[str, Callable[..., Tensor]]:
     """Return the losses to compare, by name: the peer's and ours with each chunk size that the batch has room for."""
-    ours = {str(size or "default"): zoo.loss(loss, chunk_size=size) for size in CHUNKS if size is None or size <= batch}
-    return {"peer": PEERS[loss](), **ours}
+    ours = {str(size or "default"): zoo.loss(loss, chunk_size=size) for size in chunks if size is None or size <= batch}
+    return {"peer": PEERS[loss](), **ours} if 5 * 4 * batch**2 < available() else ours
+
+
+def available() -> int:
+    """Return the bytes of memory that the machine can give."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def inputs_of(batch: int) -> list[Tensor]:
@@ -73,12 +81,12 @@ def cpu_ms(loss: Callable[..., Tensor], inputs: list[Tensor]) -> float:
     return (time.process_time() - start) * 1e3
 
 
-def measure(loss: str, batch: int, rounds: int) -> list[Row]:
+def measure(loss: str, batch: int, rounds: int, chunks: tuple[int | None, ...]) -> list[Row]:
     """Return one row for each setting of a batch size, whose results are compared before anything is timed."""
-    inputs, compared = inputs_of(batch), settings(loss, batch)
+    inputs, compared = inputs_of(batch), settings(loss, batch, chunks)
     memory = {name: peak_mib(one, inputs) for name, one in compared.items()}
-    expected = step(compared["peer"], inputs)
-    for one in compared.values():
+    expected = step(next(iter(compared.values())), inputs)
+    for one in list(compared.values())[1:]:
         torch.testing.assert_close(step(one, inputs), expected, rtol=1e-4, atol=1e-5)
     times: dict[str, list[float]] = {name: [] for name in compared}
     for _ in range(rounds):
@@ -96,10 +104,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each setting")
     parser.add_argument("--batches", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
+    parser.add_argument(
+        "--chunks", type=int, nargs="*", help="chunk sizes beside the default one; several where absent"
+    )
     parser.add_argument("--loss", choices=sorted(PEERS), nargs="+", default=sorted(PEERS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for loss in options.loss for batch in options.batches for row in measure(loss, batch, options.rounds)]
+    chunks = CHUNKS if options.chunks is None else (None, *options.chunks)
+    pairs = [(loss, batch) for loss in options.loss for batch in options.batches]
+    rows = [row for loss, batch in pairs for row in measure(loss, batch, options.rounds, chunks)]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
