@@ -107,6 +107,15 @@ def use(hub: Hub, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     )
 
 
+@contextmanager
+def used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Serve an empty hub to the client of this process, whose cache and `ZOO_HOME` are below a folder."""
+    monkeypatch.setenv("ZOO_HOME", str(folder / "home"))
+    with serving({}) as hub:
+        use(hub, monkeypatch, folder / "cache")
+        yield hub
+
+
 def commit_of(repository: str, folder: Path) -> str:
     """Return the commit of a repository that holds what the folder holds."""
     listing = [(name, etag_of(name, path.read_bytes())) for name, path in _files(folder)]

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoTokenizer
 
 import zoo
-from hf_hub_server import Hub, serving, use
+from hf_hub_server import Hub, used
 from test_hf_tokenizer import MAKERS
 from test_identity import TINY
 from zoo.commands.app import main
@@ -35,9 +35,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
-    with serving({}) as hub:
-        use(hub, monkeypatch, tmp_path / "cache")
+    with used(tmp_path, monkeypatch) as hub:
         yield hub
 
 
@@ -299,7 +297,7 @@ def test_a_repository_that_holds_something_else_is_told(hub: Hub, tmp_path: Path
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"pickle")
     hub.move("acme/other", tmp_path / "other")
-    with pytest.raises(DownloadError, match="hf-hub:acme/other: the repository holds no zoo.json"):
+    with pytest.raises(DownloadError, match="hf-hub:acme/other: the repository holds no zoo.json and no config of"):
         zoo.build("hf-hub:acme/other")
 
 

@@ -29,9 +29,8 @@ IMAGES: Json = {
 }
 
 
-@pytest.fixture
-def theirs(tmp_path: Path) -> Any:
-    """Return a model of transformers that is saved in a folder."""
+def siglip2_folder(folder: Path) -> Any:
+    """Fill a folder as transformers does, and return its model."""
     import transformers
 
     model = transformers.Siglip2Model(transformers.Siglip2Config(text_config=TEXT, vision_config=VISION)).eval()
@@ -39,9 +38,14 @@ def theirs(tmp_path: Path) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    model.save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(IMAGES))
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES))
     return model
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Any:
+    return siglip2_folder(tmp_path)
 
 
 def test_patches_of_any_grid_give_the_features_of_transformers(theirs: Any, tmp_path: Path) -> None:

@@ -184,6 +184,13 @@ class CheckpointFormat(ABC):
         """
         return None
 
+    def holds_tokenizer(self, folder: Path) -> bool:
+        """Tell whether a folder holds the files of its tokenizer, which are then those that are loaded.
+
+        That is for layouts whose architecture names another place for them.
+        """
+        return False
+
     def export(self, entries: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Sequence[Conversion]:
         """Return the conversions of our entries to this layout.
 

@@ -16,6 +16,7 @@ from zoo_openclip.importing import import_open_clip
 __all__ = ["OpenClip"]
 
 CONFIG = "open_clip_config.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 class OpenClip(CheckpointFormat):
@@ -39,6 +40,12 @@ class OpenClip(CheckpointFormat):
     def architecture(self, folder: Path) -> Mapping[str, Any] | None:
         """Return what `open_clip_config.json` states."""
         return import_open_clip(folder / CONFIG) if (folder / CONFIG).is_file() else None
+
+    def holds_tokenizer(self, folder: Path) -> bool:
+        """Tell so where the config names a tokenizer of the Hub, as open_clip reads folders."""
+        if not any((folder / name).is_file() for name in TOKENIZER):
+            return False
+        return (self.architecture(folder) or {}).get("tokenizer", {}).get("type") == "hf"
 
     def export(self, entries: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Sequence[Conversion]:
         """Return every entry as itself."""

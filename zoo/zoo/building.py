@@ -99,38 +99,42 @@ def _built(
 ) -> DualEncoder:
     """Build the model of an architecture, or the one of a saved folder, as it is."""
     from zoo.fitting import LoadOptions
-    from zoo.folders import build_folder, check_folder
+    from zoo.folders import build_folder, check_folder, is_folder
     from zoo.loading import checked_options
-    from zoo.sources import local_folder
+    from zoo.sources import locate
+    from zoo.tokenizer_files import read_stated_tokenizer
 
     options = checked_options(options)
-    folder = local_folder(source, local_files_only=local_files_only)
-    if folder is not None:
-        if pretrained is not None:
-            raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
-        model = build_folder(folder, overrides, **place, options=options)
+    found = locate(source, local_files_only=local_files_only)
+    if pretrained is not None and (is_folder(found) or found is not source):
+        raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
+    if is_folder(found):
+        model = build_folder(Path(found), overrides, **place, options=options)
         if not overrides:
-            check_folder(model, folder)
+            check_folder(model, Path(found))
         return model
-    config, path, options = _with_weights(source, pretrained, overrides, options, local_files_only)
+    config, path, options = _with_weights(found, pretrained, overrides, options, local_files_only)
     if path is None and options != LoadOptions():
         raise InputError("weights=, resize= and logit_bias= say how weights are loaded, but pretrained= names none")
-    return assemble(config, weights=path, **place, options=options, overrides=overrides)
+    model = assemble(config, weights=path, **place, options=options, overrides=overrides)
+    if path is not None and pretrained is None and not any(override.startswith("tokenizer") for override in overrides):
+        read_stated_tokenizer(model.tokenizer, path)
+    return model
 
 
 def _with_weights(
     source: Any, pretrained: str | Path | None, overrides: Sequence[str], options: LoadOptions, local_files_only: bool
 ) -> tuple[ModelConfig, Path | None, LoadOptions]:
     """Return the architecture as its weights were trained, with what the caller changes, and their file."""
-    from zoo.layouts import stated_architecture
+    from zoo.sources import stated
     from zoo.weights import find_entry, weights_of
 
     if pretrained is None:
-        stated = stated_architecture(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
-        if stated is None:
+        architecture = stated(source)
+        if architecture is None:
             return load_config(source, overrides), None, options
-        config = load_config(stated, overrides)
-        return config, Path(source), sized(options, load_config(stated), config)
+        config = load_config(architecture, overrides)
+        return config, Path(source), sized(options, load_config(architecture), config)
     entry = find_entry(source, pretrained)
     own = [] if entry is None else entry.overrides()
     config = load_config(source, [*own, *overrides])
@@ -205,18 +209,21 @@ def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncod
 
 def tokenizer(source: Any, *, local_files_only: bool = False) -> Tokenizer:
     """Return the tokenizer of a model, or of an architecture or a saved model given as in `build`."""
-    from zoo.folders import open_folder
-    from zoo.sources import local_folder
-    from zoo.tokenizer_files import read_tokenizer
+    from zoo.folders import is_folder
+    from zoo.sources import locate, stated
+    from zoo.tokenizer_files import read_stated_tokenizer, read_tokenizer
     from zoo_core.tokenizer import Tokenizer
 
-    folder = local_folder(source, local_files_only=local_files_only)
-    if folder is not None:
-        found = _tokenizer(open_folder(folder)[0])
-        read_tokenizer(found, folder)
-        return found
     own = getattr(source, "tokenizer", None)
-    return own if isinstance(own, Tokenizer) else _tokenizer(_config_of(source))
+    if isinstance(own, Tokenizer):
+        return own
+    located = locate(source, local_files_only=local_files_only)
+    found = _tokenizer(_config_of(located))
+    if is_folder(located):
+        read_tokenizer(found, Path(located))
+    elif stated(located) is not None:
+        read_stated_tokenizer(found, Path(located))
+    return found
 
 
 def _tokenizer(config: ModelConfig) -> Tokenizer:
@@ -232,11 +239,7 @@ def preprocess(source: Any, train: bool = False, *, local_files_only: bool = Fal
         train: with the random augmentation of training instead of the fixed path of evaluation.
         local_files_only: that of `build`.
     """
-    from zoo.folders import open_folder
-    from zoo.sources import local_folder
-
-    folder = local_folder(source, local_files_only=local_files_only)
-    config = _config_of(source) if folder is None else open_folder(folder)[0]
+    config = _config_of(source, local_files_only)
     component = registry().get("preprocessor", config.preprocess.component)
     return cast("Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train))
 
@@ -261,9 +264,11 @@ def _construct(config: ModelConfig, towers: tuple[str, ...]) -> DualEncoder:
     return model
 
 
-def _config_of(source: Any) -> ModelConfig:
+def _config_of(source: Any, local_files_only: bool = False) -> ModelConfig:
     if isinstance(source, ComponentConfig | str | Path | Mapping):
-        return load_config(cast("Any", source))
+        from zoo.sources import config_of
+
+        return config_of(source, local_files_only=local_files_only)
     config = getattr(source, "config", None)
     if not isinstance(config, ModelConfig):
         raise InputError(

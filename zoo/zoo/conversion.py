@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo.catalog import config as load_config
-from zoo.layouts import checkpoint_formats, stated_architecture
+from zoo.layouts import checkpoint_formats
 from zoo.whole_folders import replacing_folder
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.config import ModelConfig
@@ -134,6 +134,8 @@ def _expect_free(target: Path, force: bool) -> None:
 
 def _with_weights(source: Any, pretrained: str | Path | None, architecture: str | Path | None) -> tuple[Any, Any]:
     """Return what to build and the weights to go with it, None for a folder that brings its own."""
+    from zoo.sources import holds_model
+
     if architecture is not None:
         if pretrained is not None or not isinstance(source, str | Path):
             raise InputError(f"architecture={str(architecture)!r} is that of a file of weights, found {source!r}")
@@ -143,18 +145,9 @@ def _with_weights(source: Any, pretrained: str | Path | None, architecture: str 
         raise InputError(
             f"{path} is a file of weights; name the architecture that they belong to (`zoo identify {path}` ranks them)"
         )
-    if pretrained is None and not _holds_model(source):
+    if pretrained is None and not holds_model(source):
         raise InputError(f"{source!r} is an architecture without weights; name a tag or a file of them: pretrained=...")
     return source, pretrained
-
-
-def _holds_model(source: Any) -> bool:
-    """Tell what brings a model with weights from what only has the name of an architecture, a folder included."""
-    from zoo.sources import local_folder
-
-    if local_folder(source) is not None:
-        return True
-    return isinstance(source, str | Path) and Path(source).is_dir() and stated_architecture(source) is not None
 
 
 def _infos(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:

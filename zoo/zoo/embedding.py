@@ -59,10 +59,10 @@ def open_model(source: str, pretrained: str | None = None) -> DualEncoder:
         ZooError: as `zoo.build`.
     """
     from zoo.pretrained_entries import entries_of
-    from zoo.sources import local_folder
+    from zoo.sources import holds_model
     from zoo_core.architectures import is_path
 
-    if pretrained is None and local_folder(source) is None:
+    if pretrained is None and not holds_model(source):
         tags = {} if is_path(source) else entries_of(source)
         choice = one_of(tags) if tags else "name a file of weights, or a saved folder"
         raise CheckpointError(

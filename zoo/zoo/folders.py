@@ -71,9 +71,9 @@ def load(
             probe gives other features; the part that differs is named.
         DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
     """
-    from zoo.sources import local_folder
+    from zoo.sources import locate
 
-    path = local_folder(folder, local_files_only=local_files_only) or Path(folder)
+    path = Path(locate(folder, local_files_only=local_files_only))
     model = build_folder(path, device=device, dtype=dtype, towers=towers, all_bytes=verify)
     if probe is not False:
         check_folder(model, path, always=probe is True)
@@ -98,9 +98,9 @@ def verify(
     """
     from zoo.building import assemble
     from zoo.probes import PART_NAMES, Finding, check_probe
-    from zoo.sources import local_folder
+    from zoo.sources import locate
 
-    path = local_folder(folder) or Path(folder)
+    path = Path(locate(folder))
     _expect_folder(path)
     origin = read_origin(path)
     wrong = differing_files(path, origin, all_bytes=True)

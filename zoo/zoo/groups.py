@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoo.building import skeleton
-from zoo.catalog import config as load_config
-from zoo.folders import open_folder
-from zoo.sources import local_folder
+from zoo.sources import config_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,8 +56,7 @@ def layer_groups(
         InputError: a number of groups is negative.
         CapabilityError: a tower can only be locked whole.
     """
-    folder = local_folder(source)
-    model = skeleton(load_config(source) if folder is None else open_folder(folder)[0])
+    model = skeleton(config_of(source))
     assert model.visual is not None and model.text is not None  # both towers are built
     if lock_image is not None:
         model.lock_image_tower(lock_image)

@@ -52,6 +52,7 @@ def hub_file(
     name: str,
     *,
     revision: str | None = None,
+    commit: str | None = None,
     sha256: str | None = None,
     local_files_only: bool = False,
     verify: bool = False,
@@ -63,6 +64,7 @@ def hub_file(
         repo: `organisation/name`.
         name: path of the file in the repository.
         revision: branch, tag or commit; the main branch where None. What it stands for is pinned at the first download.
+        commit: which state of the revision is taken; that of the pin, or else the newest one, where None.
         sha256: digest that the file has to have, beside that of its pin.
         local_files_only: never ask the Hub, as with `HF_HUB_OFFLINE=1`.
         verify: read the file for its digest even where it was read before.
@@ -76,7 +78,7 @@ def hub_file(
     asked = _Asked(repo, name, revision, local_files_only, fix)
     settled = sha256 is not None and _is_commit(revision)  # then a pin has nothing to add
     known = None if settled else pinned(repo, name, revision)
-    wanted = known.commit if known else revision
+    wanted = commit or (known.commit if known else revision)
     path = _cached(repo, wanted, name)
     if path is None:
         path = asked.get(wanted, or_else=revision)

@@ -1,6 +1,7 @@
-"""Saved models of the Hugging Face Hub: `hf-hub:organisation/name[@revision]`.
+"""Models of the Hugging Face Hub: `hf-hub:organisation/name[@revision]`.
 
 `zoo.json` comes first. It tells every other file and its digest, so its pin (see `zoo.pins`) holds the whole model.
+A repository that has none may be one of another library (`zoo.hub_repositories`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import re
 from pathlib import Path, PurePosixPath
 
 from zoo.digests import ORIGIN, read_origin
-from zoo.hub_files import HubFile, NoSuchFileError, hub_file
+from zoo.hub_files import HubFile, NoSuchFileError, NotCachedError, hub_file
+from zoo.hub_repositories import cached_repository, fetch_repository
+from zoo.pins import pinned_listing
 from zoo_core.errors import DownloadError, InputError
 
 __all__ = ["PREFIX", "fetch_folder", "parse_address"]
@@ -31,7 +34,7 @@ def parse_address(source: str) -> tuple[str, str | None]:
 
 
 def fetch_folder(source: str, *, local_files_only: bool = False) -> Path:
-    """Return the folder of the local cache that holds the saved model of a repository, downloaded if it has to be.
+    """Return the folder of the local cache that holds the model of a repository, downloaded if it has to be.
 
     Args:
         source: `hf-hub:organisation/name[@revision]`.
@@ -39,20 +42,23 @@ def fetch_folder(source: str, *, local_files_only: bool = False) -> Path:
 
     Raises:
         InputError: the address is malformed.
-        DownloadError: a file cannot be had, or has other bytes than `zoo.json` tells; or there is no `zoo.json`.
+        DownloadError: a file cannot be had, or has other bytes than `zoo.json` or its pin tells; or the repository
+            holds neither a saved model nor one of another library.
         CheckpointError: `zoo.json` is damaged.
+        ConfigError: the repository of another library states what cannot be built.
     """
     repo, revision = parse_address(source)
+    if pinned_listing(repo, revision) is not None:
+        return fetch_repository(repo, revision, local_files_only=local_files_only)
     try:
         origin_file = hub_file(repo, ORIGIN, revision=revision, local_files_only=local_files_only)
     except NoSuchFileError:
-        raise DownloadError(
-            f"{source}: the repository holds no {ORIGIN}, so it is no model that zoo saved; give its weights to an "
-            "architecture: zoo.build(name, pretrained='file.safetensors')",
-            repo=repo,
-            revision=revision,
-            file=ORIGIN,
-        ) from None
+        return fetch_repository(repo, revision, local_files_only=local_files_only)
+    except NotCachedError:
+        found = cached_repository(repo, revision)
+        if found is None:
+            raise
+        return found
     folder = origin_file.path.parent
     for name, told in read_origin(folder)["files"].items():
         _check_name(name, source)

@@ -87,14 +87,12 @@ def describe_model(source: str) -> dict[str, Any]:
         ConfigError: the architecture or one of its pretrained entries is wrong.
         UnknownNameError: there is none of that name.
     """
-    from zoo.folders import open_folder
-    from zoo.sources import local_folder
+    from zoo.sources import config_of, holds_model, locate
 
     known = architectures()
     name, aliases, tags = source, (), {}
-    folder = local_folder(source)
-    if folder is not None:
-        config, file = open_folder(folder)[0], folder
+    if holds_model(source):
+        config, file = config_of(source), Path(locate(source))
     elif is_path(source):
         config, file = known.load(source), Path(source)
     else:

@@ -60,6 +60,9 @@ def _source(source: Mapping[str, Any]) -> str:
     """Return a sentence about where the weights came from, or nothing."""
     if not source:
         return ""
-    where = f", from `{source['file']}` of `{source['repo']}` at commit {source['commit']}" if "repo" in source else ""
+    place = [source[key] for key in ("file", "repo") if key in source]
+    where = f"{' of '.join(f'`{one}`' for one in place)} at commit {source['commit']}" if place else ""
     licence = f", under the licence {source['license']}" if source.get("license") else ""
-    return f"\nIts weights are `{source['architecture']}:{source['tag']}`{where}{licence}."
+    if "tag" not in source:
+        return f"\nIt was made from {where}{licence}."
+    return f"\nIts weights are `{source['architecture']}:{source['tag']}`{f', from {where}' if where else ''}{licence}."

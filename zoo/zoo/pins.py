@@ -2,7 +2,8 @@
 
 A branch of a repository can be moved. So the first download of a file is written down in `pretrained.lock.json` of
 the user's folder (`ZOO_HOME`): repository and revision as they were asked for, and of each file the commit, the SHA-256
-and the size. Later downloads, on this machine or on one that was given the lock file, are held to it. Whoever wants
+and the size. Later downloads, on this machine or on one that was given the lock file, are held to it. Of a
+repository that was taken as a whole, the list of its files is there too. Whoever wants
 what the Hub has now takes the file's lines out.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from zoo.user_files import user_folder
 from zoo.whole_files import replacing
 from zoo_core.errors import ConfigError, Problem, SaveError
 
-__all__ = ["Pin", "lock_file", "pin", "pinned"]
+__all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinned_listing"]
 
 FORMAT = 1
 
@@ -34,6 +36,22 @@ class Pin:
     size: int
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The files of a repository that make a model, and the commit that they are of."""
+
+    commit: str
+    files: tuple[str, ...]
+
+
+@dataclass
+class _Lock:
+    """What the lock file tells, by repository and revision."""
+
+    pins: dict[str, dict[str, Pin]] = field(default_factory=dict[str, dict[str, Pin]])
+    listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
+
+
 def lock_file() -> Path:
     """Return the file that holds the pins of this user; it need not be there."""
     return user_folder() / "pretrained.lock.json"
@@ -45,7 +63,16 @@ def pinned(repo: str, file: str, revision: str | None = None) -> Pin | None:
     Raises:
         ConfigError: the lock file is no lock file.
     """
-    return _read(lock_file()).get(_source(repo, revision), {}).get(file)
+    return _read(lock_file()).pins.get(_source(repo, revision), {}).get(file)
+
+
+def pinned_listing(repo: str, revision: str | None = None) -> Listing | None:
+    """Return the files of a repository that was taken as a whole, or None where it was not.
+
+    Raises:
+        ConfigError: the lock file is no lock file.
+    """
+    return _read(lock_file()).listings.get(_source(repo, revision))
 
 
 def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
@@ -53,31 +80,53 @@ def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
 
     Two processes may do so at once; both pins are kept. A user whose folder cannot be written to is told in the log.
     """
+
+    def change(lock: _Lock) -> None:
+        lock.pins.setdefault(_source(repo, revision), {})[file] = found
+
+    _change(f"{file} of {repo}", change)
+
+
+def pin_listing(repo: str, found: Listing, revision: str | None = None) -> None:
+    """Write down which files of a repository make a model, once all of them are pinned; else as `pin`."""
+
+    def change(lock: _Lock) -> None:
+        lock.listings[_source(repo, revision)] = found
+
+    _change(f"the list of files of {repo}", change)
+
+
+def _change(what: str, change: Callable[[_Lock], None]) -> None:
+    """Read the lock file, change it and write it, while no other process does."""
     from filelock import FileLock
 
     path = lock_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
-            pins = _read(path)
-            pins.setdefault(_source(repo, revision), {})[file] = found
-            _write(path, pins)
+            lock = _read(path)
+            change(lock)
+            _write(path, lock)
     except (OSError, SaveError) as error:
-        _log.warning("%s of %s is not pinned, so it may be another file next time: %s", file, repo, error)
+        _log.warning("%s is not pinned, so it may be another one next time: %s", what, error)
 
 
 def _source(repo: str, revision: str | None) -> str:
     return f"{repo}@{revision}" if revision else repo
 
 
-def _read(path: Path) -> dict[str, dict[str, Pin]]:
+def _read(path: Path) -> _Lock:
     try:
         told: Any = json.loads(path.read_text(encoding="utf-8"))
         if told["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, found {told['format']!r}")
-        return {source: {file: Pin(**pin) for file, pin in files.items()} for source, files in told["pins"].items()}
+        pins = {source: {file: Pin(**pin) for file, pin in files.items()} for source, files in told["pins"].items()}
+        listings = {
+            source: Listing(one["commit"], tuple(one["files"])) for source, one in told.get("listings", {}).items()
+        }
+        return _Lock(pins, listings)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return _Lock()
     except OSError as error:
         raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", source=str(path))) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -85,7 +134,11 @@ def _read(path: Path) -> dict[str, dict[str, Pin]]:
         raise ConfigError(Problem(what, source=str(path))) from None
 
 
-def _write(path: Path, pins: dict[str, dict[str, Pin]]) -> None:
-    told = {source: {file: asdict(pins[source][file]) for file in sorted(pins[source])} for source in sorted(pins)}
+def _write(path: Path, lock: _Lock) -> None:
+    pins = {
+        source: {file: asdict(files[file]) for file in sorted(files)} for source, files in sorted(lock.pins.items())
+    }
+    listings = {source: asdict(one) for source, one in sorted(lock.listings.items())}
     with replacing(path) as (scratch,):
-        scratch.write_text(json.dumps({"format": FORMAT, "pins": told}, indent=1) + "\n", encoding="utf-8")
+        told = {"format": FORMAT, "pins": pins, "listings": listings}
+        scratch.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -8,10 +8,11 @@ from typing import Any
 
 from zoo.digests import ORIGIN, read_origin
 from zoo.downloads import fetch_weights
-from zoo.folders import README, open_folder
-from zoo.hub_folders import PREFIX, fetch_folder
+from zoo.folders import README, is_folder, open_folder
+from zoo.hub_folders import PREFIX, parse_address
 from zoo.pretrained_entries import entries_of
 from zoo.saving import expect_room, write_folder
+from zoo.sources import locate
 from zoo.whole_folders import replacing_folder
 from zoo_core.errors import InputError, one_of
 
@@ -26,7 +27,7 @@ def pull(source: str, to: str | Path) -> Path:
 
     Args:
         source: `"name:tag"`, or the name alone of an architecture with a single tag (see `zoo info`); or
-            `"hf-hub:organisation/name[@revision]"`, a repository that holds a saved model.
+            `"hf-hub:organisation/name[@revision]"`, a repository that holds a saved model, or one of another library.
         to: the folder; a saved model that is there is replaced.
 
     Returns:
@@ -39,10 +40,14 @@ def pull(source: str, to: str | Path) -> Path:
         ConfigError: the files of the tokenizer cannot be had.
         SaveError: the folder holds something else than a saved model, or cannot be written.
     """
-    if source.startswith(PREFIX):
-        return _copied(fetch_folder(source), Path(to))
     import zoo
 
+    if source.startswith(PREFIX):
+        folder = locate(source)
+        if is_folder(folder):
+            return _copied(folder, Path(to))
+        facts = {"repo": parse_address(source)[0], "commit": folder.name}
+        return write_folder(zoo.build(source), Path(to), complete=True, source=facts)
     name, tag = _split(source)
     facts = _facts(name, tag)
     return write_folder(zoo.build(name, pretrained=tag), Path(to), complete=True, source=facts)

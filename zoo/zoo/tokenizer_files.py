@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.digests import read_origin
+from zoo.layouts import checkpoint_formats
 from zoo_core.errors import PluginError
 from zoo_core.tokenizer import Tokenizer
 
-__all__ = ["TOKENIZER", "read_tokenizer", "write_tokenizer"]
+__all__ = ["TOKENIZER", "read_stated_tokenizer", "read_tokenizer", "write_tokenizer"]
 
 TOKENIZER = "tokenizer"
 
@@ -37,3 +38,9 @@ def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved."""
     if tokenizer is not None and any(name.startswith(f"{TOKENIZER}/") for name in read_origin(folder)["files"]):
         tokenizer.use_files(folder.absolute() / TOKENIZER)
+
+
+def read_stated_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Have a tokenizer take its files from the folder of another library, where that holds them."""
+    if tokenizer is not None and any(layout.holds_tokenizer(folder) for _, layout in checkpoint_formats()):
+        tokenizer.use_files(folder.absolute())

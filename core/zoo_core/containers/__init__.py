@@ -19,7 +19,7 @@ from zoo_core.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["WEIGHT_NAMES", "find_weights", "open_checkpoint"]
+__all__ = ["INDEX", "WEIGHT_NAMES", "find_weights", "open_checkpoint", "weights_among"]
 
 WEIGHT_NAMES = (
     "open_clip_model.safetensors",
@@ -33,7 +33,9 @@ WEIGHT_NAMES = (
 )
 """Names that weights have in folders, those to be preferred first."""
 
-_INDEX = ".index.json"
+INDEX = ".index.json"
+"""How an index of several files of weights ends."""
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 _HEAD = 512
 
 
@@ -59,15 +61,19 @@ def find_weights(folder: Path) -> Path:
     Raises:
         CheckpointError: there is none, or several could be meant.
     """
-    named = next((folder / name for name in WEIGHT_NAMES if (folder / name).is_file()), None)
-    if named is not None:
-        return named
-    found = sorted(one for one in folder.iterdir() if one.suffix in (".safetensors", ".bin", ".pt", ".pth", ".npz"))
-    found = [one for one in found if one.suffix == ".safetensors"] or found
+    found = weights_among(one.name for one in folder.iterdir() if one.is_file())
     if len(found) == 1:
-        return found[0]
-    what = f"several: {', '.join(one.name for one in found[:6])}" if found else "none"
+        return folder / found[0]
+    what = f"several: {', '.join(found[:6])}" if found else "none"
     raise CheckpointError(f"{folder} is a folder, expected one file of weights in it, found {what}; name the file")
+
+
+def weights_among(names: Iterable[str]) -> list[str]:
+    """Return which of the files of a folder holds its weights, or an index of them; several where that is not told."""
+    there = sorted(names)
+    named = [name for name in WEIGHT_NAMES if name in there]
+    found = named[:1] or [name for name in there if name.endswith(_ENDINGS)]
+    return [name for name in found if name.endswith(".safetensors")] or found
 
 
 class RenamedSource(TensorSource):
@@ -100,7 +106,7 @@ class RenamedSource(TensorSource):
 
 
 def _open(path: Path, weights: str | None) -> TensorSource:
-    if path.name.endswith(_INDEX):
+    if path.name.endswith(INDEX):
         return ShardedSource(path, partial(_open_file, weights=weights))
     return _open_file(path, weights)
 
@@ -164,7 +170,7 @@ def _hint_of_json(path: Path) -> str:
         return (
             "; give the weights beside it"
             if "weight_map" not in json.loads(path.read_bytes())
-            else (f"; it is an index of weights, whose name must end in {_INDEX}")
+            else (f"; it is an index of weights, whose name must end in {INDEX}")
         )
     except (OSError, ValueError, TypeError, RecursionError):
         return ""
