@@ -24,6 +24,7 @@ from open_clip.tokenizer import SimpleTokenizer, bytes_to_unicode, default_bpe
 
 from tokenizer_corpus import caption, families
 from zoo_core.errors import ConfigError, InputError
+from zoo_core.text_cleaning import clean
 from zoo_text import tokenizer as module
 from zoo_text.tokenizer import ClipBpeTokenizer
 from zoo_text.tokenizer_config import Cleaning, ClipBpeConfig
@@ -270,6 +271,14 @@ def test_decode_gives_the_cleaned_text_back(text: str, decoded: str) -> None:
     assert ours().decode(row.tolist()) == decoded
     assert ours().decode(list(row.numpy())) == decoded
     assert ours().decode(ours().encode(text)) == decoded
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text() | st.text("a<>_ENDofTXtend!'s é🐱猫&;\ud800\x00", max_size=60), st.sampled_from(CLEANINGS))
+def test_decode_gives_any_cleaned_text_back_but_for_spaces(text: str, cleaning: Cleaning) -> None:
+    tokenizer = ours(cleaning)
+    cleaned = clean(text, cleaning).replace("\u0345", "")  # neither letter nor mark to CLIP, which drops it
+    assert "".join(tokenizer.decode(tokenizer.encode(text)).split()) == "".join(cleaned.split())
 
 
 def test_decode_stops_at_the_first_end_of_text() -> None:

@@ -669,6 +669,23 @@ def test_special_tokens_in_a_caption_are_plain_text(tiny: Any) -> None:
     assert 259 not in tiny(context_length=40)("<|endoftext|>")
 
 
+SHORT_ODD = [text for text in ODD.values() if len(text) < 100]
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text() | st.just("a<|endoftext|>b") | st.sampled_from(SHORT_ODD), max_size=3))
+def test_any_caption_has_one_end_and_comes_back_from_tiktoken(texts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiktoken, "list_encoding_names", lambda: ["tiny"])
+        patch.setattr(tiktoken, "get_encoding", lambda name: ENCODING)
+        tokenizer = TiktokenTokenizer(TiktokenConfig(encoding="tiny", vocab_size=N + 3), context_length=8)
+        rows = tokenizer(texts)
+        for text, row in zip(texts, rows, strict=True):
+            assert (row == N).sum() == 1
+            assert torch.equal(tokenizer(text)[0], row)
+            assert tokenizer.decode(tokenizer.encode(text)) == clean_and_collapse(text, "none")
+
+
 def test_tiktoken_cleans_where_it_is_told_to(tiny: Any) -> None:
     assert tiny(cleaning="canonicalize").encode(" A  Cat! ") == A_CAT
     assert tiny().encode(" A ") == [32, 65, 32]

@@ -34,6 +34,9 @@ from zoo_core.tokenizer import Tokenizer
 from zoo_hf.config import TiktokenConfig
 from zoo_hf.tokenizer import TiktokenTokenizer
 
+# Long texts are cut as the field does it; what is said of that is tested in test_overflow.py.
+pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
+
 RESNET = {"tower": "modified-resnet", "image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8}
 
 
