@@ -41,7 +41,7 @@ def shard_of(batch: dict[str, Tensor], sizes: list[int], rank: int) -> dict[str,
 
 
 def loss_of(name: str, **options: Any) -> Any:
-    loss_class = type(zoo.loss(name))
+    loss_class = type(zoo.loss(name, **OPTIONS[name]))
     return loss_class(**OPTIONS[name], **options)
 
 

@@ -43,6 +43,7 @@ def test_the_sets_of_templates_are_those_of_the_field() -> None:
         assert [one.replace("{}", "cat") for one in template_set(name)] == [one("cat") for one in theirs]
 
 
+@pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
 @pytest.mark.parametrize("name", ["imagenet-7", "imagenet-80"])
 def test_class_features_are_the_peers(model: Any, name: str) -> None:
     labels = ["cat", "dog", "zebra crossing"]
