@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -188,7 +189,7 @@ def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> N
         return
     here = environment(model) | {"zoo": zoo.__version__, "towers": str((model.visual is None, model.text is None))}
     seen = _mark(origin["digest"], here)
-    if not always and seen.exists():
+    if not always and os.path.exists(seen):  # noqa: PTH110 - Path.exists() raises where the user's folder is closed
         return
     findings = check_probe(model, origin["probe"])
     for one in findings:

@@ -1,0 +1,156 @@
+"""Traps that end in another model than was meant: real kills, closed folders, and files that fit in all but meaning.
+
+Most traps have a test beside what they are about: damaged and hostile files in `test_containers`, weights that do not
+fit in `test_loading`, saved folders in `test_identity`, the cache in `test_downloads`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+import zoo
+from hf_hub_server import Hub, used
+from test_hub import with_tokenizer
+from test_identity import TINY, rewrite
+from zoo.folders import open_folder
+from zoo_core.errors import CheckpointError
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with used(tmp_path, monkeypatch) as hub:
+        yield hub
+
+
+PUSHER = """
+import os, random, signal, sys, time, warnings
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork in a process with threads
+import huggingface_hub, torch, zoo
+from zoo import publishing, saving, probes
+sys.path.insert(0, sys.argv[1])
+from test_identity import TINY
+torch.set_num_threads(1)
+model = zoo.build(TINY)
+def push(number):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(number)
+    zoo.push_to_hub(model, "acme/tiny")
+for kill in range(int(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        number = kill * 1000
+        while True:
+            number += 1
+            push(number)
+    time.sleep(random.uniform(0.3, 1.5))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+push(1)
+"""
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_killed_push_leaves_the_old_model_or_the_new_one(hub: Hub, tmp_path: Path, kills: int) -> None:
+    environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    environment["HF_HUB_OFFLINE"] = "0"
+    arguments = [str(Path(__file__).parent), str(kills)]
+    command = [sys.executable, "-c", PUSHER, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    states = [state for state in hub.repositories["acme/tiny"].values() if any(state.iterdir())]
+    assert len(states) > 1
+    for state in states:  # all that anybody could ever have loaded
+        open_folder(state, all_bytes=True)
+        values = {float(one) for tensor in load_file(state / "model.safetensors").values() for one in tensor.unique()}
+        assert len(values) == 1
+
+
+CLOSED = """
+import os, sys
+import torch, zoo
+from zoo_core.errors import SaveError
+folder = sys.argv[1]
+model = zoo.load(folder)
+if os.geteuid() == 0:
+    os.setuid(65534)  # root writes everywhere
+try:
+    zoo.save(model, folder)
+except SaveError as error:
+    print(error)
+print(zoo.load(folder, verify=True).config.embed_dim)
+"""
+
+
+def test_a_folder_that_is_read_only_is_told_and_stays(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as open_to_all:
+        outer = Path(open_to_all)
+        model = zoo.save(zoo.build(TINY), outer / "closed" / "model")
+        outer.chmod(0o755)
+        for path in (outer / "closed", model):
+            path.chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", CLOSED, str(model)], capture_output=True, text=True)
+        for path in (outer / "closed", model):
+            path.chmod(0o755)
+        assert done.returncode == 0, done.stderr[-2000:]
+        told, width = done.stdout.splitlines()
+        assert "cannot be written: Permission denied" in told
+        assert width == "16"
+
+
+def swapped(vocabulary: dict[str, int]) -> dict[str, int]:
+    """Exchange the words of a vocabulary that make up the probe's captions; its size stays."""
+    names = sorted((name for name in vocabulary if name.isalpha()), key=vocabulary.__getitem__)
+    return vocabulary | dict(zip(names, [vocabulary[name] for name in reversed(names)], strict=True))
+
+
+def test_files_of_another_tokenizer_of_equal_size_are_told_by_the_probe(tmp_path: Path) -> None:
+    from test_hf_tokenizer import MAKERS
+
+    folder = zoo.save(with_tokenizer(MAKERS["wordpiece"](tmp_path / "files")), tmp_path / "model")
+    path = folder / "tokenizer" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"] = swapped(content["model"]["vocab"])
+    path.write_text(json.dumps(content))
+    rewrite(folder)
+    assert [one.part for one in zoo.verify(folder) if one.ok is False] == ["tokenizer"]
+    with pytest.raises(CheckpointError, match="does not give here what it gave where it was saved: tokenizer"):
+        zoo.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "part"),
+    [
+        ("tokenizer", {"cleaning": "canonicalize"}, "tokenizer"),
+        ("preprocess", {"mean": [0.5, 0.5, 0.5]}, "preprocess"),
+        ("preprocess", {"std": [0.5, 0.5, 0.5]}, "preprocess"),
+        ("preprocess", {"interpolation": "bilinear"}, "preprocess"),
+        ("preprocess", {"resize_mode": "squash"}, "preprocess"),
+        ("text", {"pool_type": "last"}, "text tower"),
+        ("text", {"causal": False}, "text tower"),
+    ],
+    ids=["cleaning", "mean", "std", "interpolation", "resize mode", "pooling", "causal"],
+)
+def test_another_contract_of_equal_weights_is_told_by_the_probe(
+    section: str, change: Any, part: str, tmp_path: Path
+) -> None:
+    folder = zoo.save(zoo.build(TINY), tmp_path / "model")
+    data = yaml.safe_load((folder / "config.yaml").read_text())
+    data[section] |= change
+    (folder / "config.yaml").write_text(yaml.safe_dump(data))
+    weights = folder / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"zoo.config": json.dumps(data)})
+    rewrite(folder)
+    with pytest.raises(CheckpointError, match=f"was saved: .*{part}: "):
+        zoo.load(folder)
