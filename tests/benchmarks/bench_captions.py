@@ -10,6 +10,7 @@ peer needs an hour for 1,000 on two cores, and its time is proportional to them.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -23,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench_tokenizer import captions
-from bench_towers import pair
+from bench_towers import peer_of
 
 import zoo
 from zoo.classification import template_set
@@ -32,12 +33,14 @@ BATCH = 64
 
 
 def seconds(call: Callable[[], Any]) -> float:
+    """Return how long a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def encode_peer(model: Any, texts: list[str]) -> torch.Tensor:
+    """Return the peer's features of captions, batch by batch."""
     tokenize = open_clip.get_tokenizer("ViT-B-32")
     parts = [model.encode_text(tokenize(texts[at : at + BATCH]), normalize=True) for at in range(0, len(texts), BATCH)]
     return torch.cat(parts)
@@ -47,11 +50,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=2048)
-    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--classes", type=int, default=10, help="at least 2")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    ours, theirs = pair("vit-b32")
-    ours.tokenizer = zoo.tokenizer("vit-b32")
+    torch.set_num_threads(os.cpu_count() or 1)
+    theirs: Any = peer_of("vit-b32")
+    ours = zoo.build("vit-b32")
+    ours.load_state_dict(theirs.state_dict(), assign=True)
     texts = captions(options.captions)
     labels = [f"thing number {number}" for number in range(options.classes)]
     templates = [template.format for template in template_set("imagenet-80")]
