@@ -67,7 +67,8 @@ def tagged(monkeypatch: pytest.MonkeyPatch, **entry: Any) -> None:
 def test_weights_come_from_the_hub_with_the_preprocessing_of_their_training(
     hub: Hub, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tagged(monkeypatch, activation="gelu", preprocess={"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear"})
+    text = {"cleaning": "lower", "padding": "unreached"}
+    tagged(monkeypatch, activation="gelu", text=text, preprocess={"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear"})
     model: Any = zoo.build("digits-tiny", pretrained="theirs")
     torch.manual_seed(5)
     assert torch.equal(model.visual.proj, zoo.build("digits-tiny").state_dict()["visual.proj"])
@@ -99,8 +100,20 @@ def gone(served: Path) -> None:
             CheckpointError,
             "was trained with activation quick_gelu, but vision.activation is gelu",
         ),
+        (
+            {"text": {"cleaning": "canonicalize"}},
+            None,
+            CheckpointError,
+            "'theirs' was trained with text cleaning 'canonicalize', but that of the architecture is 'lower'",
+        ),
+        (
+            {"text": {"padding": "read"}},
+            None,
+            CheckpointError,
+            "was trained with text padding 'read', but .*'unreached'",
+        ),
     ],
-    ids=["no repository", "no revision", "no weights", "other bytes", "another activation"],
+    ids=["no repository", "no revision", "no weights", "other bytes", "activation", "cleaning", "padding"],
 )
 def test_what_cannot_be_had_from_the_hub_is_told(
     entry: dict[str, Any], change: Any, kind: type, message: str, served: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,8 @@ from zoo.parameter_shapes import names, shapes_of
 from zoo_core.config import Config
 from zoo_core.errors import AmbiguousNameError, ConfigError
 from zoo_core.registry import Plugin, folder
+from zoo_core.text_cleaning import CleaningOrNone
+from zoo_core.text_contract import Padding
 from zoo_core.yaml_files import read_document
 
 __all__ = ["HubWeights", "Pretrained", "alike_with", "entries_of", "list_pretrained"]
@@ -31,6 +33,15 @@ class HubWeights(Config):
     """Name of the file, where it is not the one that repositories of open_clip have."""
     revision: Annotated[str, Field(min_length=1)] | None = None
     """Branch, tag or commit; the main branch where null."""
+
+
+class TextTraining(Config):
+    """How captions were read in a training; null is what nobody looked up. Shapes tell the context length."""
+
+    cleaning: CleaningOrNone | None = None
+    """How text was normalised."""
+    padding: Padding | None = None
+    """What padding was to a feature: `read`, `masked` or `unreached`."""
 
 
 class Pretrained(Config):
@@ -51,6 +62,8 @@ class Pretrained(Config):
     """Keys of the architecture's preprocessing that were others when these weights were trained."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None
     """What both towers were trained with."""
+    text: TextTraining = TextTraining()
+    """How captions were read, where the architecture has to be held to it."""
     recipe: dict[str, Any] | None = None
     """How the weights were made."""
 

@@ -61,7 +61,14 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_
 
 
 def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
-    """Refuse weights whose activation is not the architecture's: the shapes alone would not tell."""
+    """Refuse weights whose activation or text contract is not the architecture's: the shapes alone would not tell."""
+    contract = config.text_contract()
+    for key, trained in entry.text:
+        found = getattr(contract, key)
+        if None not in (trained, found) and found != trained:
+            raise CheckpointError(
+                f"pretrained '{tag}' was trained with text {key} '{trained}', but that of the architecture is '{found}'"
+            )
     for side in ("vision", "text"):
         found = getattr(getattr(config, side), "activation", None)
         if entry.activation is not None and found is not None and found != entry.activation:
