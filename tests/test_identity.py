@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
@@ -168,6 +169,18 @@ def test_weights_without_their_folder_still_say_what_they_are_for(folder: Path) 
     with pytest.raises(CheckpointError, match="vision.activation is 'quick_gelu', the weights are for 'gelu'"):
         zoo.build(changed, pretrained=weights)
     zoo.build(folder / "config.yaml", pretrained=weights, overrides=["vision.activation=quick_gelu"])  # asked for
+
+
+def test_equal_models_are_equal_files(model: Any, tmp_path: Path) -> None:
+    """safetensors writes its metadata in an order of chance."""
+    named = model.config.model_copy(update={"description": 'é "quoted" \\ /\n'})
+    model.config = named
+    files = {(zoo.save(model, tmp_path / str(number)) / "model.safetensors").read_bytes() for number in range(8)}
+    assert len(files) == 1
+    with safe_open(tmp_path / "0" / "model.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"
+        assert json.loads(file.metadata()["zoo.config"]) == named.data()
+    assert zoo.load(tmp_path / "0", verify=True).config == named
 
 
 def test_the_probe_is_checked_once_in_each_environment(folder: Path, home: Path, monkeypatch: Any) -> None:

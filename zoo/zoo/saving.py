@@ -102,6 +102,18 @@ def expect_room(target: Path) -> None:
         raise SaveError(f"{target} exists and is no saved model; choose another folder")
 
 
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order: its library leaves that to chance, and equal models differ."""
+    with path.open("r+b") as file:
+        header = file.read(int.from_bytes(file.read(8), "little")).decode()
+        start = header.index(":") + 1  # of the first entry, which is __metadata__
+        metadata, end = json.JSONDecoder().raw_decode(header, start)
+        ordered = json.dumps(metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert len(ordered) == end - start, "JSON of another spelling"
+        file.seek(8 + len(header[:start].encode()))
+        file.write(ordered.encode())
+
+
 def _write_parts(
     model: DualEncoder, config: ModelConfig, scratch: Path, origin: dict[str, Any], name: str, address: str | None
 ) -> None:
@@ -117,6 +129,7 @@ def _write_parts(
         save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt", CONFIG_KEY: json.dumps(config.data())})
     except SafetensorError as error:
         raise SaveError(f"{name} cannot be written: {error}") from error
+    _sort_metadata(scratch / WEIGHTS)
     origin["files"] = file_digests(scratch)
     origin["digest"] = digest_of(origin)
     (scratch / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
