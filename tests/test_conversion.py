@@ -394,6 +394,7 @@ def test_options_that_a_library_has_not_can_be_set_to_those_that_it_has(tmp_path
     ("arguments", "error", "message"),
     [
         ({"source": "vit-b32"}, InputError, "'vit-b32' is an architecture without weights"),
+        ({"source": "no/such/folder"}, UnknownNameError, "no/such/folder"),
         ({"source": "vit-b16"}, InputError, "'vit-b16' is an architecture without weights"),
         ({"source": "weights.pt"}, InputError, "weights.pt is a file of weights; name the architecture"),
         ({"source": "vit-b32", "to": "timm"}, UnknownNameError, "nothing is written for 'timm'"),

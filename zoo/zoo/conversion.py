@@ -146,6 +146,7 @@ def _with_weights(source: Any, pretrained: str | Path | None, architecture: str 
             f"{path} is a file of weights; name the architecture that they belong to (`zoo identify {path}` ranks them)"
         )
     if pretrained is None and not holds_model(source):
+        load_config(source)  # says so where there is no such architecture or file
         raise InputError(f"{source!r} is an architecture without weights; name a tag or a file of them: pretrained=...")
     return source, pretrained
 
