@@ -135,7 +135,8 @@ def test_the_full_size_gives_the_peers_numbers(
         mine = ours.forward_intermediates(image, None if from_transformers else text, **options)
         others = theirs.forward_intermediates(image, None if from_transformers else text, **options)
         if from_transformers:  # the peer has no intermediates of it: tests/test_hf.py compares transformers' own
-            mine["text_features"] = ours.encode_text(text)
+            # of whole rows: random weights let T5's unscaled attention multiply the rounding that other lengths bring
+            mine["text_features"] = ours.text(text)
             others["text_features"] = theirs.encode_text(text)
         assert mine.keys() == others.keys()
         for key in mine:
