@@ -41,11 +41,10 @@ def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     if lengths is None:
         return tower(text)
     known = cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
-    if tower.training or any(is_sharded(parameter) for parameter in tower.parameters()):
+    many = MANY_TOKENS.get(text.device.type, MANY_TOKENS_ELSEWHERE)
+    parts = [] if tower.training else list(buckets(known, text.shape[1], many))
+    if len(parts) < 2 or any(is_sharded(parameter) for parameter in tower.parameters()):
         return tower(text[:, : rounded(max(known), text.shape[1])])
-    parts = list(buckets(known, text.shape[1], MANY_TOKENS.get(text.device.type, MANY_TOKENS_ELSEWHERE)))
-    if len(parts) == 1:
-        return tower(text[:, : parts[0][1]])
     order = torch.tensor([row for rows, _ in parts for row in rows], device=text.device)
     sorted_text = text[order]
     features: list[Tensor] = []
