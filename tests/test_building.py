@@ -82,6 +82,8 @@ def test_one_tower_alone_gives_the_features_of_the_whole(built: Any, tmp_path: P
         ({"dtype": torch.int8}, "dtype must be a floating-point torch.dtype"),
         ({"dtype": "bf16"}, "dtype must be a floating-point torch.dtype"),
         ({"device": "gpu"}, "device 'gpu' is none"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here: "),
+        ({"device": "xpu"}, "allowed: cpu"),
         ({"overrides": ["vision.layer=2"]}, "did you mean 'layers'"),
         ({"overrides": "vision.layers=2"}, "write overrides=['vision.layers=2']"),
     ],

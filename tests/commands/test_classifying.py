@@ -93,6 +93,8 @@ CLASSIFY_ERRORS = {
         ["--labels", "a,b", "--pretrained", "x"],
         "is a saved model with weights of its own",
     ),
+    "a device that is none": (["--labels", "a,b", "--device", "abacus"], "device 'abacus' is none"),
+    "a dtype that is none": (["--labels", "a,b", "--dtype", "bf16"], "dtype must be a floating-point torch.dtype"),
 }
 
 
@@ -118,7 +120,7 @@ def test_the_default_model_is_the_one_that_ships_with_weights(
 ) -> None:
     asked: list[object] = []
 
-    def open_model(*arguments: object) -> Any:
+    def open_model(*arguments: object, **_: object) -> Any:
         asked.append(arguments)
         return zoo.load(tiny)
 

@@ -68,6 +68,18 @@ def test_embed_writes_parquet_that_knows_its_model(run: Run, tiny: Path, picture
     assert [one.name for one in tmp_path.iterdir()] == ["vectors.parquet"]
 
 
+def test_embed_computes_in_the_dtype_asked_for_and_records_it(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for dtype in ("float32", "bfloat16"):
+        assert run("embed", pictures, "--out", tmp_path / f"{dtype}.parquet", "--model", tiny, "--dtype", dtype)[0] == 0
+    coarse, exact = (parquet.read_table(tmp_path / f"{dtype}.parquet") for dtype in ("bfloat16", "float32"))
+    assert coarse.schema.metadata[b"zoo.dtype"] == b"bfloat16"
+    rows, expected = (np.stack(one["embedding"].to_pylist()) for one in (coarse, exact))
+    assert 1e-5 < np.abs(rows - expected).max() < 0.02
+
+
 def test_the_identity_of_a_model_follows_its_weights(tiny: Path) -> None:
     from zoo.embedding import identity
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from zoo.catalog import config as load_config
 from zoo.catalog import registry
 from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
-from zoo_core.errors import ConfigError, InputError, PluginError, Problem
+from zoo_core.errors import ConfigError, InputError, PluginError, Problem, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -296,9 +296,23 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
     import torch
 
     try:
-        return torch.device("cpu" if device is None else device)
+        found = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device {device!r} is none: {str(error).splitlines()[0]}") from None
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # torch has no one error for what it was not built for
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise InputError(f"device '{device}' cannot be used here: {reason}; {one_of(_devices())}") from None
+    return found
+
+
+def _devices() -> list[str]:
+    """Return the names of the devices of this machine."""
+    import torch
+
+    kind = torch.accelerator.current_accelerator()
+    return ["cpu", *(f"{kind}:{index}" for index in range(torch.accelerator.device_count()))]
 
 
 def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ...], device: torch.device) -> None:

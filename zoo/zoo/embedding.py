@@ -47,12 +47,13 @@ READ_AHEAD = 2
 Refused = Callable[[str, InputError], None]
 
 
-def open_model(source: str, pretrained: str | None = None) -> DualEncoder:
+def open_model(source: str, pretrained: str | None = None, **place: Any) -> DualEncoder:
     """Build a model that has weights worth using.
 
     Args:
         source: an architecture or a saved folder, as in `zoo.build`.
         pretrained: a tag or a file of weights; a saved folder brings its own.
+        place: `device` and `dtype` of `zoo.build`.
 
     Raises:
         CheckpointError: the model would have random weights.
@@ -68,7 +69,7 @@ def open_model(source: str, pretrained: str | None = None) -> DualEncoder:
         raise CheckpointError(
             f"'{source}' needs pretrained weights, with random ones its answers mean nothing; {choice}"
         )
-    return zoo.build(source, pretrained=pretrained)
+    return zoo.build(source, pretrained=pretrained, **place)
 
 
 def find_images(paths: Iterable[str | Path]) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.commands.options import Device, Dtype, dtype_named
 from zoo.commands.output import show, show_json, table
 
 if TYPE_CHECKING:
@@ -64,22 +65,20 @@ def schema_command(
 
 def verify_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model that zoo.save wrote.")],
-    device: Annotated[str | None, typer.Option(help="Compute the probe on this device.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Compute the probe in this dtype, such as bfloat16.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare a saved model with what was saved.
 
-    Every file is compared with its digest, and the model with its probe. The exit status is 1 if a part differs.
+    Every file is compared with its digest, and the model, on this device and in this dtype, with its probe. The exit
+    status is 1 if a part differs.
     """
     from dataclasses import asdict
 
-    import torch
-
     from zoo.folders import verify
 
-    wanted: Any = None if dtype is None else getattr(torch, dtype, dtype)  # zoo.build says what is wrong with it
-    findings = verify(folder, device=device, dtype=wanted)
+    findings = verify(folder, device=device, dtype=dtype_named(dtype))
     if json:
         show_json([asdict(one) for one in findings])
     else:

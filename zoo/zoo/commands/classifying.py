@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.commands.options import Device, Dtype, dtype_named
 from zoo.commands.output import report, show, show_json, table
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def classify_command(
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
     pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
     template: Annotated[str, typer.Option(help="Caption with {} for the label, or imagenet-80.")] = "a photo of a {}",
+    device: Device = None,
+    dtype: Dtype = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell which of some labels fits an image best."""
@@ -32,7 +35,7 @@ def classify_command(
     from zoo.embedding import open_model
 
     choice = parse_labels(labels)
-    built = open_model(model, default_tag(model, pretrained))
+    built = open_model(model, default_tag(model, pretrained), device=device, dtype=dtype_named(dtype))
     refused: list[dict[str, str]] = []
 
     def refuse(path: str, error: ZooError) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.commands.classifying import DEMO_MODEL, default_tag
+from zoo.commands.options import Device, Dtype, dtype_named
 from zoo.commands.output import progress, report
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def embed_command(
     pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="How many go through the model at a time.")] = 32,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read images.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     text: Annotated[bool, typer.Option("--text", help="Paths are text files with a caption a line.")] = False,
 ) -> None:
     """Write embeddings of images or captions to a file, or add them to a folder.
@@ -41,7 +44,7 @@ def embed_command(
     check_output(out)
     items = read_captions(paths) if text else find_images(paths)
     tag = default_tag(model, pretrained)
-    built = open_model(model, tag)
+    built = open_model(model, tag, device=device, dtype=dtype_named(dtype))
     assert built.config is not None  # zoo.build gives every model its config
     width, pace = built.config.embed_dim, Pace()
     with (

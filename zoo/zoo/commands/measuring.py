@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zoo.commands.options import Device, Dtype, dtype_named
 from zoo.commands.output import count, fields, show, show_json, table
 
 __all__ = ["profile_command"]
@@ -18,7 +19,8 @@ def profile_command(
     name: Annotated[str, typer.Argument(help="An architecture, a YAML file, or a saved folder.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Images, and texts, in a batch.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 5,
-    device: Annotated[str, typer.Option(help="Such as cpu or cuda.")] = "cpu",
+    device: Device = None,
+    dtype: Dtype = None,
     trace: Annotated[Path, typer.Option(metavar="DIR", help="Where a trace for TensorBoard goes.")] = Path(
         "zoo-profile"
     ),
@@ -33,7 +35,7 @@ def profile_command(
     import zoo
     from zoo.profiling import profile_model
 
-    model = zoo.build(name, device=device)
+    model = zoo.build(name, device=device, dtype=dtype_named(dtype))
     assert model.config is not None  # zoo.build gives every model its config
     found = profile_model(
         model,
@@ -42,7 +44,7 @@ def profile_command(
         vocab_size=model.config.text.vocab_size,
         batch_size=batch_size,
         steps=steps,
-        device=device,
+        device=device or "cpu",
         trace_dir=None if no_trace else trace,
     ).to_dict()
     if json:
