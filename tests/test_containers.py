@@ -37,6 +37,7 @@ def tensors() -> dict[str, Tensor]:
         "count": torch.tensor(3),
         "flags": torch.tensor([True, False]),
         "empty": torch.empty(0, 3),
+        "empty part": base[1:3, 6:],
         "scalar": torch.tensor(2.5, dtype=torch.float64),
     }
 
@@ -119,7 +120,7 @@ def test_listing_needs_no_torch(tmp_path: Path) -> None:
     program = "import sys; from zoo_core.containers import open_checkpoint as o; print([len(o(p).entries) for p in sys.argv[1:]], 'torch' in sys.modules)"
     command = [sys.executable, "-c", program, tmp_path / "x.pt", tmp_path / "x.safetensors"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[9, 1] False\n", done.stderr
+    assert done.stdout == "[10, 1] False\n", done.stderr
 
 
 # Wrappers
@@ -380,6 +381,34 @@ def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
     numpy.savez(tmp_path / "x.npz", a=numpy.array([Malice()], dtype=object))
     with pytest.raises(CheckpointError, match="holds objects, which only a pickle can hold"):
         open_checkpoint(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '<f4', 'sh(ape': (3,), }",
+        "{'descr': '<f4', 3: (3,)}",
+        "{'descr': [[]], 'fortran_order': False}",
+        "[[",
+    ],
+)
+def test_an_array_whose_header_is_no_literal_of_numpy_is_told(text: str, tmp_path: Path) -> None:
+    expect_damaged_array(text, tmp_path / "x.npz", "cannot be read as npz")
+
+
+@pytest.mark.parametrize("shape", [(-3,), (-1, -3)])
+def test_an_array_of_a_negative_size_is_told(shape: tuple[int, ...], tmp_path: Path) -> None:
+    text = repr({"descr": "<f4", "fortran_order": False, "shape": shape})
+    expect_damaged_array(text, tmp_path / "x.npz", rf"an array has the shape \({shape[0]},")
+
+
+def expect_damaged_array(header: str, path: Path, message: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        packed = header.encode("latin1")
+        content = b"\x93NUMPY\x01\x00" + len(packed).to_bytes(2, "little") + packed + bytes(12)
+        archive.writestr("a.npy", content)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(path)
 
 
 # What names and shapes do not tell

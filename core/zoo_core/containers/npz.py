@@ -6,6 +6,7 @@ two bytes without a type.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -33,9 +34,10 @@ _FAULTS = (
     EOFError,
     OSError,
     ValueError,
-    SyntaxError,
     zlib.error,
 )
+_FAULTS_OF_HEADERS = (SyntaxError, tokenize.TokenError, TypeError, LookupError, AttributeError, MemoryError)
+"""What numpy raises over a header besides `ValueError`: it reads one as a literal of Python."""
 
 
 class NpzFile(TensorSource):
@@ -112,5 +114,10 @@ def _header(opened: IO[bytes]) -> tuple[tuple[int, ...], numpy.dtype[Any]]:
     read = {(1, 0): numpy.lib.format.read_array_header_1_0, (2, 0): numpy.lib.format.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"an array of format {version}")
-    shape, _, dtype = read(opened)
+    try:
+        shape, _, dtype = read(opened)
+    except _FAULTS_OF_HEADERS as error:
+        raise ValueError(f"an array has a header that numpy did not write ({type(error).__name__})") from None
+    if min(shape, default=0) < 0:
+        raise ValueError(f"an array has the shape {shape}")
     return shape, dtype

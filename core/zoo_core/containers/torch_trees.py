@@ -57,7 +57,9 @@ class Laid:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether its values lie one behind the other, row by row."""
+        """Whether its values lie one behind the other, row by row, as none do too."""
+        if not self.info.count:
+            return True
         expected = 1
         for size, step in zip(reversed(self.info.shape), reversed(self.stride), strict=True):
             if size != 1 and step != expected:
