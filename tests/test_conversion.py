@@ -293,7 +293,7 @@ def test_what_open_clip_has_not_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_tokenizer_of_a_folder_is_no_name_for_open_clip(tmp_path: Path) -> None:
     tokenizer = SIGLIP["tokenizer"] | {"vocab_size": 49_408}
     folder = zoo.save(model_of({**CLIP, "tokenizer": tokenizer}), tmp_path / "model", probe=False)
-    with pytest.raises(CheckpointError, match=r"found the folder './nowhere'; say which one is the same"):
+    with pytest.raises(CheckpointError, match=r"found the folder './tokenizer'; say which one is the same"):
         convert(folder, tmp_path / "out", to="open_clip")
     convert(folder, tmp_path / "out", to="open_clip", overrides=["tokenizer.name=timm/ViT-B-16-SigLIP"])
 

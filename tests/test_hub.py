@@ -93,6 +93,45 @@ def test_a_saved_model_brings_the_files_of_its_tokenizer(kind: str, options: dic
     assert torch.equal(zoo.load(again).tokenizer(CAPTIONS), expected)
 
 
+def told_in(folder: Path, place: Path) -> list[Path]:
+    """Return the files of a folder that tell of another folder."""
+    return [path for path in folder.rglob("*") if path.is_file() and str(place).encode() in path.read_bytes()]
+
+
+def test_a_saved_model_says_nothing_of_the_folder_that_its_tokenizer_was_in(tmp_path: Path) -> None:
+    model = with_tokenizer(MAKERS["wordpiece"](tmp_path / "files"), cleaning="lower")
+    folder = zoo.save(model, tmp_path / "model")
+    assert not told_in(folder, tmp_path / "files")
+    alike = with_tokenizer(shutil.copytree(tmp_path / "files", tmp_path / "other"), cleaning="lower")
+    alike.load_state_dict(model.state_dict())
+    again = zoo.save(alike, tmp_path / "again")
+    assert (again / "zoo.json").read_bytes() == (folder / "zoo.json").read_bytes()
+
+
+def test_weights_fit_the_architecture_of_any_folder_that_their_tokenizer_was_in(tmp_path: Path) -> None:
+    model = with_tokenizer(MAKERS["wordpiece"](tmp_path / "files"))
+    folder = zoo.save(model, tmp_path / "model")
+    assert model.config is not None
+    assert same(zoo.build(model.config, pretrained=folder / "model.safetensors"), model)
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [("tokenizer.cleaning=lower", True), ("tokenizer.name=acme/other", False)],
+)
+def test_a_change_of_the_tokenizer_keeps_its_files_unless_it_names_others(
+    override: str, kept: bool, tmp_path: Path
+) -> None:
+    folder = zoo.save(with_tokenizer(MAKERS["wordpiece"](tmp_path / "files")), tmp_path / "model")
+    shutil.rmtree(tmp_path / "files")
+    tokenizer: Any = zoo.build(folder, overrides=[override]).tokenizer
+    if kept:
+        assert torch.equal(tokenizer(CAPTIONS), zoo.load(folder).tokenizer([text.lower() for text in CAPTIONS]))
+    else:
+        with pytest.raises(ConfigError, match="'acme/other'"):
+            tokenizer(CAPTIONS)
+
+
 def test_a_saved_model_brings_the_ranks_of_tiktoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tiktoken
 
@@ -138,7 +177,9 @@ def test_a_model_whose_tokenizer_is_not_to_be_had_is_saved_and_says_so(
     shutil.rmtree(tmp_path / "files")
     folder = zoo.save(model, tmp_path / "model")
     assert "is saved without the files of its tokenizer" in caplog.text
-    assert "there is no such folder" in json.loads((folder / "zoo.json").read_text())["lacking"]["tokenizer"]
+    assert "were not to be had" in json.loads((folder / "zoo.json").read_text())["lacking"]["tokenizer"]
+    assert "there is no such folder" in caplog.text
+    assert not told_in(folder, tmp_path / "files")
     with pytest.raises(ConfigError, match="there is no such folder"):
         zoo.push_to_hub(model, "acme/tiny")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 import zoo
 from foreign import WORDS, assert_close, equal, tensors_of
+from test_hf_tokenizer import MAKERS
 from zoo.conversion import export
 from zoo.layouts import checkpoint_formats, open_weights, stated_architecture
 from zoo_core.checkpoints import CheckpointFormat, TensorInfo
@@ -429,6 +431,26 @@ def test_a_named_architecture_is_held_to_what_the_folder_of_its_weights_states(
         with pytest.raises(CheckpointError, match=re.escape(message)):
             model()
     zoo.build(right, pretrained=folder, overrides=[change])
+
+
+def test_a_model_of_a_folder_is_saved_with_all_of_it_and_no_word_about_where_it_was(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    source = MAKERS["wordpiece"](tmp_path / "theirs")
+    vocabulary = AutoTokenizer.from_pretrained(source).get_vocab()
+    ids = {"vocab_size": len(vocabulary), "eos_token_id": vocabulary["[SEP]"], "bos_token_id": vocabulary["[CLS]"]}
+    model = zoo.build(saved(transformers_model(kind, ids), source, kind))
+    assert model.tokenizer is not None
+    expected = model.tokenizer(["A photo of a cat!", ""])
+    folder = zoo.save(model, tmp_path / "saved")
+    shutil.rmtree(source)
+    assert not [path for path in folder.rglob("*.*") if str(source).encode() in path.read_bytes()]
+    loaded = zoo.load(folder, verify=True, probe=True)
+    assert equal(loaded.state_dict(), model.state_dict())
+    assert loaded.tokenizer is not None
+    assert torch.equal(loaded.tokenizer(["A photo of a cat!", ""]), expected)
+    moved = folder.rename(tmp_path / "moved")
+    assert all(one.ok for one in zoo.verify(moved))
 
 
 # its preprocessing

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zoo_core.registry import Registry
 
 __all__ = [
+    "TOKENIZER_FOLDER",
     "CheckpointFormatConfig",
     "ComponentConfig",
     "Config",
@@ -146,7 +147,8 @@ class ComponentConfig(Config):
     def standalone(self) -> Self:
         """Return a config of the same part that is read from here alone: a saved model holds this one.
 
-        A config that refers to files elsewhere, such as those of a repository, writes out what they say.
+        A config that refers to files elsewhere, such as those of a repository, writes out what they say; a tokenizer
+        whose files come along (`Tokenizer.files`) names the folder that they have there (`TOKENIZER_FOLDER`).
 
         Raises:
             ConfigError: they are not to be had.
@@ -350,6 +352,10 @@ class TokenIds:
     padding: int | None = None
 
 
+TOKENIZER_FOLDER = "tokenizer"
+"""The folder, beside its config, in which a saved model holds the files of its tokenizer."""
+
+
 class TokenizerConfig(ComponentConfig):
     """Base of tokenizer configs. A subclass gives `type` its component's name as default."""
 
@@ -365,6 +371,10 @@ class TokenizerConfig(ComponentConfig):
     def token_ids(self) -> TokenIds:
         """Return what text towers are held to; a tokenizer that knows its special ids adds them."""
         return TokenIds(self.type, self.token_count())
+
+    def files_from(self) -> object:
+        """Return what the files of the tokenizer depend on: configs that are equal in it can share them."""
+        return self
 
     def text_cleaning(self) -> CleaningOrNone | None:
         """Return how text is normalised; None where it cannot be told."""
@@ -529,6 +539,11 @@ class ModelConfig(ComponentConfig):
         if any(count is None for count in towers):
             return None
         return sum(count for count in towers if count is not None) + self.own_parameter_count()
+
+    def standalone(self) -> Self:
+        """Return the architecture with each of its sections standing alone."""
+        sections = ("vision", "text", "tokenizer", "preprocess")
+        return self.model_copy(update={name: getattr(self, name).standalone() for name in sections})
 
     def own_parameter_count(self) -> int:
         """Return the number of parameters outside the towers."""

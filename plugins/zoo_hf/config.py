@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from zoo_core.config import Config, TextTowerConfig, TokenIds, TokenizerConfig
+from zoo_core.config import TOKENIZER_FOLDER, Config, TextTowerConfig, TokenIds, TokenizerConfig
 from zoo_core.text_cleaning import CleaningOrNone
 from zoo_core.text_contract import TextReading
 
@@ -117,7 +117,8 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
     type: str = "hf"
     """Name of the tokenizer component."""
     name: Name  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
-    """A repository of the Hub, such as `bert-base-uncased`, or a folder: one that begins with `.`, `/` or `~`."""
+    """A repository of the Hub, such as `bert-base-uncased`, or a folder: one that begins with `.`, `/` or `~`. A saved
+    model holds the files of either, and names no folder but its own."""
     vocab_size: VocabSize
     """The largest id plus one; the loaded tokenizer is held to it."""
     cleaning: CleaningOrNone = "whitespace"
@@ -133,6 +134,14 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
     """Take a control token that is spelled out in a caption, such as `</s>` or `[SEP]`, for what it is, as open_clip
     does. Else it is text, as everything in a caption; where the vocabulary has no other id for it, as that of a unigram
     model, it is encoded with a space in it."""
+
+    def standalone(self) -> Self:
+        """Return the tokenizer under the folder of its files; that of a repository keeps its name, which all have."""
+        return self.model_copy(update={"name": f"./{TOKENIZER_FOLDER}"}) if is_folder(self.name) else self
+
+    def files_from(self) -> object:
+        """Return repository and revision, or the folder."""
+        return self.type, self.name, self.revision
 
     def token_count(self) -> int:
         """Return the number of ids."""
@@ -162,6 +171,10 @@ class TiktokenConfig(TokenizerConfig):
     """End each caption, also one that is cut, with the end of text."""
     cleaning: CleaningOrNone = "none"
     """How text is normalised, as in the other tokenizers; `none` leaves it as it is."""
+
+    def files_from(self) -> object:
+        """Return the encoding."""
+        return self.type, self.encoding
 
     def token_count(self) -> int:
         """Return the number of ids."""

@@ -117,9 +117,16 @@ def _built(
     if path is None and options != LoadOptions():
         raise InputError("weights=, resize= and logit_bias= say how weights are loaded, but pretrained= names none")
     model = assemble(config, weights=path, **place, options=options, overrides=overrides)
-    if path is not None and pretrained is None and not any(override.startswith("tokenizer") for override in overrides):
+    if path is not None and pretrained is None and (not overrides or _has_stated_tokenizer(config, path)):
         read_stated_tokenizer(model.tokenizer, path)
     return model
+
+
+def _has_stated_tokenizer(config: ModelConfig, folder: Path) -> bool:
+    """Tell whether the tokenizer is still the one of a folder of another library, for all that was changed."""
+    from zoo.sources import stated
+
+    return load_config(stated(folder) or {}).tokenizer.files_from() == config.tokenizer.files_from()
 
 
 def _with_weights(

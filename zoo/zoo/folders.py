@@ -139,14 +139,15 @@ def build_folder(
         before = read_origin(folder)["digest"]
         try:
             config, weights = open_folder(folder, overrides, all_bytes=all_bytes)
-            allowed = sized(options or LoadOptions(), load_config(folder / CONFIG), config)
+            saved = load_config(folder / CONFIG)
+            allowed = sized(options or LoadOptions(), saved, config)
             model = assemble(config, weights=weights, options=allowed, overrides=overrides, **target)
         except CheckpointError:
             if read_origin(folder)["digest"] == before:
                 raise
             continue
         if read_origin(folder)["digest"] == before:
-            if not any(override.startswith("tokenizer") for override in overrides):  # else another one is meant
+            if config.tokenizer.files_from() == saved.tokenizer.files_from():  # else another one is meant
                 read_tokenizer(model.tokenizer, folder)
             return model
     raise CheckpointError(f"{folder} was replaced {ATTEMPTS} times while it was read; let the other process finish")

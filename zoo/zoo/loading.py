@@ -190,7 +190,8 @@ def _check_architecture(source: TensorSource, path: Path, config: ModelConfig | 
     """
     if config is None:
         return
-    ours = dict(leaves(config.data()))
+    own = config.model_copy(update={"tokenizer": config.tokenizer.standalone()})  # as a saved model names it
+    ours = dict(leaves(own.data()))
     theirs: dict[str, Any] = dict(getattr(source, "facts", {})) | _stated(path)
     if CONFIG_KEY in source.metadata:
         try:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from zoo_core.errors import InputError, ZooError
+from zoo_core.errors import ConfigError, InputError, ZooError
 from zoo_core.modes import evaluating
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def make_probe(model: DualEncoder) -> dict[str, Any]:
             probe["image"] = {"pixels": _sample(picture), "features": features}
         try:
             ids = _ids(model)
+        except ConfigError:  # which would tell folders of this machine
+            probe["text"] = {"unavailable": "the tokenizer could not be loaded where the model was saved"}
         except ZooError as error:
             probe["text"] = {"unavailable": str(error)}
         else:

@@ -15,7 +15,7 @@ from zoo.digests import ORIGIN, read_origin
 from zoo.folders import README, open_folder
 from zoo.hub_folders import PREFIX, parse_address
 from zoo.saving import write_folder
-from zoo.tokenizer_files import TOKENIZER
+from zoo_core.config import TOKENIZER_FOLDER
 from zoo_core.errors import InputError, SaveError
 
 if TYPE_CHECKING:
@@ -97,4 +97,4 @@ def _commit(
 def _stale(api: HfApi, repo: str, revision: str | None, names: list[str]) -> list[str]:
     """Return the files that an older model has and this one has not."""
     there = api.list_repo_files(repo, revision=revision)
-    return [name for name in there if name.startswith(f"{TOKENIZER}/") and name not in names]
+    return [name for name in there if name.startswith(f"{TOKENIZER_FOLDER}/") and name not in names]

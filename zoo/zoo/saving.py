@@ -16,15 +16,17 @@ from zoo.catalog import registry
 from zoo.digests import FORMAT, ORIGIN, digest_of, file_digests
 from zoo.folders import CONFIG, README, WEIGHTS, is_folder
 from zoo.model_cards import model_card
-from zoo.tokenizer_files import TOKENIZER, write_tokenizer
+from zoo.tokenizer_files import write_tokenizer
 from zoo.whole_folders import replacing_folder
-from zoo_core.config import ModelConfig
+from zoo_core.config import TOKENIZER_FOLDER, ModelConfig
 from zoo_core.errors import InputError, SaveError, ZooError
 
 if TYPE_CHECKING:
     from zoo_core.dual_encoder import DualEncoder
 
 __all__ = ["expect_room", "save", "write_folder"]
+
+LACKING = "the files of the tokenizer were not to be had where the model was saved"
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def write_folder(
     if model.visual is None or model.text is None:
         raise InputError("this model holds one tower only; save the whole model")
     expect_room(target)
-    config = config.model_copy(update={"vision": config.vision.standalone(), "text": config.text.standalone()})
+    config = config.standalone()
     origin = _origin(config)
     if source is not None:
         origin["source"] = dict(source)
@@ -88,7 +90,7 @@ def write_folder(
         except ZooError as error:
             if complete:
                 raise
-            origin["lacking"] = {TOKENIZER: str(error)}
+            origin["lacking"] = {TOKENIZER_FOLDER: LACKING}  # the error would tell folders of this machine
             _log.warning("%s is saved without the files of its tokenizer: %s", target, error)
         if probe:
             origin["probe"] = make_probe(model)

@@ -1,7 +1,7 @@
 """The tokenizer's part of a saved model: the files that it is made of, below `tokenizer/`.
 
 CLIP's byte pairs ship with their plugin and need none. A tokenizer of the Hub is loaded from here, and its config still
-says which repository it came from.
+says which repository it came from; one of a folder says no more of that folder.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from pathlib import Path
 
 from zoo.digests import read_origin
 from zoo.layouts import checkpoint_formats
+from zoo_core.config import TOKENIZER_FOLDER
 from zoo_core.errors import PluginError
 from zoo_core.tokenizer import Tokenizer
 
-__all__ = ["TOKENIZER", "read_stated_tokenizer", "read_tokenizer", "write_tokenizer"]
-
-TOKENIZER = "tokenizer"
+__all__ = ["read_stated_tokenizer", "read_tokenizer", "write_tokenizer"]
 
 
 def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
@@ -30,14 +29,14 @@ def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     for name, content in tokenizer.files().items():
         if Path(name).name != name:
             raise PluginError(f"{type(tokenizer).__name__}: files() gives base names, found {name!r}")
-        (folder / TOKENIZER).mkdir(exist_ok=True)
-        (folder / TOKENIZER / name).write_bytes(content)
+        (folder / TOKENIZER_FOLDER).mkdir(exist_ok=True)
+        (folder / TOKENIZER_FOLDER / name).write_bytes(content)
 
 
 def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved."""
-    if tokenizer is not None and any(name.startswith(f"{TOKENIZER}/") for name in read_origin(folder)["files"]):
-        tokenizer.use_files(folder.absolute() / TOKENIZER)
+    if tokenizer is not None and any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in read_origin(folder)["files"]):
+        tokenizer.use_files(folder.absolute() / TOKENIZER_FOLDER)
 
 
 def read_stated_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
