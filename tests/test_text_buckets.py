@@ -13,12 +13,11 @@ from torch import Tensor
 
 import zoo
 from peer import captions, randomized
-from zoo_core import text_buckets
 from zoo_core.capability_checks import example_input
 from zoo_core.plugin import ComponentSpec
 from zoo_core.registry import Component, Plugin
 from zoo_core.testing import BrokenPromiseError, check_component
-from zoo_core.text_buckets import STEP, buckets
+from zoo_core.text_buckets import LIMITS, STEP, Limits, buckets
 from zoo_text.config import ClipTextConfig
 from zoo_text.tower import TextTransformer
 
@@ -111,8 +110,7 @@ def calls(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 def test_features_are_those_of_whole_rows_in_the_callers_order(trimmed: Any, lengths: list[int], seed: int) -> None:
     text = rows(trimmed, lengths, seed)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_buckets, "FEW_TOKENS", 16)
-        patch.setitem(text_buckets.MANY_TOKENS, "cpu", 64)
+        patch.setitem(LIMITS, "cpu", Limits(few=16, many=64))
         found, whole = trimmed.encode_text(text), trimmed.text(text)
     torch.testing.assert_close(found, whole, rtol=0, atol=TOLERANCE)
     assert torch.equal((found @ found.T).argmax(dim=-1), (whole @ whole.T).argmax(dim=-1))
@@ -128,7 +126,7 @@ def test_ids_of_no_caption_at_all_have_the_features_of_whole_rows(trimmed: Any, 
 
 
 def test_no_more_is_encoded_than_the_longest_of_a_bucket(trimmed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_buckets, "FEW_TOKENS", 32)
+    monkeypatch.setitem(LIMITS, "cpu", Limits(few=32, many=2_048))
     seen = calls(trimmed, monkeypatch)
     with torch.no_grad():
         trimmed.encode_text(rows(trimmed, [3, 39, 5, 12, 8, 4, 13, 3]))
@@ -145,7 +143,7 @@ def test_gradients_are_those_of_whole_rows(trimmed: Any) -> None:
 
 
 def test_training_is_one_batch_cut_to_its_longest_row(trimmed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_buckets, "FEW_TOKENS", 1)
+    monkeypatch.setitem(LIMITS, "cpu", Limits(few=1, many=2_048))
     seen = calls(trimmed, monkeypatch)
     trimmed.train().encode_text(rows(trimmed, [3, 20, 9]))
     trimmed.eval()
@@ -227,9 +225,7 @@ def test_inside_torch_compile_and_export_whole_rows_are_encoded() -> None:
     many=st.integers(8, 3000),
 )
 def test_buckets_hold_every_row_once_and_are_as_long_as_their_longest(lengths: list[int], few: int, many: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_buckets, "FEW_TOKENS", few)
-        found = list(buckets(lengths, 77, many))
+    found = list(buckets(lengths, 77, Limits(few, many)))
     assert sorted(row for numbers, _ in found for row in numbers) == list(range(len(lengths)))
     for numbers, length in found:
         longest = max(lengths[row] for row in numbers)
@@ -241,7 +237,7 @@ def test_buckets_hold_every_row_once_and_are_as_long_as_their_longest(lengths: l
 def test_many_short_captions_and_a_long_one_are_not_one_batch() -> None:
     random.seed(0)
     lengths = [random.randint(5, 16) for _ in range(200)] + [77]
-    tokens = sum(len(numbers) * length for numbers, length in buckets(lengths, 77, 8192))
+    tokens = sum(len(numbers) * length for numbers, length in buckets(lengths, 77, LIMITS["cpu"]._replace(many=8192)))
     assert tokens < 1.4 * sum(lengths)
 
 

@@ -9,7 +9,7 @@ shapes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -21,11 +21,23 @@ __all__ = ["buckets", "encode_rows"]
 
 STEP = 8
 """Lengths are multiples of this."""
-FEW_TOKENS = 256
-"""A bucket with fewer tokens takes in longer rows, since matrix products of few rows are slow."""
-MANY_TOKENS = {"cpu": 2_048}
-"""A bucket of more tokens is divided, since what a block makes of it would leave the caches, or fill the memory."""
-MANY_TOKENS_ELSEWHERE = 131_072
+
+
+class Limits(NamedTuple):
+    """How many tokens a bucket should hold on a kind of device.
+
+    Attributes:
+        few: a bucket with fewer takes in longer rows, since it costs more to start than to compute.
+        many: a bucket of more is divided, since what a block makes of it would leave the caches, or fill the memory.
+    """
+
+    few: int
+    many: int
+
+
+LIMITS = {"cpu": Limits(few=256, many=2_048)}
+LIMITS_ELSEWHERE = Limits(few=8_192, many=131_072)
+"""A GPU starts a tower in the time in which it computes some thousand tokens."""
 
 
 def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
@@ -41,8 +53,8 @@ def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     if lengths is None:
         return tower(text)
     known = cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
-    many = MANY_TOKENS.get(text.device.type, MANY_TOKENS_ELSEWHERE)
-    parts = [] if tower.training else list(buckets(known, text.shape[1], many))
+    limits = LIMITS.get(text.device.type, LIMITS_ELSEWHERE)
+    parts = [] if tower.training else list(buckets(known, text.shape[1], limits))
     if len(parts) < 2 or any(is_sharded(parameter) for parameter in tower.parameters()):
         return tower(text[:, : rounded(max(known), text.shape[1])])
     order = torch.tensor([row for rows, _ in parts for row in rows], device=text.device)
@@ -55,13 +67,13 @@ def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     return torch.cat(features)[order.argsort()]
 
 
-def buckets(lengths: Sequence[int], limit: int, many: int) -> Iterator[tuple[list[int], int]]:
+def buckets(lengths: Sequence[int], limit: int, limits: Limits) -> Iterator[tuple[list[int], int]]:
     """Divide rows into buckets.
 
     Args:
         lengths: what is read of each row.
         limit: length of the rows.
-        many: tokens that a bucket holds at most, unless a single row has more.
+        limits: how many tokens a bucket should hold; it has more than `many` only where a single row has.
 
     Yields:
         numbers of rows, shortest first over all buckets, and the length that holds every one of them.
@@ -70,8 +82,8 @@ def buckets(lengths: Sequence[int], limit: int, many: int) -> Iterator[tuple[lis
     length = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         needed = rounded(lengths[row], limit)
-        longer = needed > length and len(bucket) * length >= FEW_TOKENS
-        if bucket and (longer or (len(bucket) + 1) * needed > many):
+        longer = needed > length and len(bucket) * length >= limits.few
+        if bucket and (longer or (len(bucket) + 1) * needed > limits.many):
             yield bucket, length
             bucket = []
         bucket.append(row)

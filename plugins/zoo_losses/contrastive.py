@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo_losses.cross_entropy import Positives, symmetric_cross_entropies
+from zoo_losses.cross_entropy import positives, symmetric_cross_entropies
 from zoo_losses.pairs import PairLoss, Pairs, check_one
 
 __all__ = ["ClipLoss", "with_bias"]
@@ -45,7 +45,7 @@ class ClipLoss(PairLoss):
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
-        (loss,) = symmetric_cross_entropies(pairs, [Positives.of(pairs)], self.chunk_size)
+        (loss,) = symmetric_cross_entropies(pairs, [positives(pairs)], self.chunk_size)
         loss = with_bias(loss, logit_bias, image_features)
         return {"contrastive_loss": loss} if output_dict else loss
 

@@ -10,9 +10,10 @@ in place; neither pass holds more than a few tiles.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,21 +21,71 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from zoo_losses.gathering import Shard
-from zoo_losses.pairs import Pairs, tiles
+from zoo_losses.pairs import Pairs, own_pairs, tiles
 
-__all__ = ["Positives", "Targets", "Teacher", "symmetric_cross_entropies"]
+__all__ = ["Targets", "Teacher", "positives", "symmetric_cross_entropies"]
 
 
-class Targets(Protocol):
-    """What the logits should say, without gradient."""
+class Targets(ABC):
+    """What the logits should say, without gradient: the mean of the targets of both directions."""
 
-    def tile(self, where: slice, like: Tensor) -> Tensor:
-        """Return the mean of the targets of both directions for some columns, `[B, chunk]`."""
-        ...
+    @abstractmethod
+    def agreement(self, where: slice, logits: Tensor) -> Tensor:
+        """Return the sums over some columns of target times logit, `[B]`, of a tile of logits `[B, chunk]`."""
+
+    @abstractmethod
+    def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
+        """Add the targets of some columns, times the weight `[B]` of each row, to a tile."""
+
+
+def positives(pairs: Pairs) -> Targets:
+    """Return the targets of a batch: each image's own text, or all texts of its id."""
+    if pairs.row_ids is None or pairs.column_ids is None:
+        return OwnPairs(pairs.shard.start)
+    return SharedIds.of(pairs.row_ids, pairs.column_ids, pairs.images.dtype)
 
 
 @dataclass(frozen=True)
-class Positives:
+class OwnPairs(Targets):
+    """The target of a row is its own text alone, for which no matrix is made.
+
+    Attributes:
+        first: number of the first row among those of all processes.
+    """
+
+    first: int
+
+    def agreement(self, where: slice, logits: Tensor) -> Tensor:
+        """Return the logits of the own pairs."""
+        found = logits.new_zeros(len(logits))
+        rows, own = own_pairs(logits, where, self.first)
+        found[rows] = own
+        return found
+
+    def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
+        """Add the weights to the own pairs."""
+        rows, own = own_pairs(gradient, where, self.first)
+        own += weight[rows]
+
+
+class DenseTargets(Targets):
+    """Targets that any pair can have a share of."""
+
+    @abstractmethod
+    def tile(self, where: slice, like: Tensor) -> Tensor:
+        """Return the targets of some columns, `[B, chunk]`."""
+
+    def agreement(self, where: slice, logits: Tensor) -> Tensor:
+        """Return the sums of target times logit."""
+        return (self.tile(where, logits) * logits).sum(dim=1)
+
+    def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
+        """Add the targets times the weights."""
+        gradient.addcmul_(self.tile(where, gradient), weight[:, None])
+
+
+@dataclass(frozen=True)
+class SharedIds(DenseTargets):
     """Targets that are uniform over the pairs of one id.
 
     Attributes:
@@ -48,11 +99,11 @@ class Positives:
     share: Tensor
 
     @classmethod
-    def of(cls, pairs: Pairs) -> Positives:
+    def of(cls, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> SharedIds:
         """Count the positives of each row."""
-        known, rows = pairs.column_ids.sort().values, pairs.row_ids.contiguous()
+        known, rows = columns.sort().values, rows.contiguous()
         count = torch.searchsorted(known, rows, right=True) - torch.searchsorted(known, rows)
-        return cls(rows, pairs.column_ids, count.to(pairs.images.dtype).reciprocal()[:, None])
+        return cls(rows, columns, count.to(dtype).reciprocal()[:, None])
 
     def tile(self, where: slice, like: Tensor) -> Tensor:
         """Return the targets, which are the same in both directions."""
@@ -60,7 +111,7 @@ class Positives:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Teacher(DenseTargets):
     """Targets that are another model's probabilities.
 
     Attributes:
@@ -114,7 +165,7 @@ def _terms(
         rows = torch.logaddexp(rows, logits.logsumexp(dim=1))
         columns[where] = logits.logsumexp(dim=0)
         for index, target in enumerate(targets):
-            agreement[index] += (target.tile(where, logits) * logits).sum(dim=1)
+            agreement[index] += target.agreement(where, logits)
     return rows, columns, agreement
 
 
@@ -141,7 +192,7 @@ class _Terms(Function):
             for where, logits in tiles(images, texts, ctx.chunk_size):
                 gradient = (logits - rows[:, None]).exp_().mul_(of_rows[:, None])
                 for weight, target in zip(of_agreement, ctx.targets, strict=True):
-                    gradient.addcmul_(target.tile(where, logits), weight[:, None])
+                    target.add_to(gradient, where, weight)
                 gradient += logits.sub_(columns[where]).exp_().mul_(of_columns[where])
                 if to_images is not None:
                     to_images.addmm_(gradient, texts[where])

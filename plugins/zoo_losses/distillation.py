@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo_core.errors import InputError
 from zoo_losses.contrastive import with_bias
-from zoo_losses.cross_entropy import Positives, Teacher, symmetric_cross_entropies
+from zoo_losses.cross_entropy import Teacher, positives, symmetric_cross_entropies
 from zoo_losses.gathering import Group
 from zoo_losses.pairs import PairLoss, Pairs, check_number, check_one
 
@@ -91,7 +91,7 @@ class DistillClipLoss(PairLoss):
                 f"expected as many pairs of the teacher as of the student, found {list(taught.shard.sizes)} "
                 f"beside {list(pairs.shard.sizes)}"
             )
-        targets = [Positives.of(pairs), Teacher.of(taught, self.chunk_size)]
+        targets = [positives(pairs), Teacher.of(taught, self.chunk_size)]
         found = symmetric_cross_entropies(pairs, targets, self.chunk_size)
         contrastive, distillation = with_bias(found, logit_bias, image_features)
         contrastive = self.clip_loss_weight * contrastive

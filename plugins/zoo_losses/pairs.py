@@ -17,14 +17,17 @@ from zoo_core.config import LossConfig
 from zoo_core.errors import InputError
 from zoo_losses.gathering import DTYPES, Group, Shard
 
-__all__ = ["PairLoss", "Pairs", "check_number", "check_one", "tiles", "told"]
+__all__ = ["PairLoss", "Pairs", "check_number", "check_one", "own_pairs", "tiles", "told"]
 
-TILE = 2**21
-"""Logits of a tile where no chunk size is given: 8 MiB in float32.
+TILE = {"cpu": 2**21}
+"""Logits of a tile where no chunk size is given: 8 MiB in float32, which stay in the caches.
 
 Measured on one CPU thread for batches of 512 to 8192 and width 512 (tests/benchmarks/bench_losses.py), chunks of 256 to
-1024 texts take no longer than the whole at once, and less from 4096 pairs on. GPUs were not measured.
+1024 texts take no longer than the whole at once, and less from 4096 pairs on.
 """
+
+TILE_ELSEWHERE = 2**25
+"""The same on a GPU, where a tile has to be worth its kernels: 128 MiB in float32 (tests/benchmarks/bench_gpu.py)."""
 
 MIN_CHUNK = 256
 """Texts of a tile at the least where no chunk size is given; 128 took up to a tenth longer."""
@@ -41,7 +44,8 @@ class PairLoss(nn.Module):
     Args:
         chunk_size: texts that are held against the images of this process at a time, in forward and in backward,
             so that memory is `O(B * chunk_size)`; None picks the largest that keeps a tile of logits within 8 MiB
-            (float32), and at least 256, which is as fast as all at once. It never changes the result but by rounding.
+            (float32; 128 MiB on a GPU), and at least 256, which is as fast as all at once. It never changes the
+            result but by rounding.
         group: the processes that share the batch; the default process group where None, if there is one. A loss that
             has a group can neither be pickled nor copied, since its group cannot.
 
@@ -74,15 +78,15 @@ class Pairs:
         shard: the rows of this process among those of all.
         images: features of this process times the logit scale, `[B, D]`.
         texts: features of all processes, `[N, D]`.
-        row_ids: which pairs are positives of the rows, `[B]`; without ids, each pair's own number.
+        row_ids: which pairs are positives of the rows, `[B]`; None where only its own text is an image's.
         column_ids: the same for the columns, `[N]`.
     """
 
     shard: Shard
     images: Tensor
     texts: Tensor
-    row_ids: Tensor
-    column_ids: Tensor
+    row_ids: Tensor | None
+    column_ids: Tensor | None
 
     @classmethod
     def of(
@@ -117,25 +121,35 @@ class Pairs:
         shard = Shard.of(text_features, ids, group)
         dtype = torch.promote_types(image_features.dtype, text_features.dtype)
         dtype = torch.promote_types(dtype, torch.float32)
-        column_ids = (
-            torch.arange(shard.total, device=image_features.device) if ids is None else shard.gather(ids, ids.dtype)
-        )
         return cls(
             shard,
             images=image_features.to(dtype) * logit_scale.to(dtype),
             texts=shard.gather(text_features, dtype),
-            row_ids=column_ids[shard.start : shard.stop],
-            column_ids=column_ids,
+            row_ids=ids,
+            column_ids=None if ids is None else shard.gather(ids, ids.dtype),
         )
 
 
 def tiles(images: Tensor, texts: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
     """Yield the logits `[B, chunk]` of all texts, a chunk of columns at a time, with where they stand."""
     columns = len(texts)
-    step = chunk_size or max(MIN_CHUNK, TILE // len(images))
+    step = chunk_size or max(MIN_CHUNK, TILE.get(images.device.type, TILE_ELSEWHERE) // len(images))
     for start in range(0, columns, step):
         where = slice(start, min(start + step, columns))
         yield where, images @ texts[where].T
+
+
+def own_pairs(tile: Tensor, where: slice, first: int) -> tuple[slice, Tensor]:
+    """Return which rows of a tile `[B, chunk]` have their own pair in it, and a view of those entries.
+
+    Args:
+        tile: columns `where` of a matrix whose row `i` has its own pair in column `first + i`.
+        where: the columns.
+        first: number of the first row among those of all processes.
+    """
+    entries = tile.diagonal(first - where.start)
+    start = max(0, where.start - first)
+    return slice(start, start + len(entries)), entries
 
 
 def check_one(name: str, value: Any, features: Tensor) -> None:

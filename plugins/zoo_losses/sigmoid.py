@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from zoo_losses.pairs import PairLoss, Pairs, check_one, tiles
+from zoo_losses.pairs import PairLoss, Pairs, check_one, own_pairs, tiles
 
 __all__ = ["SigLipLoss"]
+
+SOFTPLUS_IS_LINEAR = 40
+"""Beyond this, softplus(x) is x to the last bit of float64."""
 
 
 class SigLipLoss(PairLoss):
@@ -52,16 +56,36 @@ class SigLipLoss(PairLoss):
         bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).sum()
         with torch.autocast(pairs.images.device.type, enabled=False):
             total = _Sum.apply(
-                pairs.images,
-                pairs.texts,
-                bias,
-                pairs.row_ids,
-                pairs.column_ids,
-                self.chunk_size,
-                torch.is_grad_enabled(),
+                pairs.images, pairs.texts, bias, _Signs.of(pairs), self.chunk_size, torch.is_grad_enabled()
             )
             loss = pairs.shard.sum(total) / pairs.shard.total
         return {"contrastive_loss": loss} if output_dict else loss
+
+
+@dataclass(frozen=True)
+class _Signs:
+    """Which pairs belong together.
+
+    Attributes:
+        first: number of the first row among those of all processes.
+        rows: ids `[B]`, or None where an image belongs to its own text alone.
+        columns: ids `[N]`, or None.
+    """
+
+    first: int
+    rows: Tensor | None
+    columns: Tensor | None
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> _Signs:
+        return cls(pairs.shard.start, pairs.row_ids, pairs.column_ids)
+
+    def flipped(self, tile: Tensor, where: slice) -> Tensor:
+        """Return a tile with the sign of all pairs that belong together changed; the tile is used up."""
+        if self.rows is None or self.columns is None:
+            own_pairs(tile, where, self.first)[1].neg_()
+            return tile
+        return torch.where(self.rows[:, None] == self.columns[where], -tile, tile)
 
 
 class _Sum(Function):
@@ -77,8 +101,7 @@ class _Sum(Function):
         images: Tensor,
         texts: Tensor,
         bias: Tensor,
-        row_ids: Tensor,
-        column_ids: Tensor,
+        signs: _Signs,
         chunk_size: int | None,
         grad_enabled: bool,
     ) -> Tensor:
@@ -88,15 +111,12 @@ class _Sum(Function):
         to_texts = torch.empty_like(texts) if wants_texts else None
         to_bias = torch.zeros_like(bias) if wants_bias else None
         for where, logits in tiles(images, texts, chunk_size):
-            positive = row_ids[:, None] == column_ids[where]
-            logits += bias
-            wrongness = torch.where(positive, -logits, logits)
-            losses -= F.logsigmoid(-wrongness).sum(dim=1)
+            wrongness = signs.flipped(logits.add_(bias), where)
+            losses += F.softplus(wrongness, threshold=SOFTPLUS_IS_LINEAR).sum(dim=1)
             if not (wants_images or wants_texts or wants_bias):
                 continue
             # Not sigmoid(logits) - 1 for positives, which loses what is left of a well-placed pair.
-            gradient = wrongness.sigmoid_()
-            gradient = torch.where(positive, -gradient, gradient)
+            gradient = signs.flipped(wrongness.sigmoid_(), where)
             if to_bias is not None:
                 to_bias += gradient.sum()
             if to_images is not None:
@@ -110,4 +130,4 @@ class _Sum(Function):
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         to_images, to_texts, to_bias = (None if one is None else weight * one for one in ctx.saved_tensors)
-        return to_images, to_texts, to_bias, None, None, None, None
+        return to_images, to_texts, to_bias, None, None, None
