@@ -124,6 +124,7 @@ def test_a_scaled_step_in_mixed_precision_is_finite(family: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about itself
 @pytest.mark.parametrize("family", ["ViT CLIP", "modern text", "HF text", "timm NaFlex"])
 def test_compiled_outputs_are_those_of_the_cpu(family: str) -> None:
     model = model_of(family)
