@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import zoo
+from families import FAMILIES
 from hf_hub_server import Hub, used
 from test_hub import with_tokenizer
 from test_identity import TINY, rewrite
 from zoo.folders import open_folder
-from zoo_core.errors import CheckpointError
+from zoo_core.errors import CheckpointError, ZooError
 
 
 @pytest.fixture(autouse=True)
@@ -149,11 +151,105 @@ def test_another_contract_of_equal_weights_is_told_by_the_probe(
     section: str, change: Any, part: str, tmp_path: Path
 ) -> None:
     folder = zoo.save(zoo.build(TINY), tmp_path / "model")
-    data = yaml.safe_load((folder / "config.yaml").read_text())
-    data[section] |= change
-    (folder / "config.yaml").write_text(yaml.safe_dump(data))
-    weights = folder / "model.safetensors"
+    edited(folder, section, change)
+    forged(folder)
+    with pytest.raises(CheckpointError, match=f"was saved: .*{part}: "):
+        zoo.load(folder)
+
+
+def edited(folder: Path, section: str, change: Any) -> None:
+    """Change a section of the config; None takes a key out."""
+    path = folder / "config.yaml"
+    data = yaml.safe_load(path.read_text())
+    data[section] = {key: value for key, value in (data[section] | change).items() if value is not None}
+    path.write_text(yaml.safe_dump(data))
+
+
+def forged(folder: Path) -> None:
+    """Make the weights and the digests of a folder agree with its config: what is left is what the model gives."""
+    weights, data = folder / "model.safetensors", yaml.safe_load((folder / "config.yaml").read_text())
     save_file(load_file(weights), weights, metadata={"zoo.config": json.dumps(data)})
     rewrite(folder)
-    with pytest.raises(CheckpointError, match=f"was saved: .*{part}: "):
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tokenizer whose ids a config cannot tell: padding 0, end of text 3, and larger ones."""
+    from test_hf_tokenizer import MAKERS
+
+    return MAKERS["wordpiece"](tmp_path_factory.mktemp("words"))
+
+
+EOS = {"pool_type": "eos", "eos_id": 3}
+MODERN = {"eos_id": 3, "pad_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "change", "told", "forged_told"),
+    [
+        ("CoCa", {}, {"pad_id": 7}, "text.pad_id is 7, the weights are for 0", "text.pad_id: 7 is not the padding"),
+        ("HF text", {}, {"pad_id": 7}, "text.pad_id is 7, the weights are for 0", "text.pad_id: 7 is not the padding"),
+        ("modern text", MODERN, {"pad_id": 7}, "text.pad_id is 7, the weights", "text.pad_id: 7 is not the padding"),
+        ("timm SigLIP", {}, {"pad_mask": True, "pad_id": 0}, "text.pad_mask is True, the weights", "text tower: 1 - "),
+        (
+            "modern text",
+            MODERN,
+            {"eos_id": 7},
+            "text.eos_id is 7, the weights",
+            "text.eos_id: 7 is not the end of text",
+        ),
+        ("ViT CLIP", EOS, {"eos_id": 7}, "text.eos_id is 7, the weights", "text.eos_id: 7 is not the end of text"),
+        (
+            "ViT CLIP",
+            EOS,
+            {"pool_type": "argmax", "eos_id": None},
+            "text.pool_type is 'argmax'",
+            "text.pool_type: 'argm",
+        ),
+        ("timm SigLIP", {}, {"pool_type": "first"}, "text.pool_type is 'first', the weights", "text tower: 1 - cosine"),
+        ("ViT CLIP", EOS, {"context_length": 9}, "text.context_length is 9, the weights", "10 tokens for 9"),
+        (
+            "HF text",
+            {},
+            {"context_length": 9},
+            "text.context_length is 9, the weights",
+            "expected 1 to 9 tokens in each",
+        ),
+        (
+            "modern text",
+            MODERN,
+            {"context_length": 20},
+            "text.context_length is 20, the wei",
+            "tokenizer: other ids than",
+        ),
+    ],
+)
+def test_another_padding_length_or_end_of_text_in_a_folder_is_named(
+    family: str, text: Any, change: Any, told: str, forged_told: str, words: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    size = len(AutoTokenizer.from_pretrained(words).get_vocab())
+    architecture = FAMILIES[family].architecture
+    architecture = architecture | {"text": architecture["text"] | text | {"vocab_size": size}}
+    tokenizer = {"type": "hf", "name": str(words), "vocab_size": size}
+    folder = zoo.save(zoo.build(architecture | {"tokenizer": tokenizer}), tmp_path / "model")
+    zoo.load(folder, probe=True)
+    edited(folder, "text", change)
+    with pytest.raises(CheckpointError, match="is not the model that was saved: config.yaml"):
+        zoo.load(folder)
+    rewrite(folder)
+    with pytest.raises(CheckpointError, match=re.escape(told)):
+        zoo.load(folder)
+    forged(folder)
+    with pytest.raises(CheckpointError, match=re.escape(forged_told)):
+        zoo.load(folder)
+
+
+@pytest.mark.parametrize("change", [{"pool_type": "eos", "eos_id": 5}, {"context_length": 9}])
+def test_a_folder_is_held_to_the_ids_that_its_config_tells(change: Any, tmp_path: Path) -> None:
+    folder = zoo.save(FAMILIES["ViT CLIP"].build(), tmp_path / "model")
+    edited(folder, "text", change)
+    forged(folder)
+    with pytest.raises(ZooError, match="eos_id: 5 is not the end of text|10 tokens for 9"):
         zoo.load(folder)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
     from zoo_core.text_contract import TextContract
 
-__all__ = ["DualEncoder", "Scoring", "cast_matrices"]
+__all__ = ["DualEncoder", "Scoring", "cast_matrices", "check_tokenizer"]
 
 Scoring = Literal["softmax", "sigmoid"]
 
@@ -449,7 +449,7 @@ class DualEncoder(nn.Module):
                 )
             like = next(tower.parameters(), self.logit_scale)
             text = self.tokenizer(text, overflow=overflow).to(like.device)
-            _check_tokenizer(self.tokenizer, tower, self.config)
+            check_tokenizer(self.tokenizer, tower, self.config)
         _check_token_ids(text, tower)
         if self.config is not None:
             _check_largest_ids(text, self.config.text.largest_id(self.config.tokenizer.token_ids()))
@@ -538,8 +538,12 @@ def _check_image(image: Tensor, tower: VisionTower) -> None:
             raise InputError(f"expected images that are whole patches of {rows} x {columns} pixels, {found}")
 
 
-def _check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig | None) -> None:
-    """Hold a tokenizer that may have been loaded just now to the tower, as configs are where the ids are known."""
+def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig | None) -> None:
+    """Hold a tokenizer that may have been loaded just now to the tower, as configs are where the ids are known.
+
+    Raises:
+        ConfigError: its size, its padding or its end of text is not the tower's; the key is named.
+    """
     name = type(tokenizer).__name__ if config is None else config.tokenizer.type
     ids = TokenIds(name, tokenizer.vocab_size, tokenizer.eot_id, tokenizer.pad_id)
     broken = [] if config is None else [Problem(why, f"text.{key}") for key, why in config.text.rules_with(ids)]
