@@ -135,14 +135,14 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_a_draft_is_read_at_no_less_than_twice_the_frame(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, ...]] = []
     made, _ = both(draft=True, frame=(100, 100))
     resample = made._engine.resample
     monkeypatch.setattr(
-        made._engine, "resample", lambda image, size: (seen.append(image.size), resample(image, size))[1]
+        made._engine, "resample", lambda sheet, size: (seen.append(tuple(sheet.shape)), resample(sheet, size))[1]
     )
     made(photo)
-    assert seen == [(400, 300)]  # an eighth would be 200 x 150
+    assert seen == [(3, 300, 400)]  # an eighth would be 200 x 150
 
 
 def test_a_draft_shows_the_same_picture(photo: Path) -> None:

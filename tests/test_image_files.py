@@ -16,7 +16,7 @@ from PIL import Image
 from test_images import picture
 from zoo_core.errors import ImageFileError, InputError
 from zoo_images.config import ImageConfig as AnyImageConfig
-from zoo_images.reading import open_image
+from zoo_images.reading import open_image, open_pixels
 from zoo_images.transform import ImagePreprocessor
 
 
@@ -187,12 +187,13 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
 ]
 
 
+@pytest.mark.parametrize("opened", [open_image, open_pixels])
 @pytest.mark.parametrize(("name", "data", "message"), BAD_FILES, ids=[row[0] for row in BAD_FILES])
-def test_a_bad_file_is_refused_with_its_path_and_the_reason(tmp_path, name, data, message):
+def test_a_bad_file_is_refused_with_its_path_and_the_reason(tmp_path, opened, name, data, message):
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(ImageFileError) as caught:
-        open_image(path)
+        opened(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and message in text
     assert "\n" not in text

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from zoo_core.images import ImageLike
 from zoo_images.config import ColourConfig
+from zoo_images.reading import open_image, open_pixels
 
 __all__ = ["Engine", "engine_of"]
 
@@ -27,13 +29,21 @@ class Engine(ABC):
     """Resamples, crops, pads and normalises. A sheet is what it works on; sizes are height and width."""
 
     def __init__(self, config: ColourConfig) -> None:
-        self.interpolation = config.interpolation
+        self.interpolation, self.exif = config.interpolation, config.exif
         self.mean = torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1)
         self.std = torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1)
 
     @abstractmethod
-    def resample(self, picture: Image.Image, size: tuple[int, int]) -> Any:
-        """Return the sheet of an RGB picture at a size."""
+    def open(self, source: ImageLike, draft: tuple[int, int] | None = None) -> Any:
+        """Return the sheet of what `open_image` takes; it says what is refused, and what a draft is."""
+
+    @abstractmethod
+    def size(self, sheet: Any) -> tuple[int, int]:
+        """Return the size of a sheet."""
+
+    @abstractmethod
+    def resample(self, sheet: Any, size: tuple[int, int]) -> Any:
+        """Return a sheet at a size."""
 
     @abstractmethod
     def crop(self, sheet: Any, top: int, left: int, size: tuple[int, int]) -> Any:
@@ -48,6 +58,10 @@ class Engine(ABC):
         """Return a sheet as a picture."""
 
     @abstractmethod
+    def sheet(self, picture: Image.Image) -> Any:
+        """Return an RGB picture as a sheet."""
+
+    @abstractmethod
     def pixels(self, sheet: Any) -> torch.Tensor:
         """Return a sheet as normalised float32 pixels `[3, H, W]`."""
 
@@ -55,9 +69,17 @@ class Engine(ABC):
 class PilEngine(Engine):
     """Sheets are Pillow's pictures."""
 
-    def resample(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    def open(self, source: ImageLike, draft: tuple[int, int] | None = None) -> Image.Image:
+        """Return the picture."""
+        return open_image(source, exif=self.exif, draft=draft)
+
+    def size(self, sheet: Image.Image) -> tuple[int, int]:
+        """Return the size of a picture."""
+        return sheet.height, sheet.width
+
+    def resample(self, sheet: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Return the picture at a size."""
-        return _resized(picture, size, self.interpolation)
+        return _resized(sheet, size, self.interpolation)
 
     def crop(self, sheet: Image.Image, top: int, left: int, size: tuple[int, int]) -> Image.Image:
         """Return a part of a picture."""
@@ -74,6 +96,10 @@ class PilEngine(Engine):
         """Return the picture itself."""
         return sheet
 
+    def sheet(self, picture: Image.Image) -> Image.Image:
+        """Return the picture itself."""
+        return picture
+
     def pixels(self, sheet: Image.Image) -> torch.Tensor:
         """Return the pixels of a picture, computed in torchvision's order of operations."""
         pixels = torch.from_numpy(np.array(sheet)).permute(2, 0, 1).contiguous()
@@ -87,14 +113,22 @@ class TorchEngine(Engine):
         super().__init__(config)
         self._scale, self._shift = 1 / (255 * self.std), -self.mean / self.std
 
-    def resample(self, picture: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-        """Return the uint8 tensor of the picture at a size."""
-        if picture.height < size[0] or picture.width < size[1]:
-            picture = _resized(picture, size, self.interpolation)
-        sheet = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        if tuple(sheet.shape[1:]) == size:
+    def open(self, source: ImageLike, draft: tuple[int, int] | None = None) -> torch.Tensor:
+        """Return the pixels of the picture."""
+        return open_pixels(source, exif=self.exif, draft=draft)
+
+    def size(self, sheet: torch.Tensor) -> tuple[int, int]:
+        """Return the size of a tensor."""
+        return sheet.shape[1], sheet.shape[2]
+
+    def resample(self, sheet: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Return the tensor at a size."""
+        if self.size(sheet) == size:
             return sheet
-        return F.interpolate(sheet[None], size=size, mode=self.interpolation, antialias=True)[0]
+        if sheet.shape[1] < size[0] or sheet.shape[2] < size[1]:
+            return self.sheet(_resized(self.picture(sheet), size, self.interpolation))
+        batch = sheet.as_strided((1, *sheet.shape), (sheet.numel(), *sheet.stride()))  # [None] hides channels last
+        return F.interpolate(batch, size=size, mode=self.interpolation, antialias=True)[0]
 
     def crop(self, sheet: torch.Tensor, top: int, left: int, size: tuple[int, int]) -> torch.Tensor:
         """Return a part of a tensor."""
@@ -111,9 +145,14 @@ class TorchEngine(Engine):
         """Return the picture of a tensor."""
         return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
 
+    def sheet(self, picture: Image.Image) -> torch.Tensor:
+        """Return the tensor of a picture."""
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
     def pixels(self, sheet: torch.Tensor) -> torch.Tensor:
-        """Return the pixels of a tensor, scaled and shifted in one pass."""
-        return torch.addcmul(self._shift, sheet.to(torch.float32, memory_format=torch.contiguous_format), self._scale)
+        """Return the pixels of a tensor, scaled and shifted."""
+        pixels = sheet.to(torch.float32, memory_format=torch.contiguous_format)
+        return pixels.mul_(self._scale).add_(self._shift)  # twice as fast as torch.addcmul
 
 
 def _resized(picture: Image.Image, size: tuple[int, int], interpolation: str) -> Image.Image:

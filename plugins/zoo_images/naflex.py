@@ -16,7 +16,6 @@ from zoo_core.images import ImageLike, Preprocessor
 from zoo_core.patches import pad_patches, patchify
 from zoo_images.config import NaFlexImageConfig
 from zoo_images.engines import engine_of
-from zoo_images.reading import open_image
 from zoo_images.transform import crop_box, recoloured
 
 __all__ = ["NaFlexPreprocessor", "fitted_size"]
@@ -54,14 +53,15 @@ class NaFlexPreprocessor(Preprocessor):
             InputError: it is no image, or an unusable one.
         """
         options = self.config.train
-        picture = open_image(image, exif=self.config.exif)
+        sheet = self._engine.open(image)
         if self.train:
-            aspect = picture.width / picture.height
+            height, width = self._engine.size(sheet)
+            aspect = width / height
             ratio = options.ratio[0] * aspect, options.ratio[1] * aspect
-            top, left, height, width = crop_box((picture.height, picture.width), options.scale, ratio)
-            picture = picture.crop((left, top, left + width, top + height))
-        size = fitted_size((picture.height, picture.width), self.config.patch_size, self.image_seq_len)
-        sheet = self._engine.resample(picture, size)
+            top, left, *crop = crop_box((height, width), options.scale, ratio)
+            sheet = self._engine.crop(sheet, top, left, (crop[0], crop[1]))
+        size = fitted_size(self._engine.size(sheet), self.config.patch_size, self.image_seq_len)
+        sheet = self._engine.resample(sheet, size)
         if self.train:
             sheet = recoloured(sheet, self._engine, options)
         return patchify(self._engine.pixels(sheet), self.config.patch_size)

@@ -6,14 +6,18 @@ warning is not thread-safe. The reader is chosen by the first bytes, whatever th
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+import torch
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -27,14 +31,20 @@ from PIL import (
 
 from zoo_core.errors import ImageFileError, InputError, one_of
 from zoo_core.images import ImageLike
+from zoo_images import jpeg
 
-__all__ = ["MAX_ASPECT", "MAX_PIXELS", "open_image", "refusal"]
+__all__ = ["MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "open_image", "open_pixels", "refusal"]
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim gigabytes."""
 
 MAX_ASPECT = 200
 """More elongated pictures are refused: resizing their shorter side would make the longer one huge."""
+
+MAX_BYTES = 2**28
+"""Larger JPEG files are not read into memory; Pillow decodes them piece by piece."""
+
+Opened = TypeVar("Opened")
 
 _READERS: dict[str, tuple[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
     "BMP": (BmpImagePlugin.BmpImageFile, (b"BM",)),
@@ -65,13 +75,33 @@ def open_image(source: ImageLike, *, exif: bool = False, draft: tuple[int, int] 
         ImageFileError: the file cannot be read as an image; its path and the reason are named.
         InputError: `source` is none of the three, or an image that cannot be used.
     """
+    return _opened(source, draft, lambda image, _: _rgb(image, exif))
+
+
+def open_pixels(source: ImageLike, *, exif: bool = False, draft: tuple[int, int] | None = None) -> torch.Tensor:
+    """Return what `open_image` does as uint8 pixels `[3, H, W]`, channels last in memory; JPEG files come faster."""
+
+    def pixels(image: Image.Image, data: bytes | None) -> torch.Tensor:
+        if data is not None and not (exif and _is_turned(image)):
+            found = jpeg.decoded(data, image)
+            if found is not None:
+                return found
+        return torch.from_numpy(np.array(_rgb(image, exif))).permute(2, 0, 1)
+
+    return _opened(source, draft, pixels)
+
+
+def _opened(
+    source: ImageLike, draft: tuple[int, int] | None, decode: Callable[[Image.Image, bytes | None], Opened]
+) -> Opened:
+    """Return what `decode` makes of an image and of the JPEG file, if it is one and to be decoded whole."""
     try:
         if isinstance(source, str | os.PathLike):
-            return _from_file(os.fspath(source), exif, draft)
+            return _from_file(os.fspath(source), draft, decode)
         if isinstance(source, Image.Image):
-            return _rgb(source, exif)
+            return decode(source, None)
         if isinstance(source, np.ndarray):
-            return _from_array(source)
+            return decode(_from_array(source), None)
         found = type(source).__name__
         raise InputError(f"expected a PIL image, a path or a uint8 array [H, W, 3], found {found}")
     except InputError as error:
@@ -87,20 +117,25 @@ def refusal(source: object, reason: str) -> InputError:
     return ImageFileError(f"{path}: {reason}") if path else InputError(f"image: {reason}")
 
 
-def _from_file(path: str, exif: bool, draft: tuple[int, int] | None) -> Image.Image:
+def _from_file(
+    path: str, draft: tuple[int, int] | None, decode: Callable[[Image.Image, bytes | None], Opened]
+) -> Opened:
     if "://" in path:
         raise InputError("is a URL, and nothing is fetched; download it and pass the path")
-    with _opened(path) as file:
+    with _file(path) as file:
         reader = _reader(file.read(24))
         file.seek(0)
-        image = reader(file, path)
+        in_memory = reader is JpegImagePlugin.JpegImageFile and os.fstat(file.fileno()).st_size <= MAX_BYTES
+        data = file.read() if in_memory else None
+        image = reader(file if data is None else io.BytesIO(data), path)
         _check_size(image.width, image.height)
+        size = image.size
         if draft is not None:  # readers of other formats pass it over
             image.draft("RGB", (2 * draft[1], 2 * draft[0]))
-        return _rgb(image, exif)
+        return decode(image, data if image.size == size else None)
 
 
-def _opened(path: str) -> BinaryIO:
+def _file(path: str) -> BinaryIO:
     try:
         mode = Path(path).stat().st_mode
         if stat.S_ISREG(mode):  # merely opening a FIFO would wait for its writer
@@ -135,6 +170,10 @@ def _check_size(width: int, height: int) -> None:
         raise InputError(f"has {size}, more than the limit of {MAX_PIXELS:,}; shrink it first")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise InputError(f"has {size}, more elongated than {MAX_ASPECT}:1; crop it first")
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def _rgb(image: Image.Image, exif: bool) -> Image.Image:

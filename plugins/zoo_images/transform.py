@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance
 from zoo_core.images import ImageLike, Preprocessor
 from zoo_images.config import AugmentationConfig, ImageConfig
 from zoo_images.engines import Engine, engine_of
-from zoo_images.reading import MAX_PIXELS, open_image, refusal
+from zoo_images.reading import MAX_PIXELS, refusal
 
 __all__ = ["ImagePreprocessor", "crop_box", "jitter", "recoloured", "resized"]
 
@@ -52,33 +52,33 @@ class ImagePreprocessor(Preprocessor):
             InputError: it is no image, or an unusable one.
         """
         draft = None if self.train or not self.config.draft else self.image_size
-        picture = open_image(image, exif=self.config.exif, draft=draft)
-        return self._engine.pixels(self._augmented(picture) if self.train else self._fitted(picture, image))
+        sheet = self._engine.open(image, draft)
+        return self._engine.pixels(self._augmented(sheet) if self.train else self._fitted(sheet, image))
 
     def __repr__(self) -> str:
         return f"ImagePreprocessor({self.config!r}, image_size={self.image_size}, train={self.train})"
 
-    def _fitted(self, picture: Image.Image, source: ImageLike) -> Any:
+    def _fitted(self, sheet: Any, source: ImageLike) -> Any:
         """Resize the whole picture, then pad or crop it around its centre."""
-        height, width = self.image_size
-        size = resized((picture.height, picture.width), self.image_size, self.config.resize_mode)
+        (height, width), own = self.image_size, self._engine.size(sheet)
+        size = resized(own, self.image_size, self.config.resize_mode)
         if math.prod(size) > max(MAX_PIXELS, height * width):
             raise refusal(
                 source,
-                f"its {picture.width} x {picture.height} pixels would be resized to {size[1]} x {size[0]}, "
+                f"its {own[1]} x {own[0]} pixels would be resized to {size[1]} x {size[0]}, "
                 f"more than the limit of {MAX_PIXELS:,}; crop it first, or use resize_mode 'longest'",
             )
-        sheet = self._engine.resample(picture, size)
+        sheet = self._engine.resample(sheet, size)
         if self.config.resize_mode == "longest":
             return self._engine.pad(sheet, self.image_size, self.config.fill)
         top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
         return self._engine.crop(sheet, top, left, self.image_size)
 
-    def _augmented(self, picture: Image.Image) -> Any:
+    def _augmented(self, sheet: Any) -> Any:
         options = self.config.train
-        top, left, height, width = crop_box((picture.height, picture.width), options.scale, options.ratio)
-        sheet = self._engine.resample(picture.crop((left, top, left + width, top + height)), self.image_size)
-        return recoloured(sheet, self._engine, options)
+        top, left, *size = crop_box(self._engine.size(sheet), options.scale, options.ratio)
+        crop = self._engine.crop(sheet, top, left, (size[0], size[1]))
+        return recoloured(self._engine.resample(crop, self.image_size), self._engine, options)
 
 
 def recoloured(sheet: Any, engine: Engine, options: AugmentationConfig) -> Any:
@@ -89,7 +89,7 @@ def recoloured(sheet: Any, engine: Engine, options: AugmentationConfig) -> Any:
         picture = jitter(picture, *options.color_jitter)
     if _happens(options.grey_probability):
         picture = (picture or engine.picture(sheet)).convert("L").convert("RGB")
-    return sheet if picture is None else engine.resample(picture, (picture.height, picture.width))
+    return sheet if picture is None else engine.sheet(picture)
 
 
 def resized(source: tuple[int, int], frame: tuple[int, int], mode: str) -> tuple[int, int]:
