@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def test_another_model_is_refused_and_the_difference_is_named(run: Any, model: P
     zoo.save(other, tmp_path / "other")
     status, _, err = run("embed", pictures, "--out", tmp_path / "set", "--model", tmp_path / "other")
     assert status == 2
-    assert "holds embeddings of another model, which are not comparable: " in err
+    assert "holds embeddings that are not comparable with these: " in err
     assert "zoo.weights_sha256 is " in err
     assert len(rows(tmp_path / "set")) == 1
 
@@ -116,6 +117,58 @@ def test_a_set_takes_no_other_embeddings(case: str, tmp_path: Path) -> None:
         pass
     with pytest.raises(InputError, match=message), open_set(tmp_path / "set", width, identity):
         pass
+
+
+def config_of(tmp_path: Path, **preprocess: Any) -> dict[str, str]:
+    data = zoo.config("digits-tiny", [f"preprocess.{key}={value}" for key, value in preprocess.items()]).data()
+    return {**IDENTITY, "zoo.config": json.dumps(data)}
+
+
+def test_another_engine_is_refused_by_its_name(tmp_path: Path) -> None:
+    with open_set(tmp_path / "set", 4, config_of(tmp_path)):
+        pass
+    message = "not comparable with these: preprocess.engine is torch, here pil. Choose another folder"
+    with pytest.raises(InputError, match=message), open_set(tmp_path / "set", 4, config_of(tmp_path, engine="pil")):
+        pass
+
+
+def test_where_a_model_came_from_and_what_is_said_of_it_does_not_matter(tmp_path: Path) -> None:
+    first, again = config_of(tmp_path), config_of(tmp_path)
+    data = json.loads(again["zoo.config"]) | {"description": "the same one"}
+    again |= {"zoo.model": "elsewhere", "zoo.config": json.dumps(data)}
+    for identity in (first, again):
+        with open_set(tmp_path / "set", 4, identity) as made:
+            made.add([identity["zoo.model"]], VECTOR[None])
+    assert [row["id"] for row in rows(tmp_path / "set")] == ["tiny", "elsewhere"]
+
+
+def test_a_set_of_images_takes_no_captions(tmp_path: Path) -> None:
+    with open_set(tmp_path / "set", 4, IDENTITY):
+        pass
+    with (
+        pytest.raises(InputError, match="of is images, here captions"),
+        open_set(tmp_path / "set", 4, IDENTITY, of_files=False),
+    ):
+        pass
+
+
+def test_each_part_tells_which_model_made_it(tmp_path: Path) -> None:
+    with open_set(tmp_path / "set", 4, IDENTITY) as made:
+        made.add(["a"], VECTOR[None])
+    metadata = parquet.read_schema(tmp_path / "set" / "part-00000000.parquet").metadata
+    assert {key.decode(): value.decode() for key, value in metadata.items()} == IDENTITY
+
+
+def test_rows_do_not_wait_long_for_a_part_to_be_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("zoo.embedding_sets.monotonic", lambda: now)
+    with open_set(tmp_path / "set", 4, IDENTITY) as made:
+        for name in "abc":
+            made.add([name], VECTOR[None])
+            now += 40
+        assert [row["id"] for row in rows(tmp_path / "set")] == ["a", "b", "c"]
+        made.add("d", VECTOR[None])
+        assert len(rows(tmp_path / "set")) == 3
 
 
 def test_parts_are_written_as_they_fill_and_the_rest_at_the_end(tmp_path: Path) -> None:

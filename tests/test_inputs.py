@@ -28,7 +28,7 @@ def test_rows_may_end_after_the_end_of_text(model: Any) -> None:
     text = captions(model, 2)
     used = int((text > 0).sum(dim=1).max())
     assert used < model.context_length
-    torch.testing.assert_close(model.encode_text(text[:, :used]), model.encode_text(text), rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.encode_text(text[:, :used]), model.encode_text(text), rtol=0, atol=1e-5)
 
 
 def test_token_ids_of_32_bits_are_taken(model: Any) -> None:
@@ -107,7 +107,7 @@ def test_tokens_come_with_the_features_that_forward_gives(model: Any) -> None:
     assert torch.equal(features, model.encode_image(image))
     assert patches.shape == (2, 4, 32)
     features, tokens = model.text.forward_tokens(text)
-    assert torch.equal(features, model.encode_text(text))
+    torch.testing.assert_close(features, model.encode_text(text), rtol=0, atol=1e-5)
     assert tokens.shape == (2, 12, 24)
     ends = tokens[torch.arange(2), text.argmax(dim=-1)]
     torch.testing.assert_close(ends @ model.text.text_projection, features)

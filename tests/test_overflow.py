@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import zoo
 from zoo_core.errors import InputError, TruncatedTextWarning, ZooWarning
+from zoo_core.overflow import told_once
 from zoo_core.tokenizer import Tokenizer
 
 LONG = " ".join(["word"] * 90)
@@ -99,3 +101,40 @@ def test_the_warning_survives_a_pickle() -> None:
     import pickle
 
     assert str(pickle.loads(pickle.dumps(TruncatedTextWarning("2 of 4")))) == "2 of 4"
+
+
+def test_equal_captions_count_each_time_though_they_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo_core.captions.PORTION", 2)
+    model = zoo.build("digits-tiny", pretrained="demo")
+    texts = ["a", "b", LONG, LONG, "c", f"{LONG} more", "a"]
+    with torch.inference_mode():
+        with pytest.warns(TruncatedTextWarning) as told:
+            found = model.encode_text(texts)
+        (warning,) = told
+        assert str(warning.message).startswith("3 of 7 captions have more than 20 tokens and were cut; texts[2] is the")
+        assert warning.filename == __file__
+        torch.testing.assert_close(found, model.text(model.tokenizer(texts, overflow="truncate")))
+        monkeypatch.setattr(model.text, "forward", None)  # nothing is encoded where captions are refused
+        with pytest.raises(InputError, match=r"3 of 7 captions have more than 20 tokens; texts\[2\]"):
+            model.encode_text(texts, overflow="error")
+
+
+def test_several_calls_are_told_at_once_and_each_thread_tells_its_own() -> None:
+    tokenizer = zoo.tokenizer("digits-tiny")
+    with pytest.warns(TruncatedTextWarning) as told, told_once():
+        with told_once():
+            tokenizer(TEXTS)
+        tokenizer("a cat")
+        with ThreadPoolExecutor(1) as pool:  # another thread, which has not asked for it
+            pool.submit(tokenizer, LONG).result()
+    assert [str(one.message).partition(" captions")[0] for one in told] == ["1 of 1", "2 of 5"]
+    with pytest.raises(KeyError), warnings.catch_warnings(), told_once():
+        warnings.simplefilter("error")
+        tokenizer(TEXTS)
+        raise KeyError
+
+
+def test_a_policy_is_checked_for_ids_too() -> None:
+    model = zoo.build("digits-tiny")
+    with pytest.raises(InputError, match="overflow must be"):
+        model.encode_text(torch.zeros(1, 20, dtype=torch.int64), overflow="cut")

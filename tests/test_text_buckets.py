@@ -163,6 +163,40 @@ def test_what_depends_on_padding_is_never_cut(name: str, monkeypatch: pytest.Mon
     assert seen == [(3, CONTEXT)]
 
 
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_long_list_of_whole_rows_is_divided_for_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(WHOLE[name])
+    text = rows(model, [3, 20, 9, 40, 2])
+    monkeypatch.setitem(LIMITS, "cpu", Limits(few=1, many=2 * CONTEXT))
+    seen = calls(model, monkeypatch)
+    whole = model.text(text)
+    for gradients in (False, True):
+        seen.clear()
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(model.encode_text(text), whole, rtol=0, atol=TOLERANCE)
+        assert seen == [(2, CONTEXT), (2, CONTEXT), (1, CONTEXT)]
+    seen.clear()
+    model.train().encode_text(text)
+    assert seen == [(5, CONTEXT)]
+
+
+def test_a_compiled_tower_is_compiled_a_few_times_for_all_lengths() -> None:
+    torch._dynamo.reset()
+    model, graphs = model_of({}), list[Any]()
+    whole = model.text
+
+    def backend(module: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(module)
+        return module.forward
+
+    model.text = torch.compile(whole, backend=backend)
+    with torch.inference_mode():
+        for length in range(2, CONTEXT + 1):
+            text = rows(model, [length] * (1 + length % 3), seed=length)
+            torch.testing.assert_close(model.encode_text(text), whole(text), rtol=0, atol=TOLERANCE)
+    assert len(graphs) <= CONTEXT / STEP
+
+
 def test_a_caption_that_stands_there_twice_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of({})
     seen = calls(model, monkeypatch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -17,7 +18,7 @@ import zoo
 from peer import randomized
 from zoo.calibration import MAX_SCALE, fit
 from zoo.classification import template_set, template_sets
-from zoo_core.errors import InputError, UnknownNameError
+from zoo_core.errors import InputError, TruncatedTextWarning, UnknownNameError
 
 LABELS = ["cat", "dog", "a {} in braces", "zebra crossing"]
 
@@ -60,6 +61,43 @@ def test_class_features_do_not_depend_on_how_many_are_encoded_at_a_time(
     whole = zoo.ZeroShotClassifier(model, LABELS, "imagenet-7").class_features
     monkeypatch.setattr("zoo.classification.PROMPTS", 15)
     torch.testing.assert_close(zoo.ZeroShotClassifier(model, LABELS, "imagenet-7").class_features, whole)
+
+
+def test_templates_may_be_functions_as_the_peers_are(model: Any) -> None:
+    ours = zoo.ZeroShotClassifier(model, LABELS, [lambda label: f"a {label}!", "the {}"])
+    torch.testing.assert_close(
+        ours.class_features, zoo.ZeroShotClassifier(model, LABELS, ["a {}!", "the {}"]).class_features
+    )
+    alone = zoo.ZeroShotClassifier(model, (label for label in LABELS), SIMPLE_IMAGENET_TEMPLATES[1])
+    theirs = open_clip.build_zero_shot_classifier(model, model.tokenizer, LABELS, SIMPLE_IMAGENET_TEMPLATES[1:2])
+    torch.testing.assert_close(alone.class_features.T, theirs, rtol=0, atol=1e-6)
+
+
+def test_captions_that_were_cut_are_told_once_for_all_portions(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.classification.PROMPTS", 2)
+    labels = ["cat", "word " * 90, "dog", "more " * 90]
+    with pytest.warns(TruncatedTextWarning) as told:
+        zoo.ZeroShotClassifier(model, labels, ["a {}", "one {}"])
+    (warning,) = told
+    assert str(warning.message).startswith("4 of 8 captions have more than 20 tokens and were cut; the first of them: ")
+    assert warning.filename == __file__
+    with pytest.raises(InputError, match="captions have more than 20 tokens"):
+        zoo.ZeroShotClassifier(model, labels, overflow="error")
+
+
+def test_class_features_may_become_weights_that_are_trained(model: Any) -> None:
+    weight = torch.nn.Parameter(zoo.ZeroShotClassifier(model, LABELS).class_features)
+    weight.square().sum().backward()
+    with torch.no_grad():
+        weight.add_(1)
+
+
+def test_a_model_that_was_cast_afterwards_is_still_served(model: Any, images: Tensor) -> None:
+    classifier = zoo.ZeroShotClassifier(copy.deepcopy(model), LABELS)
+    similar = classifier.similarity(images)
+    classifier.model.to(torch.bfloat16)
+    torch.testing.assert_close(classifier.similarity(images), similar, rtol=0, atol=0.02)
+    assert classifier.probabilities(images).dtype == torch.float32
 
 
 def test_a_label_may_hold_braces(model: Any) -> None:
@@ -119,6 +157,8 @@ REFUSED = {
     "a string": ("cat", "a {}", "labels: expected several strings, found 'cat'"),
     "numbers": ([1, 2], "a {}", r"labels: expected several strings, found \[1, 2\]"),
     "no place": (LABELS, ["a {}", "a photo"], "template: '{}' has to stand where the label goes, found 'a photo'"),
+    "no string": (LABELS, [lambda _: 3], "must make a string of 'cat', found int"),
+    "a number for a template": (LABELS, [3], "template: expected a caption with '{}' in it or a function, found 3"),
     "no templates": (LABELS, [], "templates: expected at least one caption with '{}' in it, found none"),
 }
 
@@ -138,6 +178,11 @@ def test_an_unknown_set_of_templates_is_told_with_the_nearest(model: Any) -> Non
 def test_k_of_nothing_is_refused(model: Any, images: Tensor) -> None:
     with pytest.raises(InputError, match="k must be at least 1, found 0"):
         zoo.ZeroShotClassifier(model, LABELS).top(images, k=0)
+
+
+def test_batches_of_nothing_are_refused(model: Any, images: Tensor) -> None:
+    with pytest.raises(InputError, match="batch_size must be at least 1, found 0"):
+        next(zoo.ZeroShotClassifier(model, LABELS).stream(images, batch_size=0))
 
 
 # Calibration
@@ -211,6 +256,19 @@ def test_targets_that_do_not_fit_are_refused(model: Any, images: Tensor, targets
         zoo.ZeroShotClassifier(model, LABELS).calibrate(images, targets)
 
 
+def test_the_slopes_of_both_likelihoods_are_those_of_autograd() -> None:
+    from zoo.calibration import _sigmoid, _softmax
+
+    cosines, targets = drawn(8.0, -1.0, 50)
+    for likelihood, numbers in ((_softmax, [3.0]), (_sigmoid, [3.0, -0.7])):
+        at = torch.tensor(numbers, dtype=torch.float64)
+        loss, slope, curvature = likelihood(at, cosines, targets)
+        own = lambda one: likelihood(one, cosines, targets)[0]  # noqa: B023, E731
+        torch.testing.assert_close(slope, torch.autograd.functional.jacobian(own, at))
+        torch.testing.assert_close(curvature, torch.autograd.functional.hessian(own, at))
+        assert loss > 0
+
+
 # Retrieval
 
 
@@ -232,7 +290,13 @@ def brute_force(similar: Tensor, right: Tensor, k: int) -> float:
 )
 def test_recall_is_that_of_a_full_sort(owner: list[int], chunk: int, seed: int, coarse: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
-    draw = (lambda n: torch.randint(-1, 2, (n, 3), generator=generator).double()) if coarse else (lambda n: torch.randn(n, 3, generator=generator, dtype=torch.float64))  # fmt: skip
+    axes = torch.cat([torch.eye(3), -torch.eye(3), torch.tensor([[0.6, 0.8, 0.0]])]).double()  # many are as near
+
+    def draw(count: int) -> Tensor:
+        if coarse:
+            return axes[torch.randint(len(axes), (count,), generator=generator)]
+        return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, dtype=torch.float64))
+
     images, texts, belongs = draw(6), draw(len(owner)), torch.tensor(owner)
     found = zoo.retrieval_metrics(images, texts, belongs, ks=(1, 3, 5), chunk=chunk)
     right = torch.arange(6)[:, None] == belongs
@@ -245,7 +309,7 @@ def test_recall_is_that_of_a_full_sort(owner: list[int], chunk: int, seed: int, 
 
 def test_ranks_of_known_neighbours() -> None:
     images = torch.eye(3)
-    texts = torch.tensor([[1.0, 0, 0], [0.9, 0.1, 0], [0.5, 0, 0.4]])  # the second and third are nearer to image 0
+    texts = torch.tensor([[1.0, 0, 0], [0.96, 0.28, 0], [0.8, 0, 0.6]])  # the second and third are nearer to image 0
     found = zoo.retrieval_metrics(images, texts, ks=(1, 2, 3))
     assert found.text_to_image.recall == {1: 1 / 3, 2: 1.0, 3: 1.0}
     assert (found.text_to_image.mean_rank, found.text_to_image.median_rank) == (5 / 3, 2.0)
@@ -258,8 +322,20 @@ def test_ranks_of_known_neighbours() -> None:
         ((torch.zeros(2, 3), torch.zeros(3, 3)), "expected numbers from 0 to 1 for 3 texts"),
         ((torch.zeros(2, 3), torch.zeros(2, 3), [0]), "expected an image's number for each of 2 texts"),
         ((torch.zeros(2, 3), torch.zeros(2, 3), [0, -1]), "expected numbers from 0 to 1"),
+        ((torch.eye(3)[:2], torch.eye(3)[:2] * 3), "text_features: expected unit norms, but row 0 has 3; encode with"),
+        (
+            (torch.tensor([[1.0], [math.nan]]), torch.ones(2, 1)),
+            "image_features: expected unit norms, but row 1 has nan",
+        ),
+        ((torch.eye(2, device="meta"), torch.eye(2)), "image features are on meta, text features on cpu"),
     ],
 )
 def test_features_that_do_not_fit_each_other_are_refused(arguments: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         zoo.retrieval_metrics(*arguments)
+
+
+def test_features_in_half_precision_are_compared_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (torch.nn.functional.normalize(torch.randn(60, 8, generator=generator)).bfloat16() for _ in "ab")
+    assert zoo.retrieval_metrics(images, texts) == zoo.retrieval_metrics(images.float(), texts.float())

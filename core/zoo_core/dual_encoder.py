@@ -15,16 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from zoo_core.captions import encode_captions
 from zoo_core.config import TokenIds
 from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.images import Preprocessor
 from zoo_core.inference import Optimization
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm, RMSNorm
+from zoo_core.overflow import Overflow, checked_overflow
 from zoo_core.patches import PatchBatch, check_patches
 from zoo_core.state_dicts import is_sharded, own_state_dict, sharded_like
 from zoo_core.text_buckets import encode_rows
-from zoo_core.tokenizer import Overflow, Tokenizer, checked_texts
+from zoo_core.tokenizer import Tokenizer, checked_texts
 
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
@@ -139,15 +141,17 @@ class DualEncoder(nn.Module):
         Raises:
             InputError: the ids do not fit the tower, or the model has no text tower or tokenizer.
         """
-        tower = self._text_tower()
-        if isinstance(text, Tensor) or tower.training or self.tokenizer is None:
+        tower, tokenizer = self._text_tower(), self.tokenizer
+        checked_overflow(overflow)
+        if isinstance(text, Tensor) or tower.training or tokenizer is None:
             features = encode_rows(tower, self._token_ids(text, tower, overflow))
-        else:  # a caption that stands there twice is encoded once
-            captions = checked_texts(text)
-            places = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
-            features = encode_rows(tower, self._token_ids(list(places), tower, overflow))
-            if len(places) < len(captions):
-                features = features[[places[caption] for caption in captions]]
+        else:
+            features = encode_captions(
+                checked_texts(text),
+                tokenizer,
+                lambda ids: encode_rows(tower, self._fitting(ids, tower, tokenizer)),
+                overflow,
+            )
         return F.normalize(features, dim=-1) if normalize else features
 
     def get_logits(self, image: Any, text: Any) -> tuple[Tensor, Tensor]:
@@ -441,19 +445,26 @@ class DualEncoder(nn.Module):
         return torch.stack(tensors)
 
     def _token_ids(self, text: Any, tower: TextTower, overflow: Overflow = "warn") -> Tensor:
-        if not isinstance(text, Tensor):
-            if self.tokenizer is None:
-                raise InputError(
-                    f"expected token ids [B, L], found {type(text).__name__}: this model has no tokenizer; "
-                    "build it with zoo.build, or set model.tokenizer"
-                )
-            like = next(tower.parameters(), self.logit_scale)
-            text = self.tokenizer(text, overflow=overflow).to(like.device)
-            check_tokenizer(self.tokenizer, tower, self.config)
-        _check_token_ids(text, tower)
+        if isinstance(text, Tensor):
+            return self._checked_ids(text, tower)
+        if self.tokenizer is None:
+            raise InputError(
+                f"expected token ids [B, L], found {type(text).__name__}: this model has no tokenizer; "
+                "build it with zoo.build, or set model.tokenizer"
+            )
+        return self._fitting(self.tokenizer(text, overflow=overflow), tower, self.tokenizer)
+
+    def _fitting(self, ids: Tensor, tower: TextTower, tokenizer: Tokenizer) -> Tensor:
+        """Return ids that a tokenizer gave, where the tower is, after both were held to each other."""
+        like = next(tower.parameters(), self.logit_scale)
+        check_tokenizer(tokenizer, tower, self.config)
+        return self._checked_ids(ids.to(like.device), tower)
+
+    def _checked_ids(self, ids: Tensor, tower: TextTower) -> Tensor:
+        _check_token_ids(ids, tower)
         if self.config is not None:
-            _check_largest_ids(text, self.config.text.largest_id(self.config.tokenizer.token_ids()))
-        return text
+            _check_largest_ids(ids, self.config.text.largest_id(self.config.tokenizer.token_ids()))
+        return ids
 
     def _published(self, value: Tensor) -> Tensor:
         """Return a logit scale or bias in the shape that callers and checkpoints see; inside, FSDP needs `[1]`."""

@@ -8,7 +8,7 @@ shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -43,28 +43,36 @@ LIMITS_ELSEWHERE = Limits(few=8_192, many=131_072)
 def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     """Return the features `[B, D]` of token ids `[B, L]`: those of `tower(text)`, but for rounding.
 
-    Rows are encoded as they are where the tower reads all of them, and inside torch.compile and torch.export. In
-    training mode, and where parameters are sharded, which needs equally many calls in every process, they stay one
-    batch, cut to its longest row.
+    Rows stay whole where the tower reads all of them; a long list of those is divided all the same, for memory. Inside
+    torch.compile and torch.export nothing is cut or divided. In training mode, and where parameters are sharded, which
+    needs equally many calls in every process, rows stay one batch, cut to the longest of them.
     """
     if torch.compiler.is_compiling() or text.is_meta or not text.numel():
         return tower(text)
+    limit = text.shape[1]
     lengths = tower.read_lengths(text)
-    if lengths is None:
-        return tower(text)
-    known = cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
+    known = [limit] * len(text) if lengths is None else cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
     limits = LIMITS.get(text.device.type, LIMITS_ELSEWHERE)
-    parts = [] if tower.training else list(buckets(known, text.shape[1], limits))
+    parts = [] if tower.training else list(buckets(known, limit, limits))
     if len(parts) < 2 or any(is_sharded(parameter) for parameter in tower.parameters()):
-        return tower(text[:, : rounded(max(known), text.shape[1])])
+        return tower(text[:, : rounded(max(known), limit)])
     order = torch.tensor([row for rows, _ in parts for row in rows], device=text.device)
-    sorted_text = text[order]
-    features: list[Tensor] = []
-    start = 0
-    for rows, length in parts:
-        features.append(tower(sorted_text[start : start + len(rows), :length]))
-        start += len(rows)
-    return torch.cat(features)[order.argsort()]
+    places = torch.split(order, [len(rows) for rows, _ in parts])
+    encoded = (tower(text[rows, :length]) for rows, (_, length) in zip(places, parts, strict=True))
+    if torch.is_grad_enabled():
+        return torch.cat(list(encoded))[order.argsort()]
+    return _gathered(encoded, places, len(text))
+
+
+def _gathered(encoded: Iterable[Tensor], places: Iterable[Tensor], count: int) -> Tensor:
+    """Return the features of all buckets at their places; each bucket is written, and let go of, once it is there."""
+    gathered: Tensor | None = None
+    for features, rows in zip(encoded, places, strict=True):
+        if gathered is None:
+            gathered = features.new_empty((count, *features.shape[1:]))
+        gathered[rows] = features
+    assert gathered is not None
+    return gathered
 
 
 def buckets(lengths: Sequence[int], limit: int, limits: Limits) -> Iterator[tuple[list[int], int]]:

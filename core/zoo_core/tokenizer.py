@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast, get_args
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from zoo_core.errors import InputError, TruncatedTextWarning
+from zoo_core.errors import InputError
+from zoo_core.overflow import Overflow, checked_overflow, tell
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Overflow", "Tokenizer", "checked_ids", "checked_texts"]
 
-Overflow = Literal["warn", "truncate", "error"]
 MANY = 4096
 """Texts that are encoded at a time: what libraries hold of each until its ids are written is large."""
-OVERFLOW: tuple[Overflow, ...] = get_args(Overflow)
 
 
 class Tokenizer(ABC):
@@ -103,19 +101,25 @@ class Tokenizer(ABC):
             InputError: an entry is no string (its index and type are named), the length is below 3, `overflow` is
                 unknown, or captions are too long and `overflow` is `error`.
         """
+        checked_overflow(overflow)
+        captions = checked_texts(texts)
+        rows, longer = self.tokenize(captions, context_length)
+        tell(longer, captions, rows.shape[1], overflow)
+        return rows
+
+    def tokenize(self, texts: Sequence[str], context_length: int | None = None) -> tuple[torch.Tensor, list[int]]:
+        """Return the ids of calling it, and the numbers of the texts that were cut, of which nothing is said.
+
+        Raises:
+            InputError: the length is below 3.
+        """
         import torch
 
         length = self.context_length if context_length is None else context_length
         if length < 3:
             raise InputError(f"context_length must be at least 3 (start, one token, end), found {length}")
-        if overflow not in OVERFLOW:
-            raise InputError(f"overflow must be {', '.join(map(repr, OVERFLOW))}, found {overflow!r}")
-        captions = checked_texts(texts)
-        rows = torch.full((len(captions), length), self.pad_id, dtype=torch.int64)
-        longer = self.fill(captions, rows.numpy())
-        if longer and overflow != "truncate":
-            _tell(longer, captions, length, overflow)
-        return rows
+        rows = torch.full((len(texts), length), self.pad_id, dtype=torch.int64)
+        return rows, self.fill(texts, rows.numpy())
 
     def fill(self, texts: Sequence[str], rows: Any) -> list[int]:
         """Write the ids of `texts` into the int64 array `rows` `[N, L]`, which already holds padding.
@@ -153,16 +157,6 @@ def _write(rows: Any, ids: list[list[int]], before: Sequence[int], after: Sequen
     rows[:, first:][kept] = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
     for place, token in enumerate(after):
         rows[np.arange(len(ids)), first + lengths + place] = token
-
-
-def _tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:
-    """Say how many captions are too long."""
-    first = longer[0]
-    told = f"{len(longer)} of {len(captions)} captions have more than {length} tokens"
-    shown = f"texts[{first}] is the first of them: {captions[first]!r:.60}"
-    if overflow == "error":
-        raise InputError(f"{told}; {shown}. Shorten them, or cut them with overflow='truncate'")
-    warnings.warn(f"{told} and were cut; {shown}", TruncatedTextWarning, stacklevel=3)
 
 
 def checked_ids(ids: object, vocab_size: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -151,6 +152,39 @@ def test_a_count_of_many_digits_fits_into_the_header(tmp_path: Path) -> None:
             size = min(1000, 12_345 - start)
             file.add(["id"] * size, np.arange(start, start + size, dtype=np.float32)[:, None])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy")[:, 0], np.arange(12_345, dtype=np.float32))
+
+
+def test_paths_and_captions_come_from_standard_input_too(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given(text: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    images = [str(pictures / "b.png"), str(pictures / "sub" / "c.png")]
+    given("\n".join([*images, "", images[0]]))
+    assert run("embed", "-", "--out", tmp_path / "x.npy", "--model", tiny)[0] == 0
+    assert ids(tmp_path / "x.ids.txt") == images
+    given("a dog\n\na cat\n")
+    assert run("embed", "--text", "-", "--out", tmp_path / "y.npy", "--model", tiny)[0] == 0
+    assert ids(tmp_path / "y.ids.txt") == ["a dog", "a cat"]
+
+
+def test_captions_that_were_cut_are_told_in_one_line(
+    run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.embedding.CAPTIONS", 2)
+    (tmp_path / "captions.txt").write_text("\n".join(["a dog", "word " * 30, "a cat", "more " * 30, "a"]))
+    arguments = ("embed", "--text", tmp_path / "captions.txt", "--model", tiny, "--out")
+    status, _, err = run(*arguments, tmp_path / "x.npy")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("warning: 2 of 5 captions have more than 16 tokens and were cut; the first of them: 'word")
+    assert run(*arguments, tmp_path / "y.npy", "--overflow", "truncate")[2] == ""
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"))
+    status, _, err = run(*arguments, tmp_path / "z.npy", "--overflow", "error")
+    assert (status, "captions have more than 16 tokens; texts[1]" in err) == (2, True)
+    assert not (tmp_path / "z.npy").exists()
+    status, _, err = run(*arguments, tmp_path / "z.npy", "--overflow", "cut")
+    assert (status, "overflow must be 'warn', 'truncate', 'error', found 'cut'" in err) == (2, True)
 
 
 EMBED_ERRORS = {

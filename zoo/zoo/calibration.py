@@ -92,10 +92,13 @@ def _sigmoid(numbers: Tensor, cosines: Tensor, targets: Tensor) -> Likelihood:
     import torch.nn.functional as F
 
     logits = numbers[0] * cosines + numbers[1]
-    right = F.one_hot(targets, cosines.shape[1]).to(logits)
+    right = torch.zeros_like(logits)
+    right[torch.arange(len(targets)), targets] = 1
+    loss = F.binary_cross_entropy_with_logits(logits, right)
     chances = logits.sigmoid()
-    inputs = torch.stack([cosines, torch.ones_like(cosines)], dim=-1)  # [N, C, 2]
-    slope = ((chances - right)[..., None] * inputs).mean(dim=(0, 1))
-    weights = (chances * (1 - chances))[..., None, None]
-    curvature = (weights * inputs[..., :, None] * inputs[..., None, :]).mean(dim=(0, 1))
-    return F.binary_cross_entropy_with_logits(logits, right), slope, curvature
+    off = chances - right
+    slope = torch.stack([(off * cosines).mean(), off.mean()])
+    weights = chances * (1 - chances)
+    mixed = (weights * cosines).mean()
+    curvature = torch.stack([(weights * cosines.square()).mean(), mixed, mixed, weights.mean()]).view(2, 2)
+    return loss, slope, curvature

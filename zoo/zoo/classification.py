@@ -7,7 +7,8 @@ for each label and need not add up to 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,13 +19,26 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo.calibration import Calibration, fit
 from zoo.embedding import Refused, embed_images
 from zoo_core.errors import InputError, UnknownNameError, did_you_mean
+from zoo_core.overflow import Overflow, told_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["TEMPLATE", "Classified", "ZeroShotClassifier", "classify", "parse_labels", "template_set", "template_sets"]
+__all__ = [
+    "TEMPLATE",
+    "Classified",
+    "Template",
+    "ZeroShotClassifier",
+    "classify",
+    "parse_labels",
+    "template_set",
+    "template_sets",
+]
+
+Template = str | Callable[[str], str]
+"""A caption in which `{}` stands for the label, or what makes a caption of a label."""
 
 TEMPLATE = "a photo of a {}"
 PROMPTS = 8_192
@@ -54,12 +68,14 @@ class ZeroShotClassifier:
     Args:
         model: built by `zoo.build`, with both towers.
         labels: what to choose from, each once.
-        templates: captions in which `{}` stands for the label, or the name of a set of them (`template_sets`).
+        templates: captions in which `{}` stands for the label, functions that make a caption of a label, or the name of
+            a set of captions (`template_sets`).
+        overflow: what happens to captions that are too long, as in `encode_text`.
 
     Attributes:
         labels: the labels, in order.
-        templates: the captions.
-        class_features: unit-norm feature of each label `[C, D]`.
+        templates: the captions and functions.
+        class_features: unit-norm feature of each label `[C, D]`, on the device and in the dtype that the model had.
         calibration: what `calibrate` found; None before.
 
     Raises:
@@ -69,15 +85,23 @@ class ZeroShotClassifier:
 
     calibration: Calibration | None = None
 
-    def __init__(self, model: DualEncoder, labels: Sequence[str], templates: str | Sequence[str] = TEMPLATE) -> None:
+    def __init__(
+        self,
+        model: DualEncoder,
+        labels: Iterable[str],
+        templates: Template | Iterable[Template] = TEMPLATE,
+        *,
+        overflow: Overflow = "warn",
+    ) -> None:
         self.model = model
         self.labels = _checked_labels(labels, model.scoring)
         self.templates = _checked_templates(templates)
-        self.class_features = _class_features(model, self.labels, self.templates)
+        self.class_features = _class_features(model, self.labels, self.templates, overflow)
 
     def similarity(self, images: Any) -> Tensor:
         """Return the cosine of each image and each label `[B, C]`; `images` is as in `encode_image`."""
-        return _image_features(self.model, images) @ self.class_features.T
+        features, known = self._beside(_image_features(self.model, images))
+        return features @ known.T
 
     def probabilities(self, images: Any) -> Tensor:
         """Return the probability of each label for each image, float32 `[B, C]`; `images` is as in `encode_image`.
@@ -95,7 +119,13 @@ class ZeroShotClassifier:
         return self._ranked(self.probabilities(images), k)
 
     def stream(self, images: Iterable[Any], k: int = 5, *, batch_size: int = 32) -> Iterator[list[tuple[str, float]]]:
-        """Yield for one image after the other what `top` gives, `batch_size` images at a time."""
+        """Yield for one image after the other what `top` gives, `batch_size` images at a time.
+
+        Raises:
+            InputError: `k` or `batch_size` is less than 1.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, found {batch_size}")
         rest = iter(images)
         while batch := list(islice(rest, batch_size)):
             yield from self.top(batch, k)
@@ -116,7 +146,8 @@ class ZeroShotClassifier:
 
         known = isinstance(images, torch.Tensor) and images.ndim == 2
         features = images if known else _image_features(self.model, images)
-        cosines = (features.float() @ self.class_features.float().T).double().cpu()
+        features, labels = self._beside(features.float())
+        cosines = (features @ labels.T).double().cpu()
         self.calibration = fit(cosines, torch.as_tensor(targets).cpu(), self.model.scoring)
         return self.calibration
 
@@ -124,11 +155,18 @@ class ZeroShotClassifier:
         import torch
 
         with torch.no_grad():
-            features = features.to(self.class_features)
+            features, known = self._beside(features)
             if self.calibration is None:
-                return self.model.feature_probabilities(features, self.class_features)
-            logits = (features @ self.class_features.T).float() * self.calibration.scale + self.calibration.bias
+                return self.model.feature_probabilities(features, known)
+            logits = (features @ known.T).float() * self.calibration.scale + self.calibration.bias
             return logits.softmax(dim=-1) if self.model.scoring == "softmax" else logits.sigmoid()
+
+    def _beside(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features of images and of the labels in one dtype and in one place: the model may have been moved."""
+        import torch
+
+        dtype = torch.promote_types(features.dtype, self.class_features.dtype)
+        return features.to(dtype), self.class_features.to(features.device, dtype)
 
     def _ranked(self, probabilities: Tensor, k: int | None = None) -> list[list[tuple[str, float]]]:
         if k is not None and k < 1:
@@ -202,45 +240,61 @@ def _image_features(model: DualEncoder, images: Any) -> Tensor:
         return model.encode_image(images, normalize=True)
 
 
-def _class_features(model: DualEncoder, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+def _class_features(
+    model: DualEncoder, labels: Sequence[str], templates: Sequence[Template], overflow: Overflow
+) -> Tensor:
     """Return the unit-norm mean of the unit-norm features of each label's captions, `[C, D]`."""
     import torch
     import torch.nn.functional as F
 
     at_once = max(1, PROMPTS // len(templates))
     means: list[Tensor] = []
-    with torch.inference_mode():
+    with torch.no_grad(), told_once():  # no inference mode: the features may become weights that are trained
         for start in range(0, len(labels), at_once):
             some = labels[start : start + at_once]
-            prompts = [template.replace("{}", label) for label in some for template in templates]
-            features = model.encode_text(prompts, normalize=True)
+            prompts = [_prompt(template, label) for label in some for template in templates]
+            features = model.encode_text(prompts, normalize=True, overflow=overflow)
             means.append(features.view(len(some), len(templates), -1).mean(dim=1))
         return F.normalize(torch.cat(means), dim=-1)
 
 
-def _checked_labels(labels: Sequence[str], scoring: str) -> list[str]:
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):  # pyright: ignore[reportUnnecessaryIsInstance]
+def _prompt(template: Template, label: str) -> str:
+    if isinstance(template, str):
+        return template.replace("{}", label)
+    made: object = template(label)
+    if not isinstance(made, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"template: {template!r:.80} must make a string of {label!r}, found {type(made).__name__}")
+    return made
+
+
+def _checked_labels(labels: Iterable[str], scoring: str) -> list[str]:
+    known: list[object] = [] if isinstance(labels, str) else list(labels)
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in known):
         raise InputError(f"labels: expected several strings, found {labels!r:.80}")
     needed = 2 if scoring == "softmax" else 1
-    if len(labels) < needed:
+    if len(known) < needed:
         told = "two" if needed == 2 else "one"
-        raise InputError(f"labels: expected at least {told} to choose from, found {len(labels)}")
-    return _once(list(labels))
+        raise InputError(f"labels: expected at least {told} to choose from, found {len(known)}")
+    return _once(cast("list[str]", known))
 
 
 def _once(labels: list[str]) -> list[str]:
-    twice = sorted({label for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
+    twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if twice:
         raise InputError(f"labels: {', '.join(twice)} is there twice; give each label once")
     return labels
 
 
-def _checked_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+def _checked_templates(templates: Template | Iterable[Template]) -> tuple[Template, ...]:
     if isinstance(templates, str):
-        templates = (templates,) if "{}" in templates or " " in templates else template_set(templates)
-    if not templates:
+        known = (templates,) if "{}" in templates or " " in templates else template_set(templates)
+    else:
+        known = (templates,) if callable(templates) else tuple(templates)
+    if not known:
         raise InputError("templates: expected at least one caption with '{}' in it, found none")
-    for template in templates:
-        if "{}" not in template:
+    for template in known:
+        if not isinstance(template, str) and not callable(template):
+            raise InputError(f"template: expected a caption with '{{}}' in it or a function, found {template!r:.80}")
+        if isinstance(template, str) and "{}" not in template:
             raise InputError(f"template: '{{}}' has to stand where the label goes, found {template!r}")
-    return tuple(templates)
+    return known

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from zoo_core.dual_encoder import DualEncoder
     from zoo_core.images import Preprocessor
+    from zoo_core.overflow import Overflow
 
 __all__ = [
     "EXTENSIONS",
@@ -43,6 +45,9 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", "
 
 READ_AHEAD = 2
 """Batches that are read while one is encoded."""
+CAPTIONS = 1024
+"""Captions that are encoded in one call; the model divides them by their length."""
+STANDARD_INPUT = "-"
 
 Refused = Callable[[str, InputError], None]
 
@@ -75,10 +80,12 @@ def open_model(source: str, pretrained: str | None = None, **place: Any) -> Dual
 def find_images(paths: Iterable[str | Path]) -> list[str]:
     """Return the images that files and folders stand for, as given; those of a folder are sorted by path.
 
+    `-` stands for the paths on standard input, one a line.
+
     Raises:
         InputError: there is none, or a path could be no id: it has a line break in it or is no Unicode.
     """
-    found = dict.fromkeys(one for path in paths for one in _images_of(Path(path)))
+    found = dict.fromkeys(one for path in _named(paths) for one in _images_of(Path(path)))
     if not found:
         raise InputError(f"found no image; in a folder those count that end in {', '.join(EXTENSIONS)}")
     for path in found:
@@ -88,7 +95,7 @@ def find_images(paths: Iterable[str | Path]) -> list[str]:
 
 
 def read_captions(paths: Iterable[str | Path]) -> list[str]:
-    """Return the lines of text files; blank lines are left out.
+    """Return the lines of text files; blank lines are left out. `-` stands for standard input.
 
     Raises:
         InputError: a file cannot be read, is not UTF-8, or there is no caption at all.
@@ -96,12 +103,12 @@ def read_captions(paths: Iterable[str | Path]) -> list[str]:
     captions: list[str] = []
     for path in paths:
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = (_standard_input() if _is_standard_input(path) else Path(path).read_bytes()).decode("utf-8-sig")
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
-        captions += [line.strip() for line in text.split("\n") if line.strip()]
+        captions += [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
     if not captions:
         raise InputError("found no caption; expected one a line")
     return captions
@@ -208,15 +215,18 @@ def _read_ahead(
 
 
 def embed_texts(
-    model: DualEncoder, texts: Sequence[str], *, batch_size: int = 32, pace: Pace | None = None
+    model: DualEncoder, texts: Sequence[str], *, overflow: Overflow = "warn", pace: Pace | None = None
 ) -> Iterator[tuple[list[str], NDArray[float32]]]:
-    """Yield captions and their unit-norm features `[B, embed_dim]` (float32), batch by batch."""
+    """Yield captions and their unit-norm features `[B, embed_dim]` (float32), some at a time.
+
+    `overflow` is as in `encode_text`. Whoever wants one warning for all of them asks for it by `told_once`.
+    """
     import torch
 
     pace = pace or Pace()
-    for batch in _batches(texts, batch_size):
+    for batch in _batches(texts, CAPTIONS):
         with pace.spent("encoding"), torch.inference_mode():
-            rows = model.encode_text(batch, normalize=True).float().cpu().numpy()
+            rows = model.encode_text(batch, normalize=True, overflow=overflow).float().cpu().numpy()
         pace.done += len(batch)
         yield batch, rows
 
@@ -236,6 +246,22 @@ def identity(model: DualEncoder, source: str, pretrained: str | None) -> dict[st
         "zoo.dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "zoo.weights_sha256": digest.hexdigest(),
     }
+
+
+def _named(paths: Iterable[str | Path]) -> Iterator[str | Path]:
+    for path in paths:
+        if _is_standard_input(path):
+            yield from filter(None, os.fsdecode(_standard_input()).splitlines())
+        else:
+            yield path
+
+
+def _is_standard_input(path: str | Path) -> bool:
+    return str(path) == STANDARD_INPUT
+
+
+def _standard_input() -> bytes:
+    return sys.stdin.buffer.read()
 
 
 def _images_of(path: Path) -> Iterator[str]:

@@ -5,16 +5,20 @@
 
 What was embedded is what stands in a part: a killed job repeats the rows that it had not written yet, and no others. A
 row holds a vector, or the reason why there is none. One process at a time adds to a set.
+
+Sets are told apart by what makes a vector: weights, architecture, preprocessing, dtype, version. Where the model came
+from, and what is said of it, is recorded in the manifest and in each part, and does not matter.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
 
 from zoo.embedding_files import Writer, parquet_modules, writer
 from zoo.whole_files import replacing
@@ -30,20 +34,29 @@ MANIFEST = "embeddings.json"
 LOCK = ".lock"
 PARTS = "part-*.parquet"
 FORMAT = 1
+SECONDS_PER_PART = 60.0
+"""Rows do not wait longer than this for a part to be full: they would be lost with a process that is killed."""
+IRRELEVANT = ("zoo.model", "zoo.pretrained", "description", "max_parameters")
+"""Facts about a model that do not change its vectors."""
 
 
 class EmbeddingSet(Writer):
     """A set that is open for rows; `open_set` makes it."""
 
-    def __init__(self, folder: Path, width: int, *, of_files: bool, rows_per_part: int) -> None:
+    def __init__(
+        self, folder: Path, width: int, identity: dict[str, str], *, of_files: bool, rows_per_part: int
+    ) -> None:
         super().__init__()
+        arrow, parquet = parquet_modules()
+        vector = arrow.list_(arrow.float32(), width)
+        columns = {"id": arrow.string(), "path": arrow.string(), "vector": vector, "error": arrow.string()}
         self.folder = folder
-        self._width = width
+        self._schema = arrow.schema(list(columns.items()), metadata=identity)
         self._of_files = of_files
         self._rows_per_part = rows_per_part
         self._waiting: list[dict[str, Any]] = []
+        self._since = monotonic()
         self._parts = 0
-        _, parquet = parquet_modules()
         for path in sorted(folder.glob(PARTS)):
             try:
                 self.done.update(parquet.read_table(path, columns=["id"]).column("id").to_pylist())
@@ -69,9 +82,7 @@ class EmbeddingSet(Writer):
         if not self._waiting:
             return
         arrow, parquet = parquet_modules()
-        vector = arrow.list_(arrow.float32(), self._width)
-        columns = {"id": arrow.string(), "path": arrow.string(), "vector": vector, "error": arrow.string()}
-        table = arrow.Table.from_pylist(self._waiting, schema=arrow.schema(list(columns.items())))
+        table = arrow.Table.from_pylist(self._waiting, schema=self._schema)
         with replacing(self.folder / f"part-{self._parts:08}.parquet") as (scratch,):
             parquet.write_table(table, scratch)
         self._parts += 1
@@ -83,8 +94,10 @@ class EmbeddingSet(Writer):
 
     def _take(self, name: str, vector: NDArray[float32] | None, error: str | None) -> None:
         path = name if self._of_files else None
+        if not self._waiting:
+            self._since = monotonic()
         self._waiting.append({"id": name, "path": path, "vector": vector, "error": error})
-        if len(self._waiting) >= self._rows_per_part:
+        if len(self._waiting) >= self._rows_per_part or monotonic() - self._since >= SECONDS_PER_PART:
             self.flush()
 
 
@@ -102,7 +115,8 @@ def open_set(
         rows_per_part: rows of a part.
 
     Raises:
-        InputError: another model made the set, the folder holds something else, or another process adds to it.
+        InputError: another model made the set, it is one of captions and not of images or the other way round, the
+            folder holds something else, or another process adds to it.
         MissingDependencyError: pyarrow is not installed.
         SaveError: a file cannot be written.
     """
@@ -113,13 +127,14 @@ def open_set(
     with _only_one(folder):
         for torn in folder.glob(".*.tmp"):  # of a process that was killed
             torn.unlink(missing_ok=True)
-        wanted = {"format": FORMAT, "width": width, "identity": identity}
+        of = "images" if of_files else "captions"
+        wanted = {"format": FORMAT, "of": of, "width": width, "identity": identity}
         if manifest.is_file():
             _expect_same(manifest, wanted)
         else:
             with replacing(manifest) as (scratch,):
                 scratch.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        made = EmbeddingSet(folder, width, of_files=of_files, rows_per_part=rows_per_part)
+        made = EmbeddingSet(folder, width, identity, of_files=of_files, rows_per_part=rows_per_part)
         try:
             yield made
         finally:
@@ -138,18 +153,32 @@ def open_output(
 
 def _expect_same(manifest: Path, wanted: dict[str, Any]) -> None:
     try:
-        found: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        theirs: dict[str, Any] = {**found["identity"], "width": found["width"], "format": found["format"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        theirs = _facts(json.loads(manifest.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{manifest} is damaged: {type(error).__name__}: {error}") from error
-    ours: dict[str, Any] = {**wanted["identity"], "width": wanted["width"], "format": wanted["format"]}
+    ours = _facts(wanted)
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differing:
         told = "; ".join(f"{key} is {_short(theirs.get(key))}, here {_short(ours.get(key))}" for key in differing)
         raise InputError(
-            f"{manifest.parent} holds embeddings of another model, which are not comparable: {told}. "
-            "Choose another folder"
+            f"{manifest.parent} holds embeddings that are not comparable with these: {told}. Choose another folder"
         )
+
+
+def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what has to be the same for vectors to be comparable, the architecture key by key."""
+    identity: dict[str, Any] = dict(manifest["identity"])
+    config = dict(_leaves(json.loads(identity.pop("zoo.config", "{}"))))
+    facts = {**identity, **config, **{key: manifest[key] for key in ("format", "width")}, "of": manifest.get("of")}
+    return {key: value for key, value in facts.items() if key not in IRRELEVANT}
+
+
+def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _leaves(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _short(value: object) -> str:

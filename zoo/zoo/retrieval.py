@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Retrieval", "RetrievalMetrics", "retrieval_metrics"]
 
+NORM_TOLERANCE = 0.02
+"""Features in bfloat16 are this far from unit norm at most."""
+
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -58,13 +61,17 @@ def retrieval_metrics(
         chunk: rows and columns of a tile of similarities.
 
     Raises:
-        InputError: the features do not fit each other, or a text belongs to no image.
+        InputError: the features do not fit each other or are not of unit norm, or a text belongs to no image.
     """
     import torch
 
     if image_features.ndim != 2 or text_features.ndim != 2 or image_features.shape[1] != text_features.shape[1]:
         found = f"{list(image_features.shape)} and {list(text_features.shape)}"
         raise InputError(f"expected image features [N, D] and text features [M, D], found {found}")
+    if image_features.device != text_features.device:
+        raise InputError(
+            f"image features are on {image_features.device}, text features on {text_features.device}; move one of them"
+        )
     images, texts = len(image_features), len(text_features)
     owner = torch.arange(texts) if image_of_text is None else torch.as_tensor(image_of_text)
     owner = owner.to(image_features.device)
@@ -74,6 +81,8 @@ def retrieval_metrics(
         raise InputError(f"image_of_text: expected numbers from 0 to {images - 1} for {texts} texts")
     if not ks or min(ks) < 1 or chunk < 1:
         raise InputError(f"expected ks and chunk of 1 or more, found {list(ks)} and {chunk}")
+    _check_norms(image_features, "image_features", chunk)
+    _check_norms(text_features, "text_features", chunk)
     numbers = torch.arange(images, device=owner.device)
     has_text = torch.zeros(images, dtype=torch.bool, device=owner.device)
     has_text[owner] = True
@@ -84,12 +93,13 @@ def retrieval_metrics(
 
 
 def _ranks(queries: Tensor, answers: Tensor, labels: Tensor, answer_labels: Tensor, chunk: int) -> Tensor:
-    """Return the rank of each query's nearest answer of its own label, int64 `[N]`."""
+    """Return the rank of each query's nearest answer of its own label, int64 `[N]`; in float32 at least."""
     import torch
 
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, answers.dtype), torch.float32)
     ranks: list[Tensor] = []
     for start in range(0, len(queries), chunk):
-        rows, row_labels = queries[start : start + chunk], labels[start : start + chunk]
+        rows, row_labels = queries[start : start + chunk].to(dtype), labels[start : start + chunk]
         nearest = rows.new_full((len(rows),), -torch.inf)
         for similar, right in _tiles(rows, row_labels, answers, answer_labels, chunk):
             nearest = torch.maximum(nearest, similar.masked_fill(~right, -torch.inf).amax(dim=1))
@@ -105,7 +115,21 @@ def _tiles(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield similarities `[n, chunk]` and where they are those of right answers."""
     for start in range(0, len(answers), chunk):
-        yield rows @ answers[start : start + chunk].T, labels[:, None] == answer_labels[start : start + chunk]
+        some = answers[start : start + chunk].to(rows.dtype)
+        yield rows @ some.T, labels[:, None] == answer_labels[start : start + chunk]
+
+
+def _check_norms(features: Tensor, name: str, chunk: int) -> None:
+    """Refuse features whose products are no cosines, or no numbers: their ranks would look like those of any other."""
+    for start in range(0, len(features), chunk):
+        norms = features[start : start + chunk].float().square().sum(dim=1).sqrt()
+        wrong = ~((norms - 1).abs() <= NORM_TOLERANCE)  # NaN too
+        if bool(wrong.any()):
+            row = int(wrong.int().argmax())
+            raise InputError(
+                f"{name}: expected unit norms, but row {start + row} has {float(norms[row]):.4g}; "
+                "encode with normalize=True"
+            )
 
 
 def _measured(ranks: Tensor, ks: Sequence[int]) -> Retrieval:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -26,8 +28,8 @@ from zoo.commands import (
     training,
     transferring,
 )
-from zoo.commands.output import report
-from zoo_core.errors import ZooError
+from zoo.commands.output import report, report_warning
+from zoo_core.errors import ZooError, ZooWarning
 
 __all__ = ["app", "main"]
 
@@ -111,7 +113,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # a file name may be anything
     try:
-        app(args=arguments, prog_name="zoo")
+        with _warnings_in_a_line():
+            app(args=arguments, prog_name="zoo")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+@contextmanager
+def _warnings_in_a_line() -> Generator[None]:
+    """Print our own warnings as errors are printed, without the line of code that gave them."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, ZooWarning):
+                report_warning(message)
+            else:
+                others(message, category, *place, **options)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", ZooWarning)
+        yield

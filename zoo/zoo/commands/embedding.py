@@ -18,15 +18,16 @@ __all__ = ["embed_command"]
 
 
 def embed_command(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images or folders; - reads paths from stdin.")],
     out: Annotated[Path, typer.Option(metavar="OUT", help="Ends in .npy or .parquet, or is a folder.")],
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
     pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="How many go through the model at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model at a time.")] = 32,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read images.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     text: Annotated[bool, typer.Option("--text", help="Paths are text files with a caption a line.")] = False,
+    overflow: Annotated[str, typer.Option(help="Captions that are too long: warn, truncate or error.")] = "warn",
 ) -> None:
     """Write embeddings of images or captions to a file, or add them to a folder.
 
@@ -35,13 +36,16 @@ def embed_command(
     caption the caption.
 
     A folder is filled with Parquet files as the job goes on, with columns id, path, vector and error. What is
-    there is not embedded again, so a job that was killed goes on where it was. Another model is refused.
+    there is not embedded again, so a job that was killed goes on where it was. Another model is refused, and so are
+    captions in a folder of images.
     """
     from zoo.embedding import Pace, embed_images, embed_texts, find_images, identity, open_model, read_captions
     from zoo.embedding_files import check_output
     from zoo.embedding_sets import open_output
+    from zoo_core.overflow import checked_overflow, told_once
 
     check_output(out)
+    policy = checked_overflow(overflow)
     items = read_captions(paths) if text else find_images(paths)
     tag = default_tag(model, pretrained)
     built = open_model(model, tag, device=device, dtype=dtype_named(dtype))
@@ -50,6 +54,7 @@ def embed_command(
     with (
         open_output(out, width, identity(built, model, tag), of_files=not text) as file,
         progress("embedding") as advance,
+        told_once(),
     ):
 
         def refuse(path: str, error: ZooError) -> None:
@@ -59,7 +64,7 @@ def embed_command(
         once = items if out.suffix else list(dict.fromkeys(items))  # an .npy file has a row for every line
         rest = [item for item in once if item not in file.done]
         batches = (
-            embed_texts(built, rest, batch_size=batch_size, pace=pace)
+            embed_texts(built, rest, overflow=policy, pace=pace)
             if text
             else embed_images(built, rest, batch_size=batch_size, workers=workers, refused=refuse, pace=pace)
         )

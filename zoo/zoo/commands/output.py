@@ -18,7 +18,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["count", "fields", "progress", "report", "show", "show_json", "table"]
+__all__ = ["count", "fields", "progress", "report", "report_warning", "show", "show_json", "table"]
 
 UNBOUNDED = 10_000
 
@@ -26,6 +26,11 @@ UNBOUNDED = 10_000
 def report(message: str) -> None:
     """Print what is wrong on standard error."""
     print(f"error: {message}", file=sys.stderr)  # a progress bar lets this through, and not the echo of typer
+
+
+def report_warning(warning: Warning | str) -> None:
+    """Print what deserves attention on standard error."""
+    print(f"warning: {warning}", file=sys.stderr)
 
 
 def show_json(data: Any) -> None:

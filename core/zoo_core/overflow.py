@@ -1,0 +1,102 @@
+"""What becomes of captions that are longer than a row, and how it is told: with counts, and once a call.
+
+What you would not guess: whoever encodes in portions has many calls, and tells of all of them at once (`told_once`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from zoo_core.errors import InputError, TruncatedTextWarning
+
+__all__ = ["Overflow", "checked_overflow", "tell", "told_once"]
+
+Overflow = Literal["warn", "truncate", "error"]
+OVERFLOW: tuple[Overflow, ...] = get_args(Overflow)
+BETWEEN = ("zoo", "zoo_core", "contextlib", "torch")
+"""Packages that stand between the caller, whose line a warning names, and the place where captions are cut."""
+
+
+@dataclass
+class _Told:
+    """What is to be told of several calls."""
+
+    captions: int = 0
+    longer: int = 0
+    length: int = 0
+    first: str = ""
+
+
+_gathered: ContextVar[_Told | None] = ContextVar("captions that were cut", default=None)
+
+
+def checked_overflow(overflow: str) -> Overflow:
+    """Return a policy that there is; refuse any other with an `InputError`."""
+    for known in OVERFLOW:
+        if overflow == known:
+            return known
+    raise InputError(f"overflow must be {', '.join(map(repr, OVERFLOW))}, found {overflow!r}")
+
+
+def tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:
+    """Tell what became of captions, as `overflow` says.
+
+    Args:
+        longer: numbers of those that have more than `length` tokens; maybe none.
+        captions: all of them.
+        length: tokens of a row.
+        overflow: `truncate` says nothing, `warn` warns, `error` refuses.
+
+    Raises:
+        InputError: there are such captions, and `overflow` is `error`.
+    """
+    if overflow == "error" and longer:
+        said = _said(len(longer), len(captions), length)
+        shown = f"texts[{longer[0]}] is the first of them: {captions[longer[0]]!r:.60}"
+        raise InputError(f"{said}; {shown}. Shorten them, or cut them with overflow='truncate'")
+    if overflow != "warn":
+        return
+    gathered = _gathered.get()
+    if gathered is not None:
+        gathered.captions += len(captions)
+        if longer:
+            gathered.first = gathered.first or captions[longer[0]]
+            gathered.longer += len(longer)
+            gathered.length = length
+    elif longer:
+        shown = f"texts[{longer[0]}] is the first of them: {captions[longer[0]]!r:.60}"
+        _warn(f"{_said(len(longer), len(captions), length)} and were cut; {shown}")
+
+
+@contextmanager
+def told_once() -> Generator[None]:
+    """Gather what the calls in the block would warn of; it is told once, when the outermost block ends well."""
+    if _gathered.get() is not None:
+        yield
+        return
+    told = _Told()
+    token = _gathered.set(told)
+    try:
+        yield
+    finally:
+        _gathered.reset(token)
+    if told.longer:
+        _warn(f"{_said(told.longer, told.captions, told.length)} and were cut; the first of them: {told.first!r:.60}")
+
+
+def _said(longer: int, captions: int, length: int) -> str:
+    return f"{longer} of {captions} captions have more than {length} tokens"
+
+
+def _warn(message: str) -> None:
+    """Warn at the line of the first caller that is none of us."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, TruncatedTextWarning, stacklevel=level)
