@@ -228,6 +228,27 @@ def test_a_chunk_takes_no_more_matrix_products_than_it_must(name: str, scored: i
     assert products.count == 4 * trained
 
 
+class Operations(TorchDispatchMode):
+    """Counts operations, each of which a GPU has to be told."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_batch_of_one_tile_takes_hardly_more_operations_than_the_peers(name: str) -> None:
+    inputs = [*features(8), *scale_and_bias((), -10.0 if name == "sigmoid" else None)]
+    counts: list[int] = []
+    for loss in (built(name), PEERS[name]()):
+        with Operations() as operations:
+            loss(*[one for one in inputs if one is not None]).backward()
+        counts.append(operations.count)
+    assert counts[0] <= 1.25 * counts[1]
+
+
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("autocast", [False, True])

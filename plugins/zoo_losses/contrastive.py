@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo_losses.cross_entropy import positives, symmetric_cross_entropies
 from zoo_losses.pairs import PairLoss, Pairs, check_one
 
-__all__ = ["ClipLoss", "with_bias"]
+__all__ = ["ClipLoss"]
 
 
 class ClipLoss(PairLoss):
@@ -44,15 +44,8 @@ class ClipLoss(PairLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
+        if logit_bias is not None:
+            check_one("logit_bias", logit_bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
-        (loss,) = symmetric_cross_entropies(pairs, [positives(pairs)], self.chunk_size)
-        loss = with_bias(loss, logit_bias, image_features)
+        loss = symmetric_cross_entropies(pairs, [positives(pairs)], self.chunk_size, logit_bias).squeeze(0)
         return {"contrastive_loss": loss} if output_dict else loss
-
-
-def with_bias(loss: Tensor, logit_bias: Tensor | None, features: Tensor) -> Tensor:
-    """Return a loss in which a bias takes part with no effect: DDP wants a gradient of each parameter."""
-    if logit_bias is None:
-        return loss
-    check_one("logit_bias", logit_bias, features)
-    return loss + 0 * logit_bias.sum().to(loss.dtype)

@@ -5,7 +5,8 @@ With targets `w` whose rows and whose columns each sum to 1, the cross-entropies
     sum_i log sum_j exp(s_ij)  +  sum_j log sum_i exp(s_ij)  -  2 sum_ij w_ij s_ij
 
 so that one pass over the logits gives both directions. The backward pass computes each tile again, and its gradient
-in place; neither pass holds more than a few tiles.
+in place; neither pass holds more than a few tiles. On a GPU, small batches take as long as their kernels take to start,
+so a batch of one tile is spared what only puts tiles together.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -35,7 +37,7 @@ class Targets(ABC):
 
     @abstractmethod
     def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
-        """Add the targets of some columns, times the weight `[B]` of each row, to a tile."""
+        """Add the targets of some columns, times a weight `[]`, to a tile."""
 
 
 def positives(pairs: Pairs) -> Targets:
@@ -56,16 +58,13 @@ class OwnPairs(Targets):
     first: int
 
     def agreement(self, where: slice, logits: Tensor) -> Tensor:
-        """Return the logits of the own pairs."""
-        found = logits.new_zeros(len(logits))
+        """Return the logits of the own pairs, and 0 for rows whose own pair is in another tile."""
         rows, own = own_pairs(logits, where, self.first)
-        found[rows] = own
-        return found
+        return F.pad(own, (rows.start, len(logits) - rows.stop))
 
     def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
-        """Add the weights to the own pairs."""
-        rows, own = own_pairs(gradient, where, self.first)
-        own += weight[rows]
+        """Add the weight to the own pairs."""
+        own_pairs(gradient, where, self.first)[1].add_(weight)
 
 
 class DenseTargets(Targets):
@@ -80,8 +79,8 @@ class DenseTargets(Targets):
         return (self.tile(where, logits) * logits).sum(dim=1)
 
     def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
-        """Add the targets times the weights."""
-        gradient.addcmul_(self.tile(where, gradient), weight[:, None])
+        """Add the targets times the weight."""
+        gradient.addcmul_(self.tile(where, gradient), weight)
 
 
 @dataclass(frozen=True)
@@ -141,61 +140,75 @@ class Teacher(DenseTargets):
         return (logits.sub_(self.columns[where]).exp_() + to_texts).mul_(0.5).to(like.dtype)
 
 
-def symmetric_cross_entropies(pairs: Pairs, targets: Sequence[Targets], chunk_size: int | None) -> Tensor:
-    """Return for each of several targets the mean of both directions over the batch of all processes, `[T]`."""
+def symmetric_cross_entropies(
+    pairs: Pairs, targets: Sequence[Targets], chunk_size: int | None, logit_bias: Tensor | None = None
+) -> Tensor:
+    """Return for each of several targets the mean of both directions over the batch of all processes, `[T]`.
+
+    A bias cancels, and takes part all the same: DDP wants a gradient of each parameter.
+    """
     with torch.autocast(pairs.images.device.type, enabled=False):
-        rows, columns, agreement = _Terms.apply(pairs.images, pairs.texts, tuple(targets), chunk_size)
-        return _mean(pairs.shard, rows, columns, agreement)
-
-
-def _mean(shard: Shard, rows: Tensor, columns: Tensor, agreement: Tensor) -> Tensor:
-    """Each process adds the rows and the columns of its own pairs, so that near-equal numbers are subtracted first."""
-    own = shard.logsumexp(columns)[shard.start : shard.stop]
-    return shard.sum((rows + own - 2 * agreement).sum(dim=1)) / (2 * shard.total)
+        return _CrossEntropies.apply(pairs.images, pairs.texts, logit_bias, pairs.shard, tuple(targets), chunk_size)
 
 
 def _terms(
     images: Tensor, texts: Tensor, targets: Sequence[Targets], chunk_size: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-sum-exp of rows `[B]` and of columns `[N]`, and the sums of target times logit `[T, B]`."""
-    rows = images.new_full((len(images),), -torch.inf)
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return log-sum-exp of rows `[B]` and of columns `[N]`, and the sums of target times logit.
+
+    Each target has sums of its own, `[B]`.
+    """
     columns = texts.new_empty(len(texts))
-    agreement = images.new_zeros(len(targets), len(images))
+    by_row: list[Tensor] = []
     for where, logits in tiles(images, texts, chunk_size):
-        rows = torch.logaddexp(rows, logits.logsumexp(dim=1))
-        columns[where] = logits.logsumexp(dim=0)
-        for index, target in enumerate(targets):
-            agreement[index] += target.agreement(where, logits)
-    return rows, columns, agreement
+        torch.logsumexp(logits, dim=0, out=columns[where])
+        found = [logits.logsumexp(dim=1), *(target.agreement(where, logits) for target in targets)]
+        if by_row:
+            found = [torch.logaddexp(by_row[0], found[0]), *map(torch.add, by_row[1:], found[1:])]
+        by_row = found
+    rows, *agreements = by_row
+    return rows, columns, agreements
 
 
-class _Terms(Function):
-    """`_terms`, whose backward pass computes the logits again."""
+class _CrossEntropies(Function):
+    """The cross-entropies of both directions, whose backward pass computes the logits again."""
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, texts: Tensor, targets: Sequence[Targets], chunk_size: int | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        rows, columns, agreement = _terms(images, texts, targets, chunk_size)
-        ctx.save_for_backward(images, texts, rows, columns)
-        ctx.targets, ctx.chunk_size = targets, chunk_size
-        return rows, columns, agreement
+        ctx: Any,
+        images: Tensor,
+        texts: Tensor,
+        logit_bias: Tensor | None,
+        shard: Shard,
+        targets: Sequence[Targets],
+        chunk_size: int | None,
+    ) -> Tensor:
+        rows, columns, agreements = _terms(images, texts, targets, chunk_size)
+        columns = shard.logsumexp(columns)
+        ctx.save_for_backward(images, texts, logit_bias, rows, columns)
+        ctx.shard, ctx.targets, ctx.chunk_size = shard, targets, chunk_size
+        # each process adds the rows and the columns of its own pairs, so that near-equal numbers are subtracted first
+        both = rows + columns[shard.start : shard.stop]
+        sums = [torch.sub(both, agreement, alpha=2).sum() for agreement in agreements]
+        return shard.sum(torch.stack(sums)) / (2 * shard.total)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        images, texts, rows, columns = ctx.saved_tensors
-        of_rows, of_columns, of_agreement = gradients
-        to_images = torch.zeros_like(images) if ctx.needs_input_grad[0] else None
-        to_texts = torch.empty_like(texts) if ctx.needs_input_grad[1] else None
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        images, texts, logit_bias, rows, columns = ctx.saved_tensors
+        wants_images, wants_texts, wants_bias = ctx.needs_input_grad[:3]
+        to_images = torch.zeros_like(images) if wants_images else None
+        to_texts = torch.empty_like(texts) if wants_texts else None
+        weights = ctx.shard.sum(weights) / (2 * ctx.shard.total)
+        total, of_targets = weights.sum(), (-2 * weights).unbind()
         with torch.autocast(images.device.type, enabled=False):
             for where, logits in tiles(images, texts, ctx.chunk_size):
-                gradient = (logits - rows[:, None]).exp_().mul_(of_rows[:, None])
-                for weight, target in zip(of_agreement, ctx.targets, strict=True):
+                gradient = (logits - rows[:, None]).exp_()
+                gradient.add_(logits.sub_(columns[where]).exp_()).mul_(total)
+                for weight, target in zip(of_targets, ctx.targets, strict=True):
                     target.add_to(gradient, where, weight)
-                gradient += logits.sub_(columns[where]).exp_().mul_(of_columns[where])
                 if to_images is not None:
                     to_images.addmm_(gradient, texts[where])
                 if to_texts is not None:
                     torch.mm(gradient.T, images, out=to_texts[where])
-        return to_images, to_texts, None, None
+        return to_images, to_texts, torch.zeros_like(logit_bias) if wants_bias else None, None, None, None

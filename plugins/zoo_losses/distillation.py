@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from zoo_core.errors import InputError
-from zoo_losses.contrastive import with_bias
 from zoo_losses.cross_entropy import Teacher, positives, symmetric_cross_entropies
 from zoo_losses.gathering import Group
 from zoo_losses.pairs import PairLoss, Pairs, check_number, check_one
@@ -79,8 +78,9 @@ class DistillClipLoss(PairLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
-        if dist_logit_bias is not None:
-            check_one("dist_logit_bias", dist_logit_bias, image_features)
+        for name, bias in (("logit_bias", logit_bias), ("dist_logit_bias", dist_logit_bias)):
+            if bias is not None:
+                check_one(name, bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
         with torch.no_grad():
             taught = Pairs.of(
@@ -92,8 +92,7 @@ class DistillClipLoss(PairLoss):
                 f"beside {list(pairs.shard.sizes)}"
             )
         targets = [positives(pairs), Teacher.of(taught, self.chunk_size)]
-        found = symmetric_cross_entropies(pairs, targets, self.chunk_size)
-        contrastive, distillation = with_bias(found, logit_bias, image_features)
+        contrastive, distillation = symmetric_cross_entropies(pairs, targets, self.chunk_size, logit_bias)
         contrastive = self.clip_loss_weight * contrastive
         distillation = self.distill_loss_weight * distillation
         if output_dict:

@@ -95,10 +95,10 @@ class Shard:
         return values if len(self.sizes) == 1 else _Sum.apply(values, self.group)
 
     def logsumexp(self, values: Tensor) -> Tensor:
-        """Return the logarithm of the sum over the processes of the exponentials of values of one shape."""
+        """Return the logarithm of the sum over the processes of the exponentials of values, which get no gradient."""
         if len(self.sizes) == 1:
             return values
-        largest = values.detach().clone()
+        largest = values.clone()
         dist.all_reduce(largest, dist.ReduceOp.MAX, self.group)
         return largest + self.sum((values - largest).exp()).log()
 

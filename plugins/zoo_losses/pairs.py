@@ -119,8 +119,7 @@ class Pairs:
         check_one(f"{prefix}logit_scale", logit_scale, image_features)
         _check_ids(ids, image_features)
         shard = Shard.of(text_features, ids, group)
-        dtype = torch.promote_types(image_features.dtype, text_features.dtype)
-        dtype = torch.promote_types(dtype, torch.float32)
+        dtype = torch.float64 if torch.float64 in (image_features.dtype, text_features.dtype) else torch.float32
         return cls(
             shard,
             images=image_features.to(dtype) * logit_scale.to(dtype),
@@ -148,7 +147,7 @@ def own_pairs(tile: Tensor, where: slice, first: int) -> tuple[slice, Tensor]:
         first: number of the first row among those of all processes.
     """
     entries = tile.diagonal(first - where.start)
-    start = max(0, where.start - first)
+    start = min(max(0, where.start - first), len(tile))
     return slice(start, start + len(entries)), entries
 
 

@@ -53,7 +53,7 @@ class SigLipLoss(PairLoss):
         if logit_bias is not None:
             check_one("logit_bias", logit_bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
-        bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).sum()
+        bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).reshape(())
         with torch.autocast(pairs.images.device.type, enabled=False):
             total = _Sum.apply(
                 pairs.images, pairs.texts, bias, _Signs.of(pairs), self.chunk_size, torch.is_grad_enabled()
