@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import open_clip
@@ -80,29 +81,60 @@ def test_no_other_entries_are_here_but_the_demos() -> None:
 
 
 def test_licences_agree_with_timm_where_it_states_one_for_the_same_repository() -> None:
-    from timm.models import get_pretrained_cfg
+    from timm.models import get_pretrained_cfg, list_pretrained
 
+    known = set(list_pretrained())
     compared = 0
     for tags in zoo.list_pretrained().values():
         for entry in tags.values():
-            if entry.hub is None or entry.license is None or not entry.hub.repo.startswith("timm/"):
-                continue
-            theirs = get_pretrained_cfg(entry.hub.repo.removeprefix("timm/"), allow_unregistered=True)
-            if theirs is not None:
-                assert entry.license == theirs.license, entry.hub.repo
+            repo = "" if entry.hub is None or entry.license is None else entry.hub.repo.removeprefix("timm/")
+            if repo in known:
+                theirs: Any = get_pretrained_cfg(repo)
+                assert entry.license == theirs.license, repo
                 compared += 1
     assert compared > 20
 
 
-def test_every_release_for_research_alone_says_so() -> None:
-    """Weights of MetaCLIP and MobileCLIP may not be sold; a user who looks for a licence must not miss it."""
-    expected = {"metaclip": "cc-by-nc-4.0", "mobileclip": "apple-amlr"}
+RELEASES = {
+    "metaclip": "cc-by-nc-4.0",
+    "mobileclip": "apple-amlr",
+    "apple/dfn": "apple-ascl",
+    "visheratin/nllb": "cc-by-nc",
+    "timm/eva0": "mit",
+    "timm/pe-core": "apache-2.0",
+    "ucsc-vlaa/": "apache-2.0",
+    "timm/vit-.*siglip": "apache-2.0",
+    "jienengchen/vitamin": "mit",
+}
+"""The licence of all weights of a release, by a pattern of the names of its repositories."""
+
+
+@pytest.mark.parametrize("pattern", RELEASES)
+def test_every_entry_of_a_release_says_under_which_licence_it_is(pattern: str) -> None:
+    """Weights of some may not be sold: a user who looks for a licence must not miss it."""
     found = [
-        (word, entry.license)
+        entry.license
         for tags in zoo.list_pretrained().values()
         for entry in tags.values()
-        for word in expected
-        if entry.hub is not None and word in entry.hub.repo.lower()
+        if entry.hub is not None and re.search(pattern, entry.hub.repo.lower())
     ]
-    assert len(found) == 23
-    assert all(expected[word] == license for word, license in found)
+    assert len(found) > 4
+    assert set(found) == {RELEASES[pattern]}
+
+
+def test_licences_are_those_that_timm_states_for_the_image_towers() -> None:
+    from timm.models import get_pretrained_cfg, list_pretrained
+
+    stated: dict[str, set[str]] = {}
+    for name in list_pretrained():
+        found: Any = get_pretrained_cfg(name)
+        stated.setdefault(name.partition(".")[0], set()).add(found.license)
+    compared = 0
+    for pattern in ("*siglip*", "vitamin*", "pe-core*", "eva0*"):
+        for name, tags in zoo.list_pretrained(pattern).items():
+            backbone = stated[zoo.config(name).vision.data()["name"]]
+            for entry in tags.values():
+                if "nllb" not in name:  # its image tower is one of SigLIP, its text tower is not
+                    assert {entry.license} == backbone, name
+                    compared += 1
+    assert compared == 55

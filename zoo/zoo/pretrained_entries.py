@@ -57,7 +57,7 @@ class Pretrained(Config):
     """Digest of the file; not checked where null."""
     license: Annotated[str, Field(min_length=1)] | None = None
     """What the weights may be used under, as the Hub spells it (`mit`, `cc-by-nc-4.0`); null where nobody looked it up,
-    which says nothing about it."""
+    which says nothing about it. `cc-by-nc` is that licence in a version that its source does not tell."""
     preprocess: dict[str, Any] = {}
     """Keys of the architecture's preprocessing that were others when these weights were trained."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None
