@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import zoo
@@ -101,6 +102,20 @@ def test_the_command_prints_the_candidates(tmp_path: Path, capsys: pytest.Captur
     assert "cannot tell text.activation (rn50: gelu, rn50-quickgelu: quick_gelu)" in capsys.readouterr().out
     assert main(["identify", str(write(file, {"logit_scale": ()})), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)[0]["unexpected"] == []
+
+
+def test_the_command_takes_one_of_several_state_dicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained, average = (
+        {key: torch.zeros(()).expand(shape) for key, shape in shapes_of(name).items()} for name in ("rn50", "vit-s32")
+    )
+    torch.save({"student": trained, "teacher": average}, tmp_path / "x.pt")
+    assert main(["identify", str(tmp_path / "x.pt")]) == 2
+    assert "several weights that could be meant; choose with weights= one of 'student', 'teacher'" in (
+        capsys.readouterr().err.replace("\n", " ")
+    )
+    for name, expected in (("student", "rn50"), ("teacher", "vit-s32")):
+        assert main(["identify", str(tmp_path / "x.pt"), "--weights", name, "--limit", "1"]) == 0
+        assert f"100.0%  {expected}" in capsys.readouterr().out
 
 
 def test_it_needs_no_torch() -> None:

@@ -15,6 +15,7 @@ import peer
 import zoo
 from foreign import WORDS, assert_close, equal, tensors_of
 from zoo.layouts import open_weights
+from zoo.parameter_shapes import shapes_of
 from zoo_core.errors import CheckpointError
 
 Json = dict[str, Any]
@@ -159,7 +160,20 @@ def test_openais_weights_are_refused_by_an_architecture_of_another_activation(tm
     with pytest.raises(CheckpointError, match=r"vision\.activation is 'gelu', the weights are for 'quick_gelu'"):
         zoo.build(gelu, pretrained=tmp_path / "openai.pt")
     quick = ["vision.activation=quick_gelu", "text.activation=quick_gelu"]
-    assert equal(zoo.build(gelu, pretrained=tmp_path / "openai.pt", overrides=quick).state_dict(), state)
+    model = zoo.build(gelu, pretrained=tmp_path / "openai.pt", overrides=quick)
+    assert equal(model.state_dict(), state)
+    assert model.notes[-1] == "taken from the architecture, since the weights do not tell: tokenizer, preprocess"
+
+
+@pytest.mark.parametrize("name", ["rn50", "vit-l14"])
+def test_openais_weights_in_another_architecture_name_the_one_that_is_theirs(name: str, tmp_path: Path) -> None:
+    numbers = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), ())
+    sparse = {
+        key: torch.zeros(()).expand(shape) for key, shape in (shapes_of(name) | numbers).items()
+    }  # one value each
+    torch.save(sparse, tmp_path / "openai.pt")
+    with pytest.raises(CheckpointError, match=f"Choose '{name}-quickgelu', or say overrides="):
+        zoo.build(name, pretrained=tmp_path / "openai.pt")
 
 
 # Apple's MobileCLIP

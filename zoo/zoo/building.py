@@ -149,6 +149,7 @@ def _with_weights(
         path = Path(pretrained)
     else:
         path = weights_of(entry, config, str(pretrained), local_files_only=local_files_only)
+        options = replace(options, described=True)
     return config, path, sized(options, load_config(source, own), config) if overrides else options
 
 

@@ -38,12 +38,14 @@ class LoadOptions:
         resize: resample positions of another size.
         logit_bias: value of the logit bias where the weights have none.
         trained_size: height and width of the images that the weights were trained on, where known.
+        described: what no shape tells of the weights is known from elsewhere and was compared, as that of a tag.
     """
 
     weights: str | None = None
     resize: Resampling | None = None
     logit_bias: float | None = None
     trained_size: tuple[int, int] | None = None
+    described: bool = False
 
 
 @dataclass

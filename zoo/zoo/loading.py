@@ -6,7 +6,6 @@ that nothing is drawn at random only to be thrown away, and nothing is held twic
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
@@ -19,28 +18,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zoo.catalog import config as load_config
+from zoo.agreement import assumptions
 from zoo.fitting import Fit, LoadOptions, fit, names_fit
-from zoo.identification import leaves
-from zoo.layouts import open_weights, stated_architecture
+from zoo.layouts import open_weights
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
 from zoo_core.dual_encoder import DualEncoder
-from zoo_core.errors import CheckpointError, InputError, ZooWarning
+from zoo_core.errors import InputError, ZooWarning
 from zoo_core.positions import Resampling
 
-__all__ = ["CONFIG_KEY", "load_weights", "parameters_on_meta", "take_weights"]
-
-CONFIG_KEY = "zoo.config"
-"""Under which a safetensors file that `zoo.save` wrote carries its architecture."""
-
-_UNTOLD = ("description", "max_parameters")
-"""Keys of architectures that do not change what a model gives."""
-
-_STATED = ("vision.", "text.", "preprocess.")
-"""What folders of other libraries state; whence a tokenizer is loaded is no difference."""
-_SHAPES = ("vision.image_size", "text.context_length")
-"""What shapes tell, and `resize` changes."""
+__all__ = ["load_weights", "parameters_on_meta", "take_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +59,8 @@ def load_weights(
     """
     options = checked_options(LoadOptions(weights, resize, logit_bias))
     opened = open_weights(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
-    _check_architecture(opened, Path(source), model.config, ())
-    plan = _checked_fit(opened, model, options)
+    assumed = [] if model.config is None else assumptions(opened, Path(source), model.config)
+    plan = _checked_fit(opened, model, options, assumed)
     tensors = {key: value for key, value, _ in _tensors(opened, plan, model)}
     with torch.no_grad():
         model.load_state_dict(tensors)
@@ -109,8 +96,8 @@ def take_weights(
     """
     options = options or LoadOptions()
     source = open_weights(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
-    _check_architecture(source, path, config, overrides)
-    plan = _checked_fit(source, model, options)
+    assumed = assumptions(source, path, config, overrides, described=options.described)
+    plan = _checked_fit(source, model, options, assumed)
     tensors: dict[str, Tensor] = {}
     for key, value, name in _tensors(source, plan, model):
         taken = value.to(device, dtype if value.is_floating_point() else None)
@@ -158,8 +145,9 @@ def parameters_on_meta() -> Generator[None]:
         torch.random.set_rng_state(state)
 
 
-def _checked_fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
+def _checked_fit(source: TensorSource, model: DualEncoder, options: LoadOptions, assumed: Sequence[str]) -> Fit:
     plan = fit(source, model, options)
+    plan.notes += assumed
     source.check(list(plan.keys.values()))
     for text in plan.warnings:
         warnings.warn(f"{source.path}: {text}", ZooWarning, stacklevel=4)
@@ -180,44 +168,3 @@ def _tensors(source: TensorSource, plan: Fit, model: DualEncoder) -> Iterator[tu
 
 def _told(source: TensorSource, plan: Fit) -> tuple[str, ...]:
     return (*source.notes, *plan.notes, *plan.warnings)
-
-
-def _check_architecture(source: TensorSource, path: Path, config: ModelConfig | None, overrides: Sequence[str]) -> None:
-    """Hold what a checkpoint says of its architecture to the one that it is loaded into.
-
-    Raises:
-        CheckpointError: they differ in what no shape would tell, and the caller did not ask for it.
-    """
-    if config is None:
-        return
-    own = config.model_copy(update={"tokenizer": config.tokenizer.standalone()})  # as a saved model names it
-    ours = dict(leaves(own.data()))
-    theirs: dict[str, Any] = dict(getattr(source, "facts", {})) | _stated(path)
-    if CONFIG_KEY in source.metadata:
-        try:
-            theirs |= dict(leaves(json.loads(source.metadata[CONFIG_KEY])))
-        except (ValueError, AttributeError, RecursionError):
-            raise CheckpointError(f"{source.path}: its architecture in '{CONFIG_KEY}' is damaged") from None
-    asked = tuple(one.partition("=")[0] for one in overrides)
-    differing = {
-        key: value
-        for key, value in theirs.items()
-        if key in ours and ours[key] != value and key not in _UNTOLD and not _below(key, asked)
-    }
-    if differing:
-        told = "; ".join(f"{key} is {ours[key]!r}, the weights are for {value!r}" for key, value in differing.items())
-        fixes = [f"{key}={json.dumps(value)}" for key, value in differing.items()]
-        raise CheckpointError(
-            f"{source.path} is for another architecture: {told}. Choose that one, or say overrides={fixes}"
-        )
-
-
-def _stated(path: Path) -> dict[str, Any]:
-    """Return what the files of another library's folder state of towers and preprocessing, but for what shapes tell."""
-    stated = stated_architecture(path) if path.is_dir() else None
-    found = {} if stated is None else dict(leaves(load_config(stated).data()))
-    return {key: value for key, value in found.items() if key.startswith(_STATED) and key not in _SHAPES}
-
-
-def _below(key: str, asked: Sequence[str]) -> bool:
-    return any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in asked)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import zoo
+from zoo.agreement import CONFIG_KEY
 from zoo.catalog import registry
 from zoo.digests import FORMAT, ORIGIN, digest_of, file_digests
 from zoo.folders import CONFIG, README, WEIGHTS, is_folder
@@ -121,8 +122,6 @@ def _write_parts(
 ) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
-
-    from zoo.loading import CONFIG_KEY
 
     (scratch / CONFIG).write_text(yaml.safe_dump(config.data(), sort_keys=False), encoding="utf-8")
     tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}

@@ -89,7 +89,10 @@ def verify_command(
 
 
 def identify_command(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A safetensors file, or a saved model.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Weights of any container, or a folder with them.")],
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which of several state dicts: ema, or its name in the file.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many architectures to show.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every entry that does not fit.")] = False,
 ) -> None:
@@ -101,7 +104,7 @@ def identify_command(
 
     from zoo.identification import identify
 
-    found = identify(path, limit=limit)
+    found = identify(path, limit=limit, weights=weights)
     if json:
         show_json([asdict(one) for one in found])
     else:
