@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
-from zoo_core.config import Config, ModelConfig, dotted
-from zoo_core.errors import ConfigError, ZooError
+from zoo_core.config import Config, ModelConfig
+from zoo_core.errors import ConfigError, ZooError, dotted
 
 TINY: dict[str, Any] = {
     "model": "clip",

@@ -424,7 +424,7 @@ def test_a_pulled_model_says_where_its_weights_came_from(
     save_file(zoo.build("digits-tiny").state_dict(), tmp_path / "served" / "open_clip_model.safetensors")
     commit = hub.move("acme/digits", tmp_path / "served")
     entry = Pretrained.parse({"hub": {"repo": "acme/digits"}, "preprocess": {"mean": [0.1, 0.2, 0.3]}})
-    monkeypatch.setattr("zoo.weights.entries_of", lambda _: {"theirs": entry})
+    monkeypatch.setattr("zoo.pretrained_entries.entries_of", lambda _: {"theirs": entry})
     folder = zoo.pull("digits-tiny:theirs", tmp_path / "digits")
     source = json.loads((folder / "zoo.json").read_text())["source"]
     assert (source["repo"], source["commit"], len(source["sha256"])) == ("acme/digits", commit, 64)

@@ -38,7 +38,7 @@ class EntryPoint:
 
     name: str
     value: str
-    dist: Distribution | None
+    dist: Any
 
 
 class ConvConfig(VisionTowerConfig):
@@ -295,6 +295,24 @@ def test_a_distribution_whose_metadata_is_gone_harms_nobody(monkeypatch: pytest.
     registry = Registry.discover()
     assert {one.label for one in registry.quarantined} == {"half (unknown 0)", "bare (unknown 0)"}
     assert registry.get("loss", "contrastive").plugin.label == "losses (clip-zoo 1)"
+
+
+def test_the_metadata_of_a_distribution_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Slow:
+        version = "1"
+
+        @property
+        def name(self) -> str:
+            asked.append("name")
+            return "acme"
+
+    one = Slow()
+    entries = [EntryPoint(str(number), "nobody_wrote_this", one) for number in range(5)]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+    assert len(Registry.discover().plugins) == 5
+    assert asked == ["name"]
 
 
 def test_another_packages_malformed_entry_points_hide_no_plugin(

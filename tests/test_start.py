@@ -12,6 +12,7 @@ import torch
 import zoo
 from zoo.building import skeleton
 from zoo.undrawn import Undrawn
+from zoo_text.tokenizer import Merges
 
 HEAVY = [
     *("huggingface_hub", "httpx", "requests", "filelock", "transformers", "tokenizers", "sentencepiece", "timm"),
@@ -21,20 +22,46 @@ HEAVY = [
 """What the first features need nothing of; torch's own compiler and sympy take longer than all the rest."""
 
 FIRST = """
-import sys, torch, zoo
-before = set(sys.modules)
-model = zoo.build("digits-tiny", pretrained="demo")
 from PIL import Image
+model = zoo.build("digits-tiny", pretrained="demo")
 features = model.encode_image(Image.new("RGB", (8, 8)))
 assert features.shape == (1, model.config.embed_dim)
-print(*[name for name in sys.argv[1:] if name in set(sys.modules) - before])
+"""
+
+TEXT = """
+from importlib.resources import files
+weights = files("zoo").joinpath("pretrained/digits-tiny-demo.safetensors")
+model = zoo.build("digits-tiny", pretrained=str(weights), towers=("text",))
+assert model.encode_text("one").shape == (1, model.config.embed_dim)
 """
 
 
-def test_the_first_features_import_nothing_that_they_do_not_need() -> None:
-    done = subprocess.run([sys.executable, "-c", FIRST, *HEAVY], capture_output=True, text=True)
+def imported(program: str, *names: str, after: str = "import zoo") -> list[str]:
+    """Return which of the modules `names` a program imports that were not imported before it."""
+    told = f"import sys\n{after}\nbefore = set(sys.modules)\n{program}\nprint(*set(sys.argv[1:]) & (set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", told, *names], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    return done.stdout.split()
+
+
+def test_the_first_features_import_nothing_that_they_do_not_need() -> None:
+    assert imported(FIRST, *HEAVY, after="import torch, zoo") == []
+
+
+def test_a_text_tower_from_a_file_needs_neither_pictures_nor_tables_of_weights_nor_the_hub() -> None:
+    others = ("PIL", "omegaconf", "zoo.pretrained_entries", "zoo.hub_files", "zoo.downloads")
+    assert imported(TEXT, *HEAVY, *others, after="import torch, zoo") == []
+
+
+def test_names_are_listed_without_pydantic() -> None:
+    assert imported("assert 'vit-b16' in zoo.list_models()", "pydantic", "omegaconf", "torch") == []
+
+
+def test_a_tokenizer_reads_its_merges_with_the_first_caption() -> None:
+    tokenizer = zoo.tokenizer("vit-b16")
+    fresh = Merges(tokenizer.vocab_size)
+    assert "merged" not in vars(fresh)
+    assert fresh.encode("photo") == tokenizer.encode("photo")
 
 
 @pytest.mark.parametrize("name", ["digits-tiny", "rn50", "coca-vit-b32", "vit-b16-siglip"])

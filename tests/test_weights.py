@@ -89,7 +89,9 @@ def test_a_damaged_shipped_file_is_told_from_its_digest(tmp_path: Path, monkeypa
     content[-1] ^= 1
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(content)
-    monkeypatch.setattr("zoo.weights.entries_of", lambda _: {"demo": entry.model_copy(update={"path": damaged})})
+    monkeypatch.setattr(
+        "zoo.pretrained_entries.entries_of", lambda _: {"demo": entry.model_copy(update={"path": damaged})}
+    )
     with pytest.raises(CheckpointError, match="is damaged: expected sha256"):
         zoo.build("digits-tiny", pretrained="demo")
 

@@ -4,6 +4,8 @@
 
 An architecture says only what is its own: `extends` names another one, or a file beside it, whose keys it takes
 over. A section that names another component starts empty. Every problem knows the file and line that it came from.
+
+What you would not guess: names are found without pydantic, whose import takes longer than finding them.
 """
 
 from __future__ import annotations
@@ -16,11 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import ValidationError
-
-from zoo_core.config import ModelConfig, dotted
 from zoo_core.errors import (
     AmbiguousNameError,
     ConfigError,
@@ -28,11 +27,18 @@ from zoo_core.errors import (
     UnknownNameError,
     ZooError,
     did_you_mean,
+    dotted,
     one_of,
 )
 from zoo_core.plugin import Kind
+from zoo_core.references import resolve
 from zoo_core.registry import Plugin, Registry, folder, squash
 from zoo_core.yaml_files import Document, KeyPath, Mark, read_document, read_value
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from zoo_core.config import ModelConfig
 
 __all__ = ["Architectures", "Entry"]
 
@@ -47,8 +53,6 @@ _SELECTORS: tuple[tuple[str, str, Kind], ...] = (
     ("preprocess", "type", "preprocessor"),
 )
 """Section, key and kind of every place that names a component."""
-
-_INTERPOLATION = re.compile(r"\$\{[^${}:]+\}")
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ class Architectures:
             ConfigError: with every problem found, each with its file and line.
             UnknownNameError: no such architecture.
         """
+        from zoo_core.config import ModelConfig
+
         if isinstance(source, ModelConfig) and not overrides:
             return source
         document = self._overridden(self.document(source), overrides)
@@ -119,6 +125,8 @@ class Architectures:
 
     def document(self, source: str | Path | Mapping[str, Any] | ModelConfig) -> Document:
         """Return an architecture with `extends` resolved, but not yet its `${key}` values."""
+        from zoo_core.config import ModelConfig
+
         if isinstance(source, ModelConfig):
             return Document(source.data(), {(): Mark(f"{type(source).__name__}")})
         if isinstance(source, Mapping):
@@ -208,7 +216,9 @@ class Architectures:
         return document
 
     def _validated(self, document: Document) -> ModelConfig:
-        found = list(_resolve(document))
+        from pydantic import ValidationError
+
+        found = list(resolve(document))
         if found:
             raise ConfigError(found)
         config_class = self._model_class(document)
@@ -314,59 +324,6 @@ def _parse_override(override: str) -> Document:
     for section in reversed(sections):
         data = {section: data}
     return Document(data, {(*sections, last): mark})
-
-
-def _resolve(document: Document) -> Iterator[Problem]:
-    """Replace every `${key}` by the value that it names, in place; yield those that name none."""
-    pending = list(_references(document.data, ()))
-    malformed = [(path, text) for path, text in pending if not _INTERPOLATION.fullmatch(text)]
-    for path, text in malformed:
-        missing = text == "???"
-        rule = f"only a whole value '${{key}}' may refer to another, found {text!r}"
-        yield document.mark(path).problem("a value is missing ('???')" if missing else rule, dotted(path))
-    if malformed or not pending:
-        return
-    from omegaconf import OmegaConf
-
-    tree = OmegaConf.create(document.data)
-    for path, text in pending:
-        try:
-            value = _referred(tree, path)
-        except ValueError as error:
-            yield document.mark(path).problem(f"{text} {error}", dotted(path))
-            continue
-        document.references[path] = text
-        node: Any = document.data
-        for key in path[:-1]:
-            node = node[key]
-        node[path[-1]] = value
-
-
-def _referred(tree: Any, path: KeyPath) -> Any:
-    """Return the value that the reference at `path` leads to; a `ValueError` says why it leads to none."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        value = OmegaConf.select(tree, dotted(path), throw_on_resolution_failure=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"leads nowhere: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise ValueError("leads back to itself") from None
-    if OmegaConf.is_config(value):
-        raise ValueError("names a section; only single values can be referred to")
-    return value
-
-
-def _references(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(node, dict):
-        for key, value in cast("dict[str, Any]", node).items():
-            yield from _references(value, (*path, key))
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(cast("Sequence[Any]", node)):
-            yield from _references(value, (*path, index))
-    elif isinstance(node, str) and ("${" in node or node == "???"):
-        yield path, node
 
 
 def _placed(error: ValidationError, document: Document) -> list[Problem]:

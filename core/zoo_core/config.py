@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
-from zoo_core.errors import ConfigError, Problem, ZooError, did_you_mean, one_of
+from zoo_core.errors import ConfigError, Problem, ZooError, did_you_mean, dotted, one_of
 from zoo_core.plugin import Kind
 from zoo_core.text_cleaning import CleaningOrNone
 from zoo_core.text_contract import TextContract, TextReading
@@ -54,7 +54,6 @@ __all__ = [
     "TokenizerConfig",
     "TowerConfig",
     "VisionTowerConfig",
-    "dotted",
 ]
 
 _EXPLAINED = "zoo"
@@ -74,7 +73,6 @@ class Config(BaseModel):
         strict=True,
         allow_inf_nan=False,
         validate_default=True,
-        use_attribute_docstrings=True,
     )
 
     if not TYPE_CHECKING:
@@ -111,6 +109,19 @@ class Config(BaseModel):
     def data(self) -> dict[str, Any]:
         """Return plain data that `parse` turns back into an equal config; unset optional values are left out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe each field by the string below it."""
+        from zoo_core.docstrings import field_docstrings
+
+        found = handler(schema)
+        properties = handler.resolve_ref_schema(found).get("properties", {})
+        for name, text in field_docstrings(cls, Config).items():
+            field = cls.model_fields.get(name)
+            if field is not None and field.description is None:
+                properties[name if name in properties else field.alias]["description"] = text
+        return found
 
     @model_validator(mode="wrap")
     @classmethod
@@ -154,14 +165,6 @@ class ComponentConfig(Config):
             ConfigError: they are not to be had.
         """
         return self
-
-
-def dotted(loc: tuple[int | str, ...]) -> str:
-    """Return `("layers", 2)` as `layers[2]`."""
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def problems(error: ValidationError, source: str = "") -> list[Problem]:

@@ -44,6 +44,7 @@ __all__ = [
     "ZooError",
     "ZooWarning",
     "did_you_mean",
+    "dotted",
     "one_of",
 ]
 
@@ -158,6 +159,14 @@ class ZooWarning(UserWarning):
 
 class TruncatedTextWarning(ZooWarning):
     """Captions that are longer than a model takes were cut."""
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """Return the place of a value as the key of a problem: `("layers", 2)` as `layers[2]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

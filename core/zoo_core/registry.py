@@ -134,12 +134,12 @@ class Registry:
         """
         disabled = {_normalised(name) for name in os.environ.get("ZOO_DISABLE_PLUGINS", "").split(",")}
         plugins: list[Plugin] = []
-        for entry in sorted(_entry_points(), key=lambda entry: (_origin(entry), entry.name, entry.value)):
-            distribution, version = _origin(entry)
-            names = (entry.name, distribution, f"{distribution}/{entry.name}")
-            if any(_normalised(name) in disabled for name in names):
-                continue
-            plugins.append(_load(entry.name, entry.value, distribution, version))
+        origin = cache(_origin)  # metadata is parsed anew whenever it is asked for
+        declared = sorted((*origin(entry.dist), entry.name, entry.value) for entry in _entry_points())
+        for distribution, version, name, target in declared:
+            names = (name, distribution, f"{distribution}/{name}")
+            if not any(_normalised(one) in disabled for one in names):
+                plugins.append(_load(name, target, distribution, version))
         return cls(plugins)
 
     @property
@@ -255,14 +255,14 @@ def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:
         for distribution in importlib.metadata.distributions():
             with suppress(Exception):
                 for entry in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
-                    found.setdefault((_normalised(_origin(entry)[0]), entry.name), entry)
+                    found.setdefault((_normalised(_origin(entry.dist)[0]), entry.name), entry)
         return found.values()
 
 
-def _origin(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    """Return distribution and version; metadata that was half removed has neither."""
-    name: str | None = entry.dist.name if entry.dist is not None else None
-    version: str | None = entry.dist.version if entry.dist is not None else None
+def _origin(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
+    """Return name and version; metadata that was half removed has neither."""
+    name: str | None = distribution.name if distribution is not None else None
+    version: str | None = distribution.version if distribution is not None else None
     return name or "unknown", version or "0"
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import yaml
 
-from zoo_core.errors import ConfigError, Problem
+from zoo_core.errors import ConfigError, Problem, dotted
 
 __all__ = ["Document", "KeyPath", "Mark", "read_document", "read_value"]
 
@@ -170,8 +170,6 @@ def _not_yaml(error: Exception, source: str) -> ConfigError:
 
 def _walk(node: yaml.Node, path: KeyPath, source: str, marks: dict[KeyPath, Mark]) -> Iterator[Problem]:
     """Note the mark of every key below `node`; yield what is refused."""
-    from zoo_core.config import dotted
-
     if node.tag not in _PLAIN_TAGS:
         yield _mark(node, source).problem(f"the tag {node.tag!r} is not supported; write a plain value", dotted(path))
     if isinstance(node, yaml.SequenceNode):
@@ -186,8 +184,6 @@ def _walk(node: yaml.Node, path: KeyPath, source: str, marks: dict[KeyPath, Mark
 def _walk_entry(
     key: yaml.Node, child: yaml.Node, path: KeyPath, source: str, marks: dict[KeyPath, Mark]
 ) -> Iterator[Problem]:
-    from zoo_core.config import dotted
-
     mark = _mark(key, source)
     if key.tag == "tag:yaml.org,2002:merge":
         yield mark.problem("merge keys (<<) are not supported; use 'extends'", dotted(path))

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from zoo_core.images import ImageLike, Preprocessor
 from zoo_core.patches import pad_patches, patchify
 from zoo_images.config import NaFlexImageConfig
-from zoo_images.engines import engine_of
 from zoo_images.transform import crop_box, recoloured
+
+if TYPE_CHECKING:
+    from zoo_images.engines import Engine
 
 __all__ = ["NaFlexPreprocessor", "fitted_size"]
 
@@ -43,7 +47,6 @@ class NaFlexPreprocessor(Preprocessor):
         self.train = train
         grid = (side // patch for side, patch in zip(image_size, config.patch_size, strict=True))
         self.image_seq_len = config.image_seq_len or max(1, math.prod(grid))
-        self._engine = engine_of(config)
 
     def __call__(self, image: ImageLike) -> dict[str, torch.Tensor]:
         """Return the patches of `image`: `patches` float32 `[N, P * P * 3]`, `patch_coord` and `patch_valid`.
@@ -65,6 +68,12 @@ class NaFlexPreprocessor(Preprocessor):
         if self.train:
             sheet = recoloured(sheet, self._engine, options)
         return patchify(self._engine.pixels(sheet), self.config.patch_size)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from zoo_images.engines import engine_of
+
+        return engine_of(self.config)
 
     def collate(self, prepared: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Return pictures as a patch batch (see `zoo_core.patches`), padded to the largest of them."""

@@ -7,24 +7,27 @@ scores were measured so.
 
 Differences, on purpose: a picture becomes RGB before it is resized (palette indices and bits cannot be
 averaged), and `interpolation` holds for frames that are not square and for training too.
+
+Pillow and the engine are imported with the first picture, of which a model that encodes text alone never sees one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image, ImageEnhance
 
 from zoo_core.images import ImageLike, Preprocessor
 from zoo_images.config import AugmentationConfig, ImageConfig
-from zoo_images.engines import Engine, engine_of
-from zoo_images.reading import MAX_PIXELS, refusal
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zoo_images.engines import Engine
 
 __all__ = ["ImagePreprocessor", "crop_box", "jitter", "recoloured", "resized"]
-
-_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 class ImagePreprocessor(Preprocessor):
@@ -42,7 +45,6 @@ class ImagePreprocessor(Preprocessor):
         self.config = config
         self.image_size = image_size
         self.train = train
-        self._engine = engine_of(config)
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
         """Return `image` as a float32 tensor `[3, H, W]`.
@@ -58,8 +60,16 @@ class ImagePreprocessor(Preprocessor):
     def __repr__(self) -> str:
         return f"ImagePreprocessor({self.config!r}, image_size={self.image_size}, train={self.train})"
 
+    @cached_property
+    def _engine(self) -> Engine:
+        from zoo_images.engines import engine_of
+
+        return engine_of(self.config)
+
     def _fitted(self, sheet: Any, source: ImageLike) -> Any:
         """Resize the whole picture, then pad or crop it around its centre."""
+        from zoo_images.reading import MAX_PIXELS, refusal
+
         (height, width), own = self.image_size, self._engine.size(sheet)
         size = resized(own, self.image_size, self.config.resize_mode)
         if math.prod(size) > max(MAX_PIXELS, height * width):
@@ -150,18 +160,23 @@ def jitter(picture: Image.Image, brightness: float, contrast: float, saturation:
         brightness, contrast, saturation: `s` multiplies by a factor uniform in `[max(0, 1 - s), 1 + s]`.
         hue: turns by which the colour circle is rotated at most, either way.
     """
+    from PIL import ImageEnhance
+
+    enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
     order = torch.randperm(4).tolist()
     factors = [_uniform(max(0.0, 1 - s), 1 + s) if s else 1.0 for s in (brightness, contrast, saturation)]
     turn = _uniform(-hue, hue) if hue else 0.0
     for index in order:
         if index < 3:
-            picture = _ENHANCERS[index](picture).enhance(factors[index])
+            picture = enhancers[index](picture).enhance(factors[index])
         elif hue:
             picture = _turned(picture, turn)
     return picture
 
 
 def _turned(picture: Image.Image, turn: float) -> Image.Image:
+    from PIL import Image
+
     shift = int(turn * 255)
     hue, saturation, value = picture.convert("HSV").split()
     hue = hue.point([(level + shift) % 256 for level in range(256)])

@@ -50,13 +50,17 @@ class Merges:
     """The merges of a vocabulary of `vocab_size` ids, and the ids that they make of a word."""
 
     def __init__(self, vocab_size: int) -> None:
+        self.sot_id, self.eot_id = vocab_size - 2, vocab_size - 1
+
+    @functools.cached_property
+    def merged(self) -> dict[tuple[int, int], int]:
+        """The id that each pair becomes; read with the first caption, since many a model is built without one."""
         from importlib.resources import files
 
-        self.sot_id, self.eot_id = vocab_size - 2, vocab_size - 1
         packed = files("zoo_text").joinpath("bpe_merges.u16").read_bytes()
         pairs = struct.iter_unpack("<HH", packed[: 4 * (self.sot_id - _FIRST_MERGE)])
         ids = range(_FIRST_MERGE, self.sot_id)
-        self.merged: dict[tuple[int, int], int] = dict[Any, int](zip(pairs, ids, strict=True))
+        return dict[Any, int](zip(pairs, ids, strict=True))
 
     @functools.cached_property
     def spellings(self) -> list[bytes]:

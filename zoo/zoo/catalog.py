@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo_core.architectures import Architectures
-from zoo_core.config import ModelConfig
 from zoo_core.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from zoo_core.config import ModelConfig
 
 __all__ = ["architectures", "config", "list_models", "registry"]
 

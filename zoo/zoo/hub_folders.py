@@ -13,11 +13,11 @@ from zoo.digests import ORIGIN, read_origin
 from zoo.hub_files import HubFile, NoSuchFileError, NotCachedError, hub_file
 from zoo.hub_repositories import cached_repository, fetch_repository
 from zoo.pins import pinned_listing
+from zoo.sources import PREFIX
 from zoo_core.errors import DownloadError, InputError
 
-__all__ = ["PREFIX", "fetch_folder", "parse_address"]
+__all__ = ["fetch_folder", "parse_address"]
 
-PREFIX = "hf-hub:"
 _ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 

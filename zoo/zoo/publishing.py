@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from zoo.digests import ORIGIN, read_origin
 from zoo.folders import README, open_folder
-from zoo.hub_folders import PREFIX, parse_address
+from zoo.hub_folders import parse_address
 from zoo.saving import write_folder
+from zoo.sources import PREFIX
 from zoo_core.config import TOKENIZER_FOLDER
 from zoo_core.errors import InputError, SaveError
 

@@ -9,10 +9,10 @@ from typing import Any
 from zoo.digests import ORIGIN, read_origin
 from zoo.downloads import fetch_weights
 from zoo.folders import README, is_folder, open_folder
-from zoo.hub_folders import PREFIX, parse_address
+from zoo.hub_folders import parse_address
 from zoo.pretrained_entries import entries_of
 from zoo.saving import expect_room, write_folder
-from zoo.sources import locate
+from zoo.sources import PREFIX, locate
 from zoo.whole_folders import replacing_folder
 from zoo_core.errors import InputError, one_of
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from zoo.catalog import config as load_config
 from zoo.folders import is_folder, open_folder
-from zoo.hub_folders import PREFIX, fetch_folder
 from zoo.layouts import stated_architecture
 from zoo_core.config import ModelConfig
 
-__all__ = ["config_of", "holds_model", "locate", "stated"]
+__all__ = ["PREFIX", "config_of", "holds_model", "locate", "stated"]
+
+PREFIX = "hf-hub:"
+"""How the address of a repository of the Hub begins."""
 
 
 def locate(source: Any, *, local_files_only: bool = False) -> Any:
@@ -27,6 +29,8 @@ def locate(source: Any, *, local_files_only: bool = False) -> Any:
         InputError: the address is malformed.
     """
     if isinstance(source, str) and source.startswith(PREFIX):
+        from zoo.hub_folders import fetch_folder
+
         return fetch_folder(source, local_files_only=local_files_only)
     return source
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.catalog import architectures
 from zoo.digests import sha256_of
-from zoo.downloads import fetch_weights
-from zoo.pretrained_entries import Pretrained, alike_with, entries_of
 from zoo_core.config import ModelConfig
 from zoo_core.errors import CheckpointError, UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from zoo.pretrained_entries import Pretrained
 
 _ENDINGS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz")
 """How files of weights are named."""
@@ -31,6 +32,8 @@ def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
     """
     if isinstance(pretrained, Path) or pretrained.endswith(_ENDINGS):
         return None
+    from zoo.pretrained_entries import alike_with, entries_of
+
     entries = entries_of(source) if isinstance(source, str) else {}
     if pretrained in entries:
         return entries[pretrained]
@@ -54,6 +57,8 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_
     """
     _check_fits(entry, config, tag)
     if entry.hub:
+        from zoo.downloads import fetch_weights
+
         return fetch_weights(entry.hub, entry.sha256, local_files_only=local_files_only).path
     assert entry.path is not None
     _check_digest(entry.path, entry.sha256)
