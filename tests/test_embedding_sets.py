@@ -273,7 +273,7 @@ from zoo import embedding, embedding_sets
 
 model, pictures, out, kills = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 loaded = zoo.load(model)
-embedding.open_model = lambda *_: loaded
+embedding.open_model = lambda *_, **__: loaded
 torch.set_num_threads(1)
 whole = embedding_sets.open_set
 embedding_sets.open_set = lambda *args, **options: whole(*args, rows_per_part=3, **options)
@@ -283,10 +283,11 @@ def child():
     if pid := os.fork():
         return pid
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    status = 70
     try:
-        main(["embed", pictures, "--out", str(out), "--model", model, "--batch-size", "2", "--workers", "1"])
+        status = main(["embed", pictures, "--out", str(out), "--model", model, "--batch-size", "2", "--workers", "1"])
     finally:
-        os._exit(0)
+        os._exit(status)
 
 def ids():
     return [row for part in sorted(out.glob("part-*.parquet")) for row in parquet.read_table(part).to_pylist()]
@@ -305,7 +306,7 @@ for kill in range(kills):
     assert len({row["id"] for row in found}) == len(found), "a row stands there twice"
     assert all(len(row["vector"]) == 64 if row["error"] is None else row["vector"] is None for row in found), "torn"
     stages.add(len(found))
-os.waitpid(child(), 0)
+assert os.waitstatus_to_exitcode(os.waitpid(child(), 0)[1]) < 2
 found = ids()
 wanted = sorted(str(path) for path in Path(pictures).iterdir())
 assert sorted(row["id"] for row in found) == wanted, (len(found), len(wanted))
