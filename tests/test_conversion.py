@@ -292,10 +292,14 @@ def test_what_open_clip_has_not_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_tokenizer_of_a_folder_is_no_name_for_open_clip(tmp_path: Path) -> None:
     tokenizer = SIGLIP["tokenizer"] | {"vocab_size": 49_408}
-    folder = zoo.save(model_of({**CLIP, "tokenizer": tokenizer}), tmp_path / "model", probe=False)
+    model = model_of(changed({"text": {"pool_type": "last"}}, {**CLIP, "tokenizer": tokenizer}))
+    folder = zoo.save(model, tmp_path / "model", probe=False)
     with pytest.raises(CheckpointError, match=r"found the folder './tokenizer'; say which one is the same"):
         convert(folder, tmp_path / "out", to="open_clip")
-    convert(folder, tmp_path / "out", to="open_clip", overrides=["tokenizer.name=timm/ViT-B-16-SigLIP"])
+    same = "tokenizer.name=timm/ViT-B-16-SigLIP"
+    convert(folder, tmp_path / "out", to="open_clip", overrides=[same])
+    with pytest.raises(CheckpointError, match=r"tokenizer.pad_id is 0 and would be read as 1$"):
+        convert(folder, tmp_path / "other", to="open_clip", overrides=[same, "tokenizer.pad_id=0"])
 
 
 CAPTIONS = ["a photo of a cat", "Two dogs, 3 cats & it's raining!", "", "naïve café - ΔΕΛΤΑ 東京", "x" * 90]
@@ -312,6 +316,13 @@ def test_transformers_finds_the_tokenizer_of_clip_with_the_ids_that_it_has_here(
         end = row.index(ours.tokenizer.eot_id)
         assert len(ids) == length
         assert ids == row[: end + 1] + [ours.tokenizer.eot_id] * (length - end - 1), caption
+
+
+@pytest.mark.parametrize("to", ["open_clip", "transformers"])
+def test_special_ids_that_a_config_tells_are_no_obstacle(to: str, tmp_path: Path) -> None:
+    told = SIGLIP["tokenizer"] | {"name": "timm/ViT-B-16-SigLIP", "pad_id": 1, "eos_id": 1}
+    there = export(model_of({**SIGLIP, "tokenizer": told}), tmp_path / "model", to=to)
+    assert zoo.build(there, towers=("text",)).config.tokenizer.pad_id == (1 if to == "open_clip" else None)
 
 
 def test_the_files_of_a_tokenizer_go_along_to_transformers(tmp_path: Path) -> None:

@@ -6,17 +6,21 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
+import tokenizers
 import torch
+import transformers
 
 import zoo
 from test_configs import TINY
 from test_text_buckets import dressed_as_clips
 from zoo.catalog import architectures
 from zoo_core.config import TextTowerConfig
+from zoo_core.errors import ConfigError
 from zoo_core.testing import BrokenPromiseError, check_component
 from zoo_core.text_contract import TextContract, TextReading
 from zoo_text.config import ClipTextConfig
@@ -82,6 +86,10 @@ def test_the_contract_is_what_the_peers_config_says(name: str, peer: str) -> Non
     section = open_clip.get_model_config(peer)["text_cfg"]
     contract = told(name)
     cleaning = section.get("tokenizer_kwargs", {}).get("clean")
+    if "eos_id" in section:
+        assert contract.end_id == section["eos_id"]
+    if "SigLIP" in section.get("hf_tokenizer_name", ""):  # ids of the peer's own SigLipTokenizer
+        assert (contract.pad_id, contract.end_id) == (0 if "SigLIP2" in section["hf_tokenizer_name"] else 1, 1)
     if "hf_model_name" in section:
         assert contract.cleaning == (cleaning or "whitespace")
         assert (contract.causal, contract.padding, contract.fixed_length) == (False, "masked", False)
@@ -102,6 +110,64 @@ def test_the_contract_is_what_the_peers_config_says(name: str, peer: str) -> Non
         assert contract.cleaning == (cleaning or "whitespace")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_rule_of_every_architecture_is_told(name: str) -> None:
+    untold = {key for key, value in told(name).to_dict().items() if value is None}
+    assert untold == ({"end_id"} if "clipa" in name else set())  # whose separator gives way to padding
+    assert "not told by the config" not in dict(told(name).told()).values()
+
+
+def tiny_tokenizer(folder: Path) -> str:
+    """Save a tokenizer whose padding is 0 and whose end of text is 2."""
+    words = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "cat": 4}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        ({"pad_id": 1}, "tokenizer.pad_id: tokenizer '.*' pads with id 0, not 1; set pad_id: 0"),
+        (
+            {"pad_id": 0, "eos_id": 4},
+            "tokenizer.eos_id: tokenizer '.*' closes captions with id 2, not 4; set eos_id: 2",
+        ),
+    ],
+)
+def test_a_tokenizer_of_other_ids_than_its_config_says_is_refused(
+    ids: dict[str, int], sentence: str, tmp_path: Path
+) -> None:
+    section = {"type": "hf", "name": tiny_tokenizer(tmp_path / "tokenizer"), "vocab_size": 5}
+    fitting = zoo.build(TINY, overrides=said(section | {"pad_id": 0, "eos_id": 2}), towers=("text",))
+    assert fitting.tokenizer("cat", context_length=4).tolist() == [[1, 4, 2, 0]]
+    assert (fitting.text_contract.pad_id, fitting.text_contract.end_id) == (0, 2)
+    with pytest.raises(ConfigError, match=sentence):
+        zoo.build(TINY, overrides=said(section | ids), towers=("text",)).tokenizer("cat")
+
+
+def said(tokenizer: dict[str, Any]) -> list[str]:
+    text = ["text.vocab_size=5", "text.pool_type=last"]
+    return [*text, *(f"tokenizer.{key}={value}" for key, value in tokenizer.items())]
+
+
+CLASHES = {
+    "the end": (["text.pool_type=eos", "text.eos_id=3"], "text.eos_id: 3 is not the end of text of tokenizer 'hf'"),
+    "the largest": (["text.pool_type=argmax"], "text.pool_type: 'argmax' reads the feature at the largest id, but"),
+    "the vocabulary": (["tokenizer.eos_id=7"], "tokenizer.eos_id: 7 is none of the 5 token ids"),
+}
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_tower_and_tokenizer_are_held_to_each_other_before_a_file_is_read(case: str) -> None:
+    overrides, sentence = CLASHES[case]
+    section = {"type": "hf", "name": "never/loaded", "vocab_size": 5, "pad_id": 0, "eos_id": 2}
+    with pytest.raises(ConfigError, match=sentence):
+        zoo.config(TINY, [*said(section), *overrides])
+
+
 @pytest.mark.parametrize(
     "name", ["vit-b32", "vit-b16-siglip", "coca-vit-b32", "roberta-vit-b32", "moderntext-vit-b32-256"]
 )
@@ -119,7 +185,7 @@ def test_the_words_tell_where_padding_counts() -> None:
     assert clip["padding"] == "id 0, behind all that the model looks at"
     assert clip["feature at"] == "largest id (49407)"
     assert siglip["rows"] == "64 ids, always whole"
-    assert siglip["padding"] == "the model looks at it"
+    assert siglip["padding"] == "id 1, the model looks at it"
     assert siglip["text"] == "mended, lower case, without ASCII punctuation"
 
 

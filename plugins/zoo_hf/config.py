@@ -19,6 +19,7 @@ __all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
 
 VocabSize = Annotated[int, Field(ge=2, le=100_000_000)]
 Name = Annotated[str, Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0)]
 
 BIDIRECTIONAL = frozenset(
     {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "modernbert", "t5", "mt5", "m2m_100"}
@@ -60,7 +61,7 @@ class HfTextConfig(HfSource, TextTowerConfig):
     the first token, where it has one, else that token; `cls-hidden`, the first token."""
     proj: Literal["linear", "mlp", "none"] = "mlp"
     """How the feature becomes the embedding: one matrix, two with a GELU between them, or not at all."""
-    pad_id: Annotated[int, Field(ge=0)] | None = None
+    pad_id: TokenId | None = None
     """Token id that is padding: it is masked everywhere. That of the encoder's config where null."""
     context_length: Annotated[int, Field(ge=2, le=1_048_576)] = 77
     """Number of token positions, special tokens included."""
@@ -121,6 +122,11 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
     model holds the files of either, and names no folder but its own."""
     vocab_size: VocabSize
     """The largest id plus one; the loaded tokenizer is held to it."""
+    pad_id: TokenId | None = None
+    """Id that fills the rest of a row; the loaded tokenizer is held to it. Only its files tell where null."""
+    eos_id: TokenId | None = None
+    """Id that closes a caption, end of text or separator; the loaded tokenizer is held to it. Only its files tell
+    where null."""
     cleaning: CleaningOrNone = "whitespace"
     """How text is normalised once it is mended: `whitespace` keeps case, `lower` and `canonicalize` do not, the latter
     also drops ASCII punctuation, as SigLIP; `none` leaves text as it is."""
@@ -143,9 +149,21 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
         """Return repository and revision, or the folder."""
         return self.type, self.name, self.revision
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold the special ids to the vocabulary."""
+        yield from super().rules()
+        for key, token in (("pad_id", self.pad_id), ("eos_id", self.eos_id)):
+            if token is not None and token >= self.vocab_size:
+                yield key, f"{token} is none of the {self.vocab_size} token ids"
+
     def token_count(self) -> int:
         """Return the number of ids."""
         return self.vocab_size
+
+    def token_ids(self) -> TokenIds:
+        """Return the size and the special ids; a separator that gives way to padding ends no caption."""
+        end = None if self.strip_sep_token else self.eos_id
+        return TokenIds(self.type, self.vocab_size, end=end, padding=self.pad_id)
 
     def text_cleaning(self) -> CleaningOrNone:
         """Return `cleaning`."""

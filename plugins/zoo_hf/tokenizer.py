@@ -91,6 +91,7 @@ class HfTokenizer(Tokenizer):
             raise _wrong(self.config, "vocab_size", f"has {found} ids, not {self.vocab_size}; set vocab_size: {found}")
         if loaded.pad_token_id is None:
             raise _wrong(self.config, "name", "has no padding token")
+        _hold_to_ids(loaded, self.config)
         if self.config.language is not None:
             _set_language(loaded, self.config)
         needed = {"clips": ("bos_token", "eos_token", "cls_token")}.get(self.config.mode or "", ())
@@ -112,7 +113,7 @@ class HfTokenizer(Tokenizer):
     @property
     def eot_id(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Id that closes a caption: end of text, or the separator; None for a tokenizer that has neither."""
-        return _first(self.loaded.eos_token_id, self.loaded.sep_token_id)
+        return _end_of(self.loaded)
 
     @cached_property
     def _captions(self) -> CaptionEncoder:
@@ -173,6 +174,20 @@ def _load(config: HfTokenizerConfig, folder: Path | None) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks whether to run code
     except Exception as error:  # whatever readers of a dozen formats raise
         raise _wrong(config, "name", f"cannot be read as a tokenizer: {first_line(error)}") from error
+
+
+def _hold_to_ids(loaded: Any, config: HfTokenizerConfig) -> None:
+    """Refuse a tokenizer whose special ids are not those that the text tower was held to."""
+    for key, said, found, does in (
+        ("pad_id", config.pad_id, loaded.pad_token_id, "pads with"),
+        ("eos_id", config.eos_id, _end_of(loaded), "closes captions with"),
+    ):
+        if said not in (None, found):
+            raise _wrong(config, key, f"{does} id {found}, not {said}; set {key}: {'null' if found is None else found}")
+
+
+def _end_of(loaded: Any) -> int | None:
+    return _first(loaded.eos_token_id, loaded.sep_token_id)
 
 
 def _set_language(loaded: Any, config: HfTokenizerConfig) -> None:

@@ -15,7 +15,7 @@ from zoo_core.errors import ConfigError
 from zoo_core.yaml_files import Document, read_document
 from zoo_openclip.config import HubFile, OpenClipConfig, PreprocessCfg, VisionCfg
 from zoo_openclip.stack_config import StackCfg
-from zoo_openclip.text_config import ENCODERS, TOKENIZERS, TextCfg
+from zoo_openclip.text_config import ENCODERS, TextCfg, vocabulary
 
 __all__ = ["import_open_clip"]
 
@@ -211,9 +211,11 @@ def _tokenizer(given: TextCfg) -> Json:
     if not given.hf_tokenizer_name:
         return {"type": "clip-bpe"} | cleaning
     name = given.hf_tokenizer_name
-    size = TOKENIZERS.get(name, given.vocab_size)
+    known = vocabulary(name)
+    size = given.vocab_size if known is None or known.size is None else known.size
+    ids: Json = {} if known is None else {"pad_id": known.pad_id, "eos_id": known.eos_id}
     mode = {"mode": given.tokenizer_mode} if given.tokenizer_mode else {}
-    return {"type": "hf", "name": name, "vocab_size": size} | cleaning | options | mode
+    return {"type": "hf", "name": name, "vocab_size": size} | ids | cleaning | options | mode
 
 
 def _stack(given: StackCfg, quick_gelu: bool) -> Json:

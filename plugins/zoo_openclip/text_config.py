@@ -8,12 +8,12 @@ their own keys.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from zoo_core.config import Config
 from zoo_openclip.stack_config import StackCfg
 
-__all__ = ["ENCODERS", "ENCODINGS", "TOKENIZERS", "ModernKeys", "TextCfg"]
+__all__ = ["ENCODERS", "ENCODINGS", "ModernKeys", "TextCfg", "vocabulary"]
 
 ENCODERS = {
     "roberta-base": 50_265,
@@ -26,18 +26,31 @@ ENCODERS = {
     "Alibaba-NLP/gte-modernbert-base": 50_368,
 }
 """Token embeddings of Hugging Face encoders: their number is in no file of open_clip."""
+
+
+class Vocabulary(NamedTuple):
+    """The number of ids of a tokenizer and two of them; the number is None where `vocab_size` says it."""
+
+    size: int | None
+    pad_id: int
+    eos_id: int
+
+
 TOKENIZERS = {
-    "bert-base-uncased": 30_522,
-    "roberta-base": 50_265,
-    "xlm-roberta-base": 250_002,
-    "xlm-roberta-large": 250_002,
-    "google/mt5-base": 250_100,
-    "google/mt5-xl": 250_100,
-    "facebook/nllb-200-distilled-600M": 256_204,
-    "facebook/nllb-200-distilled-1.3B": 256_204,
-    "Alibaba-NLP/gte-modernbert-base": 50_368,
+    "bert-base-uncased": Vocabulary(30_522, 0, 102),
+    "roberta-base": Vocabulary(50_265, 1, 2),
+    "xlm-roberta-base": Vocabulary(250_002, 1, 2),
+    "xlm-roberta-large": Vocabulary(250_002, 1, 2),
+    "facebook/xlm-v-base": Vocabulary(None, 1, 2),
+    "google/mt5-base": Vocabulary(250_100, 0, 1),
+    "google/mt5-xl": Vocabulary(250_100, 0, 1),
+    "facebook/nllb-200-distilled-600M": Vocabulary(256_204, 1, 2),
+    "facebook/nllb-200-distilled-1.3B": Vocabulary(256_204, 1, 2),
+    "Alibaba-NLP/gte-modernbert-base": Vocabulary(50_368, 50_283, 50_282),
 }
-"""Ids of Hugging Face tokenizers that are not as many as `vocab_size` says."""
+"""What is in no file of open_clip, of Hugging Face tokenizers."""
+SIGLIP = {"-SigLIP2": Vocabulary(None, 0, 1), "-SigLIP": Vocabulary(None, 1, 1)}
+"""The same of the many repositories of one tokenizer, by a part of their names; the first that fits counts."""
 ENCODINGS = {
     "gpt2": 50_257,
     "r50k_base": 50_257,
@@ -61,6 +74,12 @@ CLIP_ONLY = (
     "no_causal_mask",
 )
 """What the modern text transformer does not read."""
+
+
+def vocabulary(tokenizer: str) -> Vocabulary | None:
+    """Return what is known of a Hugging Face tokenizer."""
+    families = (one for part, one in SIGLIP.items() if tokenizer.startswith("timm/ViT-") and part in tokenizer)
+    return TOKENIZERS.get(tokenizer) or next(families, None)
 
 
 class ModernKeys(Config):

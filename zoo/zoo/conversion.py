@@ -47,6 +47,8 @@ UNTOLD = (
     "tokenizer.name",
 )
 """Keys that are seen from the tensors (`clip` and `custom-text-clip` are one model), and where a tokenizer is from."""
+FROM_FILES = ("tokenizer.pad_id", "tokenizer.eos_id")
+"""Keys that are null where only the files of a tokenizer tell them: two that are told have to be equal."""
 
 
 def convert(
@@ -197,11 +199,15 @@ def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, t
     except ConfigError as error:
         text = str(error).replace(str(scratch), str(target))
         raise CheckpointError(f"{layout.name} cannot express the architecture: {text}") from None
-    lost = [one for one in _differences(config.data(), found) if one[0] not in UNTOLD]
+    lost = [one for one in _differences(config.data(), found) if not _is_untold(*one)]
     if lost:
         told = "; ".join(f"{key} is {_shown(own)} and would be read as {_shown(read)}" for key, own, read in lost[:6])
         more = f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
         raise CheckpointError(f"{layout.name} cannot express the architecture: {told}{more}")
+
+
+def _is_untold(key: str, own: object, read: object) -> bool:
+    return key in UNTOLD or (key in FROM_FILES and None in (own, read))
 
 
 def _differences(own: Any, read: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
