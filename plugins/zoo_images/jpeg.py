@@ -1,8 +1,9 @@
 """JPEG files decoded into memory that torch works on, by the libjpeg-turbo that torchvision brings.
 
-Pillow gives the same bits, but takes about two thirds longer: it lays rows out in pixels of four bytes, of which numpy
+Pillow gives the same bits, but takes about a third longer: it lays rows out in pixels of four bytes, of which numpy
 then gathers three. Importing torchvision takes seconds, so its extension is loaded without it. torchvision has called
-its decoders deprecated since 0.29; where they are gone, or decode to other bits than Pillow, Pillow is what is left.
+its decoders deprecated since 0.29; where they are gone, or decode to other bits than Pillow, Pillow is what is left. Of
+damage that libjpeg mends both give the same bits, but here libjpeg says so on stderr.
 """
 
 from __future__ import annotations

@@ -136,10 +136,11 @@ def _from_file(
 
 
 def _file(path: str) -> BinaryIO:
+    place = Path(path)
     try:
-        mode = Path(path).stat().st_mode
+        mode = place.stat().st_mode
         if stat.S_ISREG(mode):  # merely opening a FIFO would wait for its writer
-            return Path(path).open("rb")
+            return place.open("rb")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     raise InputError(f"is {'a directory' if stat.S_ISDIR(mode) else 'a device or pipe'}, expected a regular file")
