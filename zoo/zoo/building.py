@@ -344,13 +344,10 @@ def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ..
 
 def _on_meta(model: DualEncoder) -> list[str]:
     """Return the names of parameters and buffers, and of tensors that are attributes, that have no memory."""
-    found = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if one.is_meta]
-    for prefix, module in cast("Iterable[tuple[str, torch.nn.Module]]", model.named_modules()):
-        found += [f"{prefix}.{name}".lstrip(".") for name, one in vars(module).items() if _is_meta_tensor(one)]
-    return found
-
-
-def _is_meta_tensor(value: object) -> bool:
     import torch
 
-    return isinstance(value, torch.Tensor) and value.is_meta
+    found = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if one.is_meta]
+    for prefix, module in cast("Iterable[tuple[str, torch.nn.Module]]", model.named_modules()):
+        own = ((name, one) for name, one in vars(module).items() if isinstance(one, torch.Tensor))
+        found += [f"{prefix}.{name}".lstrip(".") for name, one in own if one.is_meta]
+    return found
