@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads wait for each other on a busy machine
@@ -50,3 +51,22 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     yield
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tokenizers of transformers by kind, each in its folder."""
+    from tiny_tokenizers import MAKERS
+
+    root = tmp_path_factory.mktemp("tokenizers")
+    return {name: make(root / name) for name, make in MAKERS.items()}
+
+
+@pytest.fixture(scope="session")
+def every_folder(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same, and one that is written in Python."""
+    from transformers import ByT5Tokenizer
+
+    folder = tmp_path_factory.mktemp("python")
+    ByT5Tokenizer(extra_ids=5).save_pretrained(folder)
+    return folders | {"python": folder}

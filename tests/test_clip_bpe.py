@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer, bytes_to_unicode, default_bpe
 
 from tokenizer_corpus import caption, families
+from zoo_core import word_cache
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.text_cleaning import clean
 from zoo_text import tokenizer as module
@@ -334,7 +335,7 @@ def test_a_copy_or_pickle_tokenizes_alike_and_carries_no_vocabulary(
 
 
 def test_the_cache_is_bounded_and_holds_no_long_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CACHED_CHUNKS", 50)
+    monkeypatch.setattr(word_cache, "CACHED_WORDS", 50)
     chunks = module.Chunks(SMALL, True)
     for number in range(300):
         assert list(chunks[f"word{number}"])
@@ -346,7 +347,7 @@ def test_the_cache_is_bounded_and_holds_no_long_chunks(monkeypatch: pytest.Monke
 def test_threads_that_share_a_small_cache_get_the_ids_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = families(share=0.01)["captions"] + ["a <end_of_text> b"] * 50 + ["<START_OF_TEXT> c"] * 50
     expected = ours(special=True)(texts)
-    monkeypatch.setattr(module, "CACHED_CHUNKS", 16)
+    monkeypatch.setattr(word_cache, "CACHED_WORDS", 16)
     tokenizer = copy.copy(ours(special=True))
     tokenizer._chunks = module.Chunks(49_408, True)
     with ThreadPoolExecutor(8) as pool:

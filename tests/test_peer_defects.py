@@ -27,12 +27,12 @@ from PIL import Image
 
 import zoo
 from test_configs import TINY, changed
-from test_hf_tokenizer import ENCODING, MAKERS, ours
+from tiny_tokenizers import ENCODING, MAKERS, ours
 from zoo.profiling import profile_model
 from zoo_core.errors import ZooError
 from zoo_core.tokenizer import Tokenizer
 from zoo_hf.config import TiktokenConfig
-from zoo_hf.tokenizer import TiktokenTokenizer
+from zoo_hf.tiktoken_tokenizer import TiktokenTokenizer
 
 # Long texts are cut as the field does it; what is said of that is tested in test_overflow.py.
 pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")

@@ -121,7 +121,7 @@ def swapped(vocabulary: dict[str, int]) -> dict[str, int]:
 
 
 def test_files_of_another_tokenizer_of_equal_size_are_told_by_the_probe(tmp_path: Path) -> None:
-    from test_hf_tokenizer import MAKERS
+    from tiny_tokenizers import MAKERS
 
     folder = zoo.save(with_tokenizer(MAKERS["wordpiece"](tmp_path / "files")), tmp_path / "model")
     path = folder / "tokenizer" / "tokenizer.json"

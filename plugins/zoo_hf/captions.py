@@ -4,18 +4,22 @@ What you would not guess: telling a tokenizer to take control tokens in a text f
 has them among its pieces, with the best score of all, and finds `</s>` in a caption as it finds any word. Such captions
 are encoded again with a space within the control token, and ids that are still left become the unknown token.
 
-Where there is a backend of the tokenizers library, ours is a copy that is never changed, so threads need no lock.
+Where there is a backend of the tokenizers library, ours is a copy that is never changed, so threads need no lock. If it
+reads words apart, captions are encoded word by word, and no word twice (`zoo_hf.pipeline` says when that is exact).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
+
+from zoo_hf.pipeline import space_before_words
+from zoo_hf.word_by_word import WordByWord, word_by_word
 
 __all__ = ["CaptionEncoder"]
 
-PROBES = ("a", "1", ".", "cat")
+KNOWN = ("a", "1", ".", "cat")
 """Texts, one of which any vocabulary has an id for."""
 
 
@@ -40,9 +44,20 @@ class CaptionEncoder:
         self._names = re.compile("|".join(map(re.escape, names)))
         self.keeps_end = loaded.truncation_side == "left"
         self.around = self._around()
+        self._by_words = self._word_by_word()
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text alone: nothing is put around them or cut off."""
+        if self._by_words is None:
+            return self._whole(texts)
+        ids = list(map(self._by_words, texts))
+        rest = [number for number, found in enumerate(ids) if found is None]
+        for number, found in zip(rest, self._whole([texts[number] for number in rest]), strict=True):
+            ids[number] = found
+        return cast("list[list[int]]", ids)
+
+    def _whole(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, encoded as a whole."""
         ids = self._encode(texts)
         if self._special or not self._control:
             return ids
@@ -78,7 +93,7 @@ class CaptionEncoder:
 
     def _around(self) -> tuple[list[int], list[int]] | None:
         """Return what the tokenizer puts before and behind a caption; None where it does something else."""
-        for probe in PROBES:
+        for probe in KNOWN:
             ids: list[int] = self._encode([probe])[0]
             whole: list[int] = self._loaded(probe)["input_ids"]
             for at in range(len(whole) - len(ids) + 1) if ids else ():
@@ -86,6 +101,20 @@ class CaptionEncoder:
                 if whole[at : at + len(ids)] == ids and self._control.issuperset(before + after):
                     return before, after
         return None
+
+    def _word_by_word(self) -> WordByWord | None:
+        """Return what encodes captions word by word; None where that may give other ids."""
+        backend: Any = self._backend
+        if backend is None or (space := space_before_words(backend)) is None:
+            return None
+        added = {
+            token
+            for token, one in backend.get_added_tokens_decoder().items()
+            if not (one.special and backend.encode_special_tokens)
+        }
+        return word_by_word(
+            lambda text: backend.encode(text, add_special_tokens=False).ids, space, self._control | added
+        )
 
 
 def _own_backend(loaded: Any, special_tokens_in_text: bool) -> Any:

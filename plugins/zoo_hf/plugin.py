@@ -33,7 +33,7 @@ def zoo_components() -> Iterator[ComponentSpec]:
         kind="tokenizer",
         name="tiktoken",
         config="zoo_hf.config:TiktokenConfig",
-        factory="zoo_hf.tokenizer:TiktokenTokenizer",
+        factory="zoo_hf.tiktoken_tokenizer:TiktokenTokenizer",
         summary="OpenAI's byte-pair encodings, with ids of their own for start, end and padding",
         requires=("tiktoken",),
     )

@@ -1,6 +1,6 @@
-"""Tokenizers of transformers and of tiktoken.
+"""Tokenizers of transformers.
 
-What you would not guess: both load their vocabulary at first use, not when they are built. A model can thus be built
+What you would not guess: they load their vocabulary at first use, not when they are built. A model can thus be built
 and used with token ids where there is no network; the size of the vocabulary, which the text tower has to match, is
 in the config, and what is loaded is held to it. A saved model holds the files of its tokenizer, which are then those
 that are loaded (`use_files`).
@@ -8,24 +8,19 @@ that are loaded (`use_files`).
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo_core.errors import ConfigError, InputError, Problem, one_of
+from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.text_cleaning import clean_and_collapse
 from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_hf.captions import CaptionEncoder
-from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
+from zoo_hf.config import HfTokenizerConfig
 from zoo_hf.hub import files_of, first_line
 
-if TYPE_CHECKING:
-    import tiktoken
-
-__all__ = ["HfTokenizer", "TiktokenTokenizer"]
+__all__ = ["HfTokenizer"]
 
 FILES = (
     "tokenizer.json",
@@ -41,8 +36,6 @@ FILES = (
     "config.json",  # says which class reads the others, where tokenizer_config.json does not
 )
 """What tokenizers are made of; no repository has them all."""
-RANKS, SPLITTING = "ranks.tiktoken", "encoding.json"
-"""What a saved encoding of tiktoken is made of."""
 
 
 class HfTokenizer(Tokenizer):
@@ -208,122 +201,3 @@ def _wrong(config: HfTokenizerConfig, key: str, message: str) -> ConfigError:
 
 def _first(*ids: int | None) -> int | None:
     return next((one for one in ids if one is not None), None)
-
-
-class TiktokenTokenizer(Tokenizer):
-    """Captions to ids of a tiktoken encoding; literal special tokens in a caption are plain text.
-
-    Above the encoding's `n` ids come the end of text `n`, padding `n + 1` and the start of text `n + 2`.
-
-    Args:
-        config: which encoding, and what is put around a caption.
-        context_length: number of ids in each row, special tokens included.
-
-    Raises:
-        ConfigError: at first use: the encoding is not to be had, or has another size than the config says.
-    """
-
-    def __init__(self, config: TiktokenConfig, *, context_length: int) -> None:
-        self.config = config
-        self.context_length = context_length
-        self.vocab_size = config.vocab_size
-        self._end, self.pad_id, self._start = range(self.vocab_size - 3, self.vocab_size)
-        self.sot_id = self._start if config.add_bos else None
-        self.eot_id = self._end if config.add_eos else None
-        self._folder: Path | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _tiktoken_tokenizer, (self.config, self.context_length, self._folder)
-
-    def files(self) -> dict[str, bytes]:
-        """Return the ranks of the encoding as OpenAI publishes them, and how text is split."""
-        encoding: Any = self.loaded
-        ranks: dict[bytes, int] = encoding._mergeable_ranks
-        lines = [
-            base64.b64encode(token) + b" %d\n" % rank for token, rank in sorted(ranks.items(), key=lambda one: one[1])
-        ]
-        splitting = {"pat_str": encoding._pat_str, "special_tokens": encoding._special_tokens}
-        return {RANKS: b"".join(lines), SPLITTING: json.dumps(splitting, indent=1).encode()}
-
-    def use_files(self, folder: Path) -> None:
-        """Load the encoding from a folder in place of tiktoken's own."""
-        self._folder = folder
-        vars(self).pop("loaded", None)
-
-    @cached_property
-    def loaded(self) -> tiktoken.Encoding:
-        """The encoding of tiktoken."""
-        name = self.config.encoding
-        loaded = _load_encoding(name) if self._folder is None else _read_encoding(name, self._folder)
-        if loaded.n_vocab + 3 != self.vocab_size:
-            raise ConfigError(
-                Problem(
-                    f"encoding '{self.config.encoding}' has {loaded.n_vocab} ids, {loaded.n_vocab + 3} with end, "
-                    f"padding and start, not {self.vocab_size}; set vocab_size: {loaded.n_vocab + 3}",
-                    "tokenizer.vocab_size",
-                )
-            )
-        return loaded
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of `text` alone: no special tokens around it, no truncation."""
-        return self.loaded.encode_ordinary(clean_and_collapse(text, self.config.cleaning))
-
-    def decode(self, ids: Sequence[int] | Any) -> str:
-        """Return the text that `ids` `[L]` stand for, up to the first end of text or padding.
-
-        Bytes that are no UTF-8, as of a character that was cut, become U+FFFD.
-
-        Raises:
-            InputError: an id is no whole number or none of this vocabulary; its position is named.
-        """
-        body: list[int] = []
-        for token in checked_ids(ids, self.vocab_size):
-            if token in (self._end, self.pad_id):
-                break
-            if token != self._start:
-                body.append(token)
-        try:
-            return self.loaded.decode(body)
-        except KeyError as error:  # encodings have gaps
-            raise InputError(f"ids hold one that encoding '{self.config.encoding}' does not use: {error}") from None
-
-
-def _tiktoken_tokenizer(config: TiktokenConfig, context_length: int, folder: Path | None) -> TiktokenTokenizer:
-    tokenizer = TiktokenTokenizer(config, context_length=context_length)
-    if folder is not None:
-        tokenizer.use_files(folder)
-    return tokenizer
-
-
-def _read_encoding(name: str, folder: Path) -> tiktoken.Encoding:
-    """Return the encoding that `TiktokenTokenizer.files` wrote; tiktoken's own reader would cache it by its path."""
-    import tiktoken
-
-    try:
-        splitting = json.loads((folder / SPLITTING).read_text(encoding="utf-8"))
-        lines = (folder / RANKS).read_bytes().splitlines()
-        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in map(bytes.split, lines)}
-        return tiktoken.Encoding(name, mergeable_ranks=ranks, **splitting)
-    except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", source=str(folder))) from None
-    except (ValueError, TypeError, AssertionError) as error:
-        raise ConfigError(Problem(f"holds no encoding of tiktoken: {first_line(error)}", source=str(folder))) from None
-
-
-def _load_encoding(name: str) -> tiktoken.Encoding:
-    import tiktoken
-
-    known = tiktoken.list_encoding_names()
-    if name not in known:
-        raise ConfigError(Problem(f"tiktoken has no encoding '{name}' ({one_of(known)})", "tokenizer.encoding"))
-    try:
-        return tiktoken.get_encoding(name)
-    except (OSError, ValueError) as error:  # no connection, a damaged file
-        raise ConfigError(
-            Problem(
-                f"the ranks of encoding '{name}' cannot be downloaded: {first_line(error)}; "
-                "set TIKTOKEN_CACHE_DIR to a folder that holds them",
-                "tokenizer.encoding",
-            )
-        ) from None

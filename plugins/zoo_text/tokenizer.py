@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo_core.text_cleaning import clean
 from zoo_core.tokenizer import Tokenizer, checked_ids
+from zoo_core.word_cache import LONG_WORD, WordCache
 from zoo_text.tokenizer_config import ClipBpeConfig
 from zoo_text.transformers_files import transformers_files
 
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["ClipBpeTokenizer"]
 
 START, END = "<start_of_text>", "<end_of_text>"
-
-CACHED_CHUNKS = 1 << 18
-"""Chunks remembered at most; with one more, all are forgotten. Web text would fill memory otherwise."""
-LONG_WORD = 64
-"""Longer chunks, rarely met twice, are not remembered, and longer words are merged with a heap."""
 
 _VISIBLE_BYTES = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTES = bytes([*_VISIBLE_BYTES, *sorted({*range(256)} - {*_VISIBLE_BYTES})])
@@ -118,11 +114,11 @@ class Merges:
         return [symbol for symbol in symbols if symbol != _GONE]
 
 
-class Chunks(dict[str, "Iterable[int]"]):
-    """The ids of chunks, which is what stands between spaces: a bounded mapping that fills itself when asked.
+class Chunks(WordCache):
+    """The ids of chunks, which is what stands between spaces.
 
     No word of CLIP's spans a space, so the ids of a text are those of its chunks, and `str.split` does most
-    of what the regular expression would do. Threads may share one. Ids of a long chunk are read only once.
+    of what the regular expression would do.
     """
 
     def __init__(self, vocab_size: int, special_tokens_in_text: bool) -> None:
@@ -130,17 +126,12 @@ class Chunks(dict[str, "Iterable[int]"]):
         self.merges = merges(vocab_size)
         self._special = special_tokens_in_text
 
-    def __missing__(self, chunk: str) -> Iterable[int]:
-        words = _splitter(chunk.isascii(), self._special)(chunk)
-        # A word is a chunk too, and the only one that splits into itself.
-        single = words == [chunk]
-        ids = self.merges.encode(chunk) if single else chain.from_iterable(map(self.__getitem__, words))
-        if len(chunk) > LONG_WORD:
-            return ids
-        if len(self) >= CACHED_CHUNKS:
-            self.clear()
-        self[chunk] = ids = tuple(ids)
-        return ids
+    def encode(self, word: str) -> Iterable[int]:
+        """Return the ids of a chunk."""
+        words = _splitter(word.isascii(), self._special)(word)
+        if words == [word]:  # a word is a chunk too, and the only one that splits into itself
+            return self.merges.encode(word)
+        return chain.from_iterable(map(self.__getitem__, words))
 
     def __reduce__(self) -> tuple[Callable[[int, bool], Chunks], tuple[int, bool]]:
         return chunks, (self.merges.eot_id + 1, self._special)

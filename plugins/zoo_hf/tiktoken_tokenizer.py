@@ -1,0 +1,166 @@
+"""Tokenizers of tiktoken.
+
+What you would not guess: as those of transformers, they load their vocabulary at first use, and a saved model brings
+it along, because tiktoken itself only downloads.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo_core.errors import ConfigError, InputError, Problem, one_of
+from zoo_core.text_cleaning import clean_and_collapse
+from zoo_core.tokenizer import Tokenizer, checked_ids
+from zoo_hf.config import TiktokenConfig
+from zoo_hf.hub import first_line
+from zoo_hf.word_by_word import WordByWord, word_by_word
+
+if TYPE_CHECKING:
+    import tiktoken
+
+__all__ = ["TiktokenTokenizer"]
+
+RANKS, SPLITTING = "ranks.tiktoken", "encoding.json"
+"""What a saved encoding is made of."""
+
+R50K = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|"
+    r"\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+CUT_AT_SPACES = frozenset({R50K, CL100K})
+"""How r50k_base, p50k_base and cl100k_base split text. None looks back, and of words with one space between them, what
+is found holds the space at its beginning or not at all: a word is split alike wherever it stands."""
+
+
+class TiktokenTokenizer(Tokenizer):
+    """Captions to ids of a tiktoken encoding; literal special tokens in a caption are plain text.
+
+    Above the encoding's `n` ids come the end of text `n`, padding `n + 1` and the start of text `n + 2`.
+
+    Args:
+        config: which encoding, and what is put around a caption.
+        context_length: number of ids in each row, special tokens included.
+
+    Raises:
+        ConfigError: at first use: the encoding is not to be had, or has another size than the config says.
+    """
+
+    def __init__(self, config: TiktokenConfig, *, context_length: int) -> None:
+        self.config = config
+        self.context_length = context_length
+        self.vocab_size = config.vocab_size
+        self._end, self.pad_id, self._start = range(self.vocab_size - 3, self.vocab_size)
+        self.sot_id = self._start if config.add_bos else None
+        self.eot_id = self._end if config.add_eos else None
+        self._folder: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _tiktoken_tokenizer, (self.config, self.context_length, self._folder)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the ranks of the encoding as OpenAI publishes them, and how text is split."""
+        encoding: Any = self.loaded
+        ranks: dict[bytes, int] = encoding._mergeable_ranks
+        lines = [
+            base64.b64encode(token) + b" %d\n" % rank for token, rank in sorted(ranks.items(), key=lambda one: one[1])
+        ]
+        splitting = {"pat_str": encoding._pat_str, "special_tokens": encoding._special_tokens}
+        return {RANKS: b"".join(lines), SPLITTING: json.dumps(splitting, indent=1).encode()}
+
+    def use_files(self, folder: Path) -> None:
+        """Load the encoding from a folder in place of tiktoken's own."""
+        self._folder = folder
+        for one in ("loaded", "_by_words"):
+            vars(self).pop(one, None)
+
+    @cached_property
+    def loaded(self) -> tiktoken.Encoding:
+        """The encoding of tiktoken."""
+        name = self.config.encoding
+        loaded = _load_encoding(name) if self._folder is None else _read_encoding(name, self._folder)
+        if loaded.n_vocab + 3 != self.vocab_size:
+            raise ConfigError(
+                Problem(
+                    f"encoding '{self.config.encoding}' has {loaded.n_vocab} ids, {loaded.n_vocab + 3} with end, "
+                    f"padding and start, not {self.vocab_size}; set vocab_size: {loaded.n_vocab + 3}",
+                    "tokenizer.vocab_size",
+                )
+            )
+        return loaded
+
+    @cached_property
+    def _by_words(self) -> WordByWord | None:
+        if self.loaded._pat_str not in CUT_AT_SPACES:
+            return None
+        return word_by_word(self.loaded.encode_ordinary, " ")
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text` alone: no special tokens around it, no truncation."""
+        cleaned = clean_and_collapse(text, self.config.cleaning)
+        ids = None if self._by_words is None else self._by_words(cleaned)
+        return self.loaded.encode_ordinary(cleaned) if ids is None else ids
+
+    def decode(self, ids: Sequence[int] | Any) -> str:
+        """Return the text that `ids` `[L]` stand for, up to the first end of text or padding.
+
+        Bytes that are no UTF-8, as of a character that was cut, become U+FFFD.
+
+        Raises:
+            InputError: an id is no whole number or none of this vocabulary; its position is named.
+        """
+        body: list[int] = []
+        for token in checked_ids(ids, self.vocab_size):
+            if token in (self._end, self.pad_id):
+                break
+            if token != self._start:
+                body.append(token)
+        try:
+            return self.loaded.decode(body)
+        except KeyError as error:  # encodings have gaps
+            raise InputError(f"ids hold one that encoding '{self.config.encoding}' does not use: {error}") from None
+
+
+def _tiktoken_tokenizer(config: TiktokenConfig, context_length: int, folder: Path | None) -> TiktokenTokenizer:
+    tokenizer = TiktokenTokenizer(config, context_length=context_length)
+    if folder is not None:
+        tokenizer.use_files(folder)
+    return tokenizer
+
+
+def _read_encoding(name: str, folder: Path) -> tiktoken.Encoding:
+    """Return the encoding that `TiktokenTokenizer.files` wrote; tiktoken's own reader would cache it by its path."""
+    import tiktoken
+
+    try:
+        splitting = json.loads((folder / SPLITTING).read_text(encoding="utf-8"))
+        lines = (folder / RANKS).read_bytes().splitlines()
+        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in map(bytes.split, lines)}
+        return tiktoken.Encoding(name, mergeable_ranks=ranks, **splitting)
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", source=str(folder))) from None
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ConfigError(Problem(f"holds no encoding of tiktoken: {first_line(error)}", source=str(folder))) from None
+
+
+def _load_encoding(name: str) -> tiktoken.Encoding:
+    import tiktoken
+
+    known = tiktoken.list_encoding_names()
+    if name not in known:
+        raise ConfigError(Problem(f"tiktoken has no encoding '{name}' ({one_of(known)})", "tokenizer.encoding"))
+    try:
+        return tiktoken.get_encoding(name)
+    except (OSError, ValueError) as error:  # no connection, a damaged file
+        raise ConfigError(
+            Problem(
+                f"the ranks of encoding '{name}' cannot be downloaded: {first_line(error)}; "
+                "set TIKTOKEN_CACHE_DIR to a folder that holds them",
+                "tokenizer.encoding",
+            )
+        ) from None
