@@ -154,8 +154,10 @@ def test_similarity_is_the_cosine(model: Any, images: Tensor) -> None:
 REFUSED = {
     "one label for a softmax": (["cat"], "a {}", "labels: expected at least two to choose from, found 1"),
     "twice": (["cat", "dog", "cat"], "a {}", "labels: cat is there twice; give each label once"),
-    "a string": ("cat", "a {}", "labels: expected several strings, found 'cat'"),
-    "numbers": ([1, 2], "a {}", r"labels: expected several strings, found \[1, 2\]"),
+    "a set": ({"cat", "dog"}, "a {}", "labels: expected a list of strings, in the order of the scores, found {"),
+    "a mapping": ({"cat": 1, "dog": 2}, "a {}", "labels: expected a list of strings, in the order of the scores"),
+    "a string": ("cat", "a {}", "labels: expected a list of strings, in the order of the scores, found 'cat'"),
+    "numbers": ([1, 2], "a {}", r"labels: expected a list of strings, in the order of the scores, found \[1, 2\]"),
     "no place": (LABELS, ["a {}", "a photo"], "template: '{}' has to stand where the label goes, found 'a photo'"),
     "no string": (LABELS, [lambda _: 3], "must make a string of 'cat', found int"),
     "a number for a template": (LABELS, [3], "template: expected a caption with '{}' in it or a function, found 3"),
@@ -319,7 +321,8 @@ def test_ranks_of_known_neighbours() -> None:
     ("arguments", "message"),
     [
         ((torch.zeros(2, 3), torch.zeros(2, 4)), "expected image features"),
-        ((torch.zeros(2, 3), torch.zeros(3, 3)), "expected numbers from 0 to 1 for 3 texts"),
+        ((torch.zeros(2, 3), torch.zeros(3, 3)), "found 2 images and 3 texts; say with image_of_text whose the texts"),
+        ((torch.zeros(2, 3), torch.zeros(3, 3), [0, 1, 2]), "expected numbers from 0 to 1 for 3 texts"),
         ((torch.zeros(2, 3), torch.zeros(2, 3), [0]), "expected an image's number for each of 2 texts"),
         ((torch.zeros(2, 3), torch.zeros(2, 3), [0, -1]), "expected numbers from 0 to 1"),
         ((torch.eye(3)[:2], torch.eye(3)[:2] * 3), "text_features: expected unit norms, but row 0 has 3; encode with"),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo_core.errors import (
     AmbiguousNameError,
     ConfigError,
+    InputError,
     Problem,
     UnknownNameError,
     ZooError,
@@ -125,6 +126,7 @@ class Architectures:
 
     def document(self, source: str | Path | Mapping[str, Any] | ModelConfig) -> Document:
         """Return an architecture with `extends` resolved, but not yet its `${key}` values."""
+        check_source(source)
         from zoo_core.config import ModelConfig
 
         if isinstance(source, ModelConfig):
@@ -209,6 +211,9 @@ class Architectures:
     def _overridden(self, document: Document, overrides: Sequence[str]) -> Document:
         if isinstance(overrides, str):
             raise ConfigError(f"overrides is a sequence of 'key=value' strings; write overrides=[{overrides!r}]")
+        if isinstance(overrides, Mapping):
+            written = [f"{key}={value}" for key, value in cast("Mapping[object, object]", overrides).items()]
+            raise ConfigError(f"overrides is a sequence of 'key=value' strings; write overrides={written!r:.200}")
         for override in overrides:
             if not isinstance(override, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigError(f"an override is a string such as 'vision.layers=2', found {override!r:.60}")
@@ -238,6 +243,18 @@ class Architectures:
         except ZooError as error:
             raise ConfigError(document.mark(("model",)).problem(str(error), "model")) from None
         return cast("type[ModelConfig]", found_class)
+
+
+def check_source(source: object) -> None:
+    """Raise an `InputError` for what cannot name an architecture, whatever its value."""
+    if isinstance(source, str | Path | Mapping):
+        return
+    from zoo_core.config import ModelConfig
+
+    if not isinstance(source, ModelConfig):
+        raise InputError(
+            f"expected the name of an architecture, a path, a mapping or a config, found {type(source).__name__}"
+        )
 
 
 def is_path(source: str | Path) -> bool:

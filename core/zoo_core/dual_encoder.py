@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
     from zoo_core.text_contract import TextContract
 
-__all__ = ["DualEncoder", "Scoring", "cast_matrices", "check_tokenizer"]
+__all__ = ["DualEncoder", "Scoring", "cast_matrices", "check_tokenizer", "dual_encoder_of"]
 
 Scoring = Literal["softmax", "sigmoid"]
 
@@ -488,6 +488,20 @@ class DualEncoder(nn.Module):
                 found = f"found shape {list(theirs.shape)}"
                 args[-1].append(f"size mismatch for {prefix}{name}: expected one value, {found}.")
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
+
+
+def dual_encoder_of(model: object) -> DualEncoder:
+    """Return a model, out of what torch.compile wraps around it.
+
+    Raises:
+        InputError: it is no model of zoo; where it wraps one, the message says how to get at that.
+    """
+    bare = getattr(model, "_orig_mod", model)
+    if isinstance(bare, DualEncoder):
+        return bare
+    inner = getattr(model, "module", None)
+    fix = "; give its .module" if isinstance(inner, DualEncoder) else "; zoo.build makes them"
+    raise InputError(f"expected a model of zoo, found {type(model).__name__}{fix}")
 
 
 def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:

@@ -75,12 +75,31 @@ _HOMES = {
     "verify": "zoo.folders",
 }
 
+_ELSEWHERE = {
+    "create_model": "build",
+    "create_model_and_transforms": "build",
+    "create_model_from_pretrained": "build",
+    "from_pretrained": "build",
+    "get_tokenizer": "tokenizer",
+    "tokenize": "tokenizer",
+    "image_transform": "preprocess",
+    "create_loss": "loss",
+    "load_checkpoint": "load_weights",
+    "get_model_config": "config",
+}
+"""What open_clip and transformers call it. A model of `zoo.build` has its tokenizer and preprocessing with it."""
+
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name.startswith("_"):
         raise AttributeError(f"module 'zoo' has no attribute '{name}'")
+    if name in _ELSEWHERE:
+        raise AttributeError(
+            f"module 'zoo' has no attribute '{name}': what other libraries call so is zoo.{_ELSEWHERE[name]}; "
+            "a model that zoo.build made has its .tokenizer and .preprocess"
+        )
     from zoo.catalog import registry
     from zoo_core.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 

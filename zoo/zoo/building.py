@@ -101,11 +101,11 @@ def _built(
     from zoo.fitting import LoadOptions
     from zoo.folders import build_folder, check_folder, is_folder
     from zoo.loading import checked_options
-    from zoo.sources import locate
+    from zoo.sources import locate_model
     from zoo.tokenizer_files import read_stated_tokenizer
 
     options = checked_options(options)
-    found = locate(source, local_files_only=local_files_only)
+    found = locate_model(source, local_files_only=local_files_only)
     if pretrained is not None and (is_folder(found) or found is not source):
         raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
     if is_folder(found):
@@ -218,14 +218,14 @@ def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncod
 def tokenizer(source: Any, *, local_files_only: bool = False) -> Tokenizer:
     """Return the tokenizer of a model, or of an architecture or a saved model given as in `build`."""
     from zoo.folders import is_folder
-    from zoo.sources import locate, stated
+    from zoo.sources import locate_model, stated
     from zoo.tokenizer_files import read_stated_tokenizer, read_tokenizer
     from zoo_core.tokenizer import Tokenizer
 
     own = getattr(source, "tokenizer", None)
     if isinstance(own, Tokenizer):
         return own
-    located = locate(source, local_files_only=local_files_only)
+    located = locate_model(source, local_files_only=local_files_only)
     found = _tokenizer(_config_of(located))
     if is_folder(located):
         read_tokenizer(found, Path(located))

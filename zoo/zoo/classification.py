@@ -8,7 +8,7 @@ for each label and need not add up to 1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -93,10 +93,16 @@ class ZeroShotClassifier:
         *,
         overflow: Overflow = "warn",
     ) -> None:
-        self.model = model
-        self.labels = _checked_labels(labels, model.scoring)
+        from zoo_core.dual_encoder import dual_encoder_of
+
+        self.model = model  # as it came: a compiled one is the faster
+        self.labels = _checked_labels(labels, dual_encoder_of(model).scoring)
         self.templates = _checked_templates(templates)
         self.class_features = _class_features(model, self.labels, self.templates, overflow)
+
+    def __repr__(self) -> str:
+        told = f"{len(self.labels)} labels, {len(self.templates)} templates, {self.model.scoring}"
+        return f"{type(self).__name__}({told}{', calibrated' if self.calibration else ''})"
 
     def similarity(self, images: Any) -> Tensor:
         """Return the cosine of each image and each label `[B, C]`; `images` is as in `encode_image`."""
@@ -268,9 +274,10 @@ def _prompt(template: Template, label: str) -> str:
 
 
 def _checked_labels(labels: Iterable[str], scoring: str) -> list[str]:
-    known: list[object] = [] if isinstance(labels, str) else list(labels)
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in known):
-        raise InputError(f"labels: expected several strings, found {labels!r:.80}")
+    unordered = isinstance(labels, str | Mapping | Set)
+    known: list[object] = [] if unordered else list(labels)
+    if unordered or not all(isinstance(label, str) for label in known):
+        raise InputError(f"labels: expected a list of strings, in the order of the scores, found {labels!r:.80}")
     needed = 2 if scoring == "softmax" else 1
     if len(known) < needed:
         told = "two" if needed == 2 else "one"

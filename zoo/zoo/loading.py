@@ -23,7 +23,7 @@ from zoo.fitting import Fit, LoadOptions, fit, names_fit
 from zoo.layouts import open_weights
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
-from zoo_core.dual_encoder import DualEncoder
+from zoo_core.dual_encoder import DualEncoder, dual_encoder_of
 from zoo_core.errors import InputError, ZooWarning
 from zoo_core.positions import Resampling
 
@@ -57,7 +57,12 @@ def load_weights(
     Raises:
         CheckpointError: the weights are damaged, not finite, or do not fit; the model is unchanged.
     """
-    options = checked_options(LoadOptions(weights, resize, logit_bias))
+    model, options = dual_encoder_of(model), checked_options(LoadOptions(weights, resize, logit_bias))
+    if not isinstance(source, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"expected the path of a checkpoint, found {type(source).__name__}; "
+            "a state dict goes into a model with model.load_state_dict"
+        )
     opened = open_weights(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
     assumed = [] if model.config is None else assumptions(opened, Path(source), model.config)
     plan = _checked_fit(opened, model, options, assumed)

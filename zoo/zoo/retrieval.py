@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo_core.errors import InputError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["Retrieval", "RetrievalMetrics", "retrieval_metrics"]
@@ -41,9 +42,9 @@ class RetrievalMetrics:
 
 
 def retrieval_metrics(
-    image_features: Tensor,
-    text_features: Tensor,
-    image_of_text: Sequence[int] | Tensor | None = None,
+    image_features: Tensor | NDArray[Any],
+    text_features: Tensor | NDArray[Any],
+    image_of_text: Sequence[int] | Tensor | NDArray[Any] | None = None,
     *,
     ks: Sequence[int] = (1, 5, 10),
     chunk: int = 1024,
@@ -53,8 +54,8 @@ def retrieval_metrics(
     The rank of a query is that of its nearest right answer. Wrong answers that are exactly as near count before it.
 
     Args:
-        image_features: `[N, D]`.
-        text_features: `[M, D]`.
+        image_features: `[N, D]`, a tensor or an array.
+        text_features: `[M, D]`, likewise.
         image_of_text: number of the image of each text, `[M]`; text i belongs to image i where None. Images without
             texts are answers, but no queries.
         ks: how many of the nearest may hold the right answer.
@@ -65,6 +66,7 @@ def retrieval_metrics(
     """
     import torch
 
+    image_features, text_features = torch.as_tensor(image_features), torch.as_tensor(text_features)
     if image_features.ndim != 2 or text_features.ndim != 2 or image_features.shape[1] != text_features.shape[1]:
         found = f"{list(image_features.shape)} and {list(text_features.shape)}"
         raise InputError(f"expected image features [N, D] and text features [M, D], found {found}")
@@ -73,6 +75,8 @@ def retrieval_metrics(
             f"image features are on {image_features.device}, text features on {text_features.device}; move one of them"
         )
     images, texts = len(image_features), len(text_features)
+    if image_of_text is None and images != texts:
+        raise InputError(f"found {images} images and {texts} texts; say with image_of_text whose the texts are")
     owner = torch.arange(texts) if image_of_text is None else torch.as_tensor(image_of_text)
     owner = owner.to(image_features.device)
     if owner.shape != (texts,) or owner.is_floating_point():

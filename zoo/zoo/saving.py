@@ -47,7 +47,8 @@ def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
         the folder.
 
     Raises:
-        InputError: the model has no config, or only one of its towers, or its features are not finite.
+        InputError: the model has no config, or only one of its towers, or layers that its architecture has not, such
+            as adapters, or its features are not finite.
         SaveError: the folder holds something else than a saved model, or cannot be written; nothing was changed.
     """
     return write_folder(model, Path(folder), probe=probe)
@@ -74,12 +75,15 @@ def write_folder(
         ZooError: what `save` raises, or with `complete` that of the tokenizer.
     """
     from zoo.probes import make_probe
+    from zoo_core.dual_encoder import dual_encoder_of
 
+    model = dual_encoder_of(model)
     config = model.config
     if not isinstance(config, ModelConfig):
         raise InputError("this model has no config, so it could not be built again; build it with zoo.build")
     if model.visual is None or model.text is None:
         raise InputError("this model holds one tower only; save the whole model")
+    _check_layers(model, config)
     expect_room(target)
     config = config.standalone()
     origin = _origin(config)
@@ -103,6 +107,23 @@ def expect_room(target: Path) -> None:
     """Raise a `SaveError` where something stands at `target` that is no saved model, and no empty folder."""
     if target.exists() and not is_folder(target) and not (target.is_dir() and not any(target.iterdir())):
         raise SaveError(f"{target} exists and is no saved model; choose another folder")
+
+
+def _check_layers(model: DualEncoder, config: ModelConfig) -> None:
+    """Refuse a model that its config would not build again, such as one with adapters or quantized layers."""
+    from zoo.building import skeleton
+    from zoo_core.containers.wrappers import plain_names
+
+    entries = model.state_dict()
+    names = plain_names(entries)[0]
+    found = {names[key]: getattr(value, "shape", None) for key, value in entries.items()}
+    expected = {key: value.shape for key, value in skeleton(config).state_dict().items()}
+    other = [key for key in (*found, *expected) if found.get(key) != expected.get(key)]
+    if other:
+        raise InputError(
+            f"{len(other)} tensors are not those of the model's architecture, {other[0]} the first: its layers were "
+            "replaced (adapters, quantization); merge or undo that first, or keep model.state_dict() with torch.save"
+        )
 
 
 def _sort_metadata(path: Path) -> None:

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.catalog import architectures
 from zoo.catalog import config as load_config
 from zoo.folders import is_folder, open_folder
 from zoo.layouts import stated_architecture
+from zoo.weights import ENDINGS
+from zoo_core.architectures import check_source, is_path
 from zoo_core.config import ModelConfig
+from zoo_core.errors import UnknownNameError
 
-__all__ = ["PREFIX", "config_of", "holds_model", "locate", "stated"]
+__all__ = ["PREFIX", "config_of", "holds_model", "locate", "locate_model", "stated"]
 
 PREFIX = "hf-hub:"
 """How the address of a repository of the Hub begins."""
@@ -35,6 +39,21 @@ def locate(source: Any, *, local_files_only: bool = False) -> Any:
     return source
 
 
+def locate_model(source: Any, *, local_files_only: bool = False) -> Any:
+    """Do what `locate` does for what has to name a model or its architecture.
+
+    Raises:
+        InputError: the source is of no type that does.
+        UnknownNameError: a string is no address, no folder that holds a model, no YAML file and no architecture; the
+            message says how what it looks like is written.
+    """
+    check_source(source)
+    found = locate(source, local_files_only=local_files_only)
+    if isinstance(found, str):
+        _check_name(found)
+    return found
+
+
 def stated(source: Any) -> Mapping[str, Any] | None:
     """Return the architecture that a folder of another library states; None for any other source."""
     return stated_architecture(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
@@ -42,7 +61,7 @@ def stated(source: Any) -> Mapping[str, Any] | None:
 
 def holds_model(source: Any) -> bool:
     """Tell what brings weights of its own from what only has the name of an architecture, a folder included."""
-    found = locate(source)
+    found = locate_model(source)
     return is_folder(found) or stated(found) is not None
 
 
@@ -52,7 +71,51 @@ def config_of(source: Any, overrides: Sequence[str] = (), *, local_files_only: b
     Raises:
         ZooError: as `zoo.build`, but for what only weights could show.
     """
-    found = locate(source, local_files_only=local_files_only)
+    found = locate_model(source, local_files_only=local_files_only)
     if is_folder(found):
         return open_folder(Path(found), overrides)[0]
     return load_config(stated(found) or found, overrides)
+
+
+def _check_name(source: str) -> None:
+    """Raise an `UnknownNameError` for a string that names nothing, with what its form gives away."""
+    if is_path(source) or is_folder(source) or stated(source) is not None:
+        return
+    try:
+        architectures().find(source)
+    except UnknownNameError as error:
+        meant = _meant(source) if type(error) is UnknownNameError else ""
+        if not meant:
+            raise
+        raise UnknownNameError(f"unknown architecture '{source}': {meant}") from None
+
+
+def _meant(source: str) -> str:
+    """Return how what a string looks like is written; nothing where it looks like the name of an architecture."""
+    start, _, rest = source.partition(":")
+    name, _, tag = source.replace(":", "/").rpartition("/")
+    if source.endswith(ENDINGS):
+        return f"it looks like a file of weights; name its architecture too: zoo.build(NAME, pretrained='{source}')"
+    if source.endswith(".json"):
+        return "architecture files end in .yaml; `zoo import` writes one from the config of another library"
+    if start == "local-dir":
+        return f"a folder is given by its path alone, zoo.build('{rest}')"
+    if start in ("hf_hub", "hf", "https", "http"):
+        return f"a repository of the Hub is written {PREFIX}organisation/name"
+    if source and Path(source).is_dir():
+        return "it is a folder, but holds no saved model, and no model of another library with its config"
+    if _is_architecture(name):
+        return f"weights are named beside the architecture, zoo.build('{name}', pretrained='{tag}')"
+    if source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:
+        return "it looks like a path, but there is no such folder"
+    if "/" in source:
+        return f"if you mean a repository of the Hub, write '{PREFIX}{source}'"
+    return ""
+
+
+def _is_architecture(name: str) -> bool:
+    try:
+        architectures().find(name)
+    except UnknownNameError:
+        return False
+    return True

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.catalog import architectures
 from zoo.digests import sha256_of
+from zoo_core.architectures import is_path
 from zoo_core.config import ModelConfig
-from zoo_core.errors import CheckpointError, UnknownNameError, did_you_mean
+from zoo_core.errors import CheckpointError, InputError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from zoo.pretrained_entries import Pretrained
 
-_ENDINGS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz")
+ENDINGS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz")
 """How files of weights are named."""
 
-__all__ = ["find_entry", "weights_of"]
+__all__ = ["ENDINGS", "find_entry", "weights_of"]
 
 
 def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
@@ -29,23 +30,35 @@ def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
 
     Raises:
         UnknownNameError: no such tag; an architecture of equal shapes that has it is named.
+        InputError: it is neither a tag nor a path.
     """
-    if isinstance(pretrained, Path) or pretrained.endswith(_ENDINGS):
+    if not isinstance(pretrained, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"pretrained is a tag or the path of a checkpoint, found {type(pretrained).__name__}; "
+            "a state dict goes into a built model with model.load_state_dict"
+        )
+    if isinstance(pretrained, str) and "://" in pretrained:
+        raise InputError(f"pretrained='{pretrained}' is a URL, and nothing is fetched; download it and give its path")
+    if isinstance(pretrained, Path) or pretrained.endswith(ENDINGS):
         return None
     from zoo.pretrained_entries import alike_with, entries_of
 
-    entries = entries_of(source) if isinstance(source, str) else {}
+    named = isinstance(source, str) and not is_path(source)
+    entries = entries_of(source) if named else {}
     if pretrained in entries:
         return entries[pretrained]
-    if Path(pretrained).exists():
+    if pretrained and Path(pretrained).exists():
         return None
-    known = did_you_mean(pretrained, entries) if entries else "; it has none"
-    others = alike_with(architectures().find(source).name, pretrained) if isinstance(source, str) else []
+    if pretrained.startswith("hf-hub:"):
+        raise InputError(f"'{pretrained}' brings its architecture with it: zoo.build('{pretrained}')")
+    known = did_you_mean(pretrained, entries) if entries else "; it has none, and there is no such file"
+    others = alike_with(architectures().find(source).name, pretrained) if named else []
     if others:
         known = (
             f"; {' and '.join(map(repr, others))} has these weights, with the activation that they were trained with"
         )
-    raise UnknownNameError(f"architecture {source!r} has no pretrained tag '{pretrained}'{known}")
+    told = f"architecture {source!r}" if isinstance(source, str | Path) else "this architecture"
+    raise UnknownNameError(f"{told} has no pretrained tag '{pretrained}'{known}")
 
 
 def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_only: bool = False) -> Path:

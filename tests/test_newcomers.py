@@ -1,0 +1,150 @@
+"""What people type who come from open_clip, transformers or timm: it works, or one line says what is written instead."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import zoo
+from tiny_clip import ARCHITECTURE, assert_same_outputs
+from zoo_core.errors import ConfigError, InputError, UnknownNameError, ZooError
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return zoo.build(ARCHITECTURE)
+
+
+SOURCES: dict[str, tuple[Any, str]] = {
+    "a name with a tag": ("digits-tiny:demo", "zoo.build('digits-tiny', pretrained='demo')"),
+    "a name with a tag behind a slash": ("ViT-B-32/openai", "zoo.build('ViT-B-32', pretrained='openai')"),
+    "a repository": ("laion/CLIP-ViT-B-32", "if you mean a repository of the Hub, write 'hf-hub:laion/CLIP-ViT-B-32'"),
+    "timm's prefix": ("hf_hub:timm/ViT-B-16", "a repository of the Hub is written hf-hub:organisation/name"),
+    "open_clip's prefix": ("local-dir:some/folder", "a folder is given by its path alone, zoo.build('some/folder')"),
+    "a file of weights": ("model.safetensors", "zoo.build(NAME, pretrained='model.safetensors')"),
+    "a config of open_clip": ("config.json", "`zoo import` writes one from the config of another library"),
+    "a folder that is not there": ("./models/mine", "it looks like a path, but there is no such folder"),
+    "nothing": ("", "unknown architecture ''; there are"),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES)
+@pytest.mark.parametrize("function", [zoo.build, zoo.tokenizer, zoo.preprocess])
+def test_a_source_that_is_written_otherwise_is_told_how(function: Callable[..., Any], case: str) -> None:
+    source, message = SOURCES[case]
+    with pytest.raises(UnknownNameError) as error:
+        function(source)
+    assert message in str(error.value)
+
+
+def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="it is a folder, but holds no saved model, and no model of another"):
+        zoo.build(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", [None, 7, ["vit-b32"]], ids=repr)
+@pytest.mark.parametrize("function", [zoo.build, zoo.config])
+def test_a_source_of_another_type_is_refused(function: Callable[..., Any], source: Any) -> None:
+    with pytest.raises(InputError, match="expected the name of an architecture, a path, a mapping or a config, found"):
+        function(source)
+
+
+PRETRAINED: dict[str, tuple[Any, str]] = {
+    "a flag": (True, "pretrained is a tag or the path of a checkpoint, found bool"),
+    "a state dict": ({}, "found dict; a state dict goes into a built model with model.load_state_dict"),
+    "a URL": ("https://example.org/a.pt", "'https://example.org/a.pt' is a URL, and nothing is fetched; download it"),
+    "an address": ("hf-hub:a/b", "'hf-hub:a/b' brings its architecture with it: zoo.build('hf-hub:a/b')"),
+    "an empty string": ("", "has no pretrained tag ''"),
+}
+
+
+@pytest.mark.parametrize("case", PRETRAINED)
+def test_weights_that_are_given_otherwise_are_told(case: str) -> None:
+    pretrained, message = PRETRAINED[case]
+    with pytest.raises(ZooError) as error:
+        zoo.build("digits-tiny", pretrained=pretrained)
+    assert message in str(error.value)
+
+
+def test_an_architecture_file_takes_weights_from_a_folder_and_has_no_tags(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(json.dumps(ARCHITECTURE), encoding="utf-8")
+    zoo.save(model, "saved")
+    assert_same_outputs(zoo.build("tiny.yaml", pretrained="saved"), model)
+    with pytest.raises(UnknownNameError, match="architecture 'tiny.yaml' has no pretrained tag 'openai'; it has none"):
+        zoo.build("tiny.yaml", pretrained="openai")
+
+
+def test_overrides_in_a_mapping_are_told_how_they_are_written() -> None:
+    with pytest.raises(ConfigError, match=r"write overrides=\['vision.layers=1'\]"):
+        zoo.config(ARCHITECTURE, {"vision.layers": 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "ours"), [("create_model_and_transforms", "build"), ("get_tokenizer", "tokenizer")])
+def test_a_function_of_open_clip_is_told_by_its_name_here(name: str, ours: str) -> None:
+    with pytest.raises(AttributeError, match=rf"is zoo\.{ours}; a model that zoo\.build made has its \.tokenizer"):
+        getattr(zoo, name)
+
+
+TAKERS: dict[str, Callable[[Any, Path], Any]] = {
+    "save": lambda model, folder: zoo.save(model, folder / "saved"),
+    "load_weights": lambda model, folder: zoo.load_weights(model, folder / "weights.pt"),
+    "ZeroShotClassifier": lambda model, folder: zoo.ZeroShotClassifier(model, ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_what_is_no_model_is_refused_and_a_wrapped_one_is_told_where_it_is(
+    model: Any, tmp_path: Path, taker: str
+) -> None:
+    for wrapped in (nn.DataParallel(model), AveragedModel(model)):
+        with pytest.raises(InputError, match=rf"found {type(wrapped).__name__}; give its \.module"):
+            TAKERS[taker](wrapped, tmp_path)
+    for other in (nn.Linear(2, 2), "digits-tiny"):
+        with pytest.raises(
+            InputError, match=rf"expected a model of zoo, found {type(other).__name__}; zoo.build makes"
+        ):
+            TAKERS[taker](other, tmp_path)
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_a_compiled_model_is_taken_as_the_model(model: Any, tmp_path: Path, taker: str) -> None:
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    TAKERS[taker](torch.compile(model, backend="eager"), tmp_path)
+    if taker == "save":
+        assert zoo.load(tmp_path / "saved").notes == ()
+
+
+def test_weights_in_memory_are_told_where_they_go(model: Any) -> None:
+    with pytest.raises(InputError, match=r"found OrderedDict; a state dict goes into a model with model\.load_state"):
+        zoo.load_weights(model, model.state_dict())
+
+
+def test_a_model_whose_layers_were_replaced_is_not_saved_as_what_it_was(tmp_path: Path) -> None:
+    model: Any = zoo.build(ARCHITECTURE)
+    model.visual.transformer.resblocks[0].mlp.c_fc = nn.Sequential(model.visual.transformer.resblocks[0].mlp.c_fc)
+    with pytest.raises(InputError, match=r"4 tensors are not those of .*resblocks\.0\.mlp\.c_fc\.0\.weight the first"):
+        zoo.save(model, tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
+def test_retrieval_takes_the_arrays_that_embed_writes() -> None:
+    features = np.eye(4, dtype=np.float32)
+    assert zoo.retrieval_metrics(features, features).image_to_text.recall[1] == 1
+
+
+def test_python_runs_zoo_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "zoo", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"zoo {zoo.__version__}\n"
