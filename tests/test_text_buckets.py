@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import zoo
 from peer import captions, randomized
 from zoo_core.capability_checks import example_input
+from zoo_core.errors import ConfigError
+from zoo_core.inference import forms_of
 from zoo_core.plugin import ComponentSpec
 from zoo_core.registry import Component, Plugin
 from zoo_core.testing import BrokenPromiseError, check_component
-from zoo_core.text_buckets import LIMITS, STEP, Limits, buckets
+from zoo_core.text_buckets import LIMITS, STEP, Limits, buckets, encode_rows
 from zoo_text.config import ClipTextConfig
 from zoo_text.tower import TextTransformer
 
@@ -123,6 +125,81 @@ def test_ids_of_no_caption_at_all_have_the_features_of_whole_rows(trimmed: Any, 
     text[:, seed % CONTEXT] = end_of(trimmed)
     with torch.no_grad():
         torch.testing.assert_close(trimmed.encode_text(text), trimmed.text(text), rtol=0, atol=TOLERANCE)
+
+
+SHARED = {
+    "causal": st.booleans(),
+    "ls_init_value": st.sampled_from([None, 0.1]),
+    "proj_type": st.sampled_from(["linear", "none"]),
+    "layers": st.integers(1, 3),
+    "heads": st.sampled_from([1, 2, 4]),
+}
+CLIPS = SHARED | {
+    "tower": st.just("clip-transformer"),
+    "pool_type": st.sampled_from(["argmax", "eos", "first", "last"]),
+    "class_token": st.booleans(),
+    "pad_mask": st.booleans(),
+    "activation": st.sampled_from(["gelu", "gelu_tanh", "quick_gelu"]),
+    "block": st.fixed_dictionaries({key: st.booleans() for key in ("qk_norm", "scale_attn", "scale_heads")}),
+}
+MODERN = SHARED | {
+    "tower": st.just("modern-transformer"),
+    "pool_type": st.sampled_from(["eos", "mean", "map"]),
+    "pos_embed": st.sampled_from(["rope", "none"]),
+    "mlp": st.sampled_from(["swiglu", "gelu", "relu2"]),
+    "norm_placement": st.sampled_from(["pre", "sandwich"]),
+    "reg_tokens": st.integers(0, 2),
+    "attn_gated": st.booleans(),
+    "qk_norm": st.booleans(),
+}
+ENCODERS = (
+    ROBERTA,
+    {"model_type": "mt5", "vocab_size": 600, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 2},
+    {**ROBERTA, "model_type": "modernbert", "local_attention": 4}
+    | dict.fromkeys(("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id"), 1),
+)
+OTHERS = {
+    "tower": st.just("hf-text"),
+    "config": st.sampled_from(ENCODERS),
+    "pool_type": st.sampled_from(["mean", "max", "cls", "cls-hidden"]),
+    "proj": st.sampled_from(["linear", "mlp", "none"]),
+}
+
+
+def drawn_tower(options: dict[str, Any]) -> Any:
+    """Return a random tower, in the form that inference gives it where there is one; None where options clash."""
+    section = {"context_length": CONTEXT, "vocab_size": 600, **options}
+    if section["tower"] != "hf-text":
+        section |= {"width": 16} | ({"eos_id": 599} if section["pool_type"] == "eos" else {})
+    if section["tower"] == "modern-transformer" or section.get("class_token") or section.get("pad_mask"):
+        section["pad_id"] = 0
+    component = zoo.registry().get("text-tower", section["tower"])
+    try:
+        config = component.config_class().parse(section)
+    except ConfigError:
+        return None
+    return randomized(component.build(config, embed_dim=16)).eval()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    options=st.one_of(*map(st.fixed_dictionaries, (CLIPS, MODERN, OTHERS))),
+    lengths=st.lists(st.integers(2, CONTEXT), min_size=1, max_size=6),
+    seed=st.integers(0, 99),
+)
+def test_features_of_any_tower_are_those_of_whole_rows(options: Any, lengths: list[int], seed: int) -> None:
+    tower = drawn_tower(options)
+    assume(tower is not None)
+    text = torch.zeros(len(lengths), CONTEXT, dtype=torch.int64)
+    for row, length in zip(text, lengths, strict=True):
+        row[:length] = torch.randint(10, 590, (length,), generator=torch.Generator().manual_seed(seed))
+        row[length - 1] = 599
+    forms = [tower, *(form.make() for form in forms_of(tower))]
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LIMITS, "cpu", Limits(few=16, many=64))
+        whole = tower(text)
+        for form in forms:
+            torch.testing.assert_close(encode_rows(form, text), whole, rtol=0, atol=TOLERANCE)
 
 
 def test_no_more_is_encoded_than_the_longest_of_a_bucket(trimmed: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
@@ -184,7 +184,9 @@ def checked_texts(texts: object) -> Sequence[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, bytes) or not isinstance(texts, Sequence):
-        raise InputError(f"expected a string or a sequence of strings, found {type(texts).__name__}")
+        found = type(texts).__name__
+        hint = "; make a list of it" if isinstance(texts, Iterable) and not isinstance(texts, bytes) else ""
+        raise InputError(f"expected a string or a sequence of strings, found {found}{hint}")
     entries = cast("Sequence[object]", texts)
     for index, text in enumerate(entries):
         if not isinstance(text, str):
