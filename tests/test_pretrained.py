@@ -12,6 +12,7 @@ from open_clip.pretrained import _PRETRAINED
 import zoo
 from zoo.catalog import architectures
 from zoo.pretrained_entries import entries_of
+from zoo_core.errors import CheckpointError
 
 MOVED = {("ViT-B-16-plus-240", "laion400m_e32"): "timm/vit_base_patch16_plus_clip_240.laion400m_e32"}
 """Repositories that are not the peer's: it names those of other weights."""
@@ -138,3 +139,41 @@ def test_licences_are_those_that_timm_states_for_the_image_towers() -> None:
                     assert {entry.license} == backbone, name
                     compared += 1
     assert compared == 55
+
+
+@pytest.mark.parametrize(("model", "tag"), pairs())
+def test_captions_were_read_as_the_peer_reads_them(model: str, tag: str) -> None:
+    section = open_clip.get_model_config(model)["text_cfg"]
+    trained = entries_of(model)[tag].text
+    cleaning = section.get("tokenizer_kwargs", {}).get("clean")
+    if "hf_model_name" in section:
+        assert (trained.cleaning, trained.padding) == (cleaning or "whitespace", "masked")
+        return
+    given = open_clip.CLIPTextCfg(**section)
+    if given.hf_tokenizer_name is None:
+        tokenizer: Any = open_clip.get_tokenizer(model)
+        assert tokenizer.clean_fn.__name__ == f"_clean_{trained.cleaning}"
+    else:
+        assert trained.cleaning == (cleaning or "whitespace")
+    later = given.no_causal_mask or given.pool_type not in ("argmax", "eos")  # then the feature depends on what follows
+    assert trained.padding == ("masked" if given.embed_cls else "read" if later else "unreached")
+
+
+def test_every_entry_holds_its_architecture_to_its_text_contract() -> None:
+    for name, tags in zoo.list_pretrained().items():
+        contract = zoo.config(name).text_contract()
+        for tag, entry in tags.items():
+            assert (entry.text.cleaning, entry.text.padding) == (contract.cleaning, contract.padding), (name, tag)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tokenizer.cleaning=lower", "was trained with text cleaning 'canonicalize', but .* is 'lower'"),
+        ("text.causal=true", "was trained with text padding 'read', but .* is 'unreached'"),
+    ],
+)
+def test_weights_of_siglip_are_refused_where_captions_would_be_read_otherwise(override: str, message: str) -> None:
+    pooled = ["text.pool_type=argmax"] if override.startswith("text") else []
+    with pytest.raises(CheckpointError, match=f"pretrained 'webli' {message}"):
+        zoo.build("vit-b16-siglip", pretrained="webli", overrides=[override, *pooled], local_files_only=True)
