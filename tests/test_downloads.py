@@ -259,6 +259,40 @@ def test_a_small_file_is_held_to_the_digest_of_git(hub: Hub, served: Path) -> No
     assert hub_file("acme/digits", "config.json").path.read_text() == "{}"
 
 
+@pytest.fixture
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the client's cache hold files in place of links, as on Windows."""
+    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda _: False)
+
+
+@pytest.mark.usefixtures("without_links")
+def test_a_cache_without_links_is_held_to_what_the_hub_tells(hub: Hub, served: Path, tmp_path: Path) -> None:
+    from zoo.hub_files import hub_file
+
+    (served / "config.json").write_text("{}")
+    for name, change, length in ((NAME, flipped, 64), ("config.json", lambda _: b"[]", 40)):
+        hub.altered[name] = change
+        with pytest.raises(DownloadError, match=f"it is damaged: the Hub tells digest [0-9a-f]{{{length}}}, found"):
+            hub_file("acme/digits", name)
+        hub.altered.clear()
+        path = hub_file("acme/digits", name).path
+        assert path.read_bytes() == (served / name).read_bytes()
+        assert not path.is_symlink()
+        hub.requests.clear()
+        hub_file("acme/digits", name)
+        assert hub.requests == []
+
+
+@pytest.mark.usefixtures("without_links")
+def test_a_file_that_was_compared_with_nothing_is_told(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    huggingface_hub.hf_hub_download("acme/digits", NAME)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert fetch_weights(SOURCE).path.is_file()
+    assert "the bytes were compared with nothing" in caplog.text
+
+
 def test_a_file_that_comes_short_is_refused_and_not_kept(hub: Hub, tmp_path: Path) -> None:
     hub.altered[NAME] = lambda content: content[:1000]
     with pytest.raises(DownloadError, match="the Hub tells digest|the download failed"):

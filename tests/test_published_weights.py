@@ -271,10 +271,24 @@ def mobileclip_file(file: Path, tower: str) -> dict[str, Tensor]:
     return expected
 
 
-@pytest.mark.parametrize("tower", ["fastvit_mci1", "vit_base_mci_224"])
+@pytest.mark.parametrize("tower", ["fastvit_mci0", "fastvit_mci1", "fastvit_mci2", "vit_base_mci_224"])
 def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_path: Path) -> None:
     expected = mobileclip_file(tmp_path / "mobileclip.pt", tower)
     assert equal(tensors_of(open_weights(tmp_path / "mobileclip.pt")), expected)
+
+
+def test_the_first_s0_is_told_by_its_text_tower(tmp_path: Path) -> None:
+    mobileclip_file(tmp_path / "s0.pt", "fastvit_mci0")
+    published = torch.load(tmp_path / "s0.pt")
+    text = {key: published.pop(key) for key in list(published) if key.startswith("text_encoder.transformer.0.")}
+    published |= {key.replace("transformer.0", "transformer.1"): one for key, one in text.items()}
+    published["text_encoder.transformer.0.token_mixer.layer_scale"] = torch.ones(24, 1, 1)
+    torch.save(published, tmp_path / "s0.pt")
+    for read in (zoo.identify, open_weights):
+        with pytest.raises(
+            CheckpointError, match="weights of the first MobileCLIP S0, whose text tower mixes tokens by"
+        ):
+            read(tmp_path / "s0.pt")
 
 
 # open_clip

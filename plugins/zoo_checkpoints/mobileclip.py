@@ -1,5 +1,7 @@
 """MobileCLIP as Apple published it: S1 and S2 over a FastViT, B over a vision transformer with a stem of convolutions.
 
+The first S0 is told by its text tower, which mixes tokens by convolutions; nobody but Apple's own code builds that one.
+
 The story of the tables: Apple's training code names blocks by their place in a list (`pre_norm_ffn.4`), and FastViT's
 stages, the steps between them and their positions stand in one row, `network.0`, `network.1`, ..., where timm has a
 list of stages. A projection without a bias became a classifier with one, which is zero.
@@ -25,6 +27,7 @@ __all__ = ["MobileClip"]
 IMAGE = "image_encoder.model."
 TRUNK = "visual.trunk."
 FASTVIT_STEM = f"{IMAGE}patch_embed.0.rbr_conv.0.conv.weight"
+CONVOLUTIONAL_TEXT = "text_encoder.transformer.0.token_mixer."
 HYBRID_STEM = f"{IMAGE}patch_emb.0.block.conv.weight"
 
 SEGMENTS = {
@@ -99,7 +102,17 @@ class MobileClip(CheckpointFormat):
         return FASTVIT_STEM in entries or HYBRID_STEM in entries
 
     def plan(self, entries: Mapping[str, TensorInfo]) -> Sequence[Conversion]:
-        """Return the conversions to timm's FastViT or hybrid transformer, and a text tower below `text.`."""
+        """Return the conversions to timm's FastViT or hybrid transformer, and a text tower below `text.`.
+
+        Raises:
+            CheckpointError: the text tower is that of the first S0.
+        """
+        if any(key.startswith(CONVOLUTIONAL_TEXT) for key in entries):
+            raise CheckpointError(
+                f"these are weights of the first MobileCLIP S0, whose text tower mixes tokens by convolutions "
+                f"({CONVOLUTIONAL_TEXT}...): there is no such tower; 'mobileclip2-s0' has the same image tower and a "
+                "plain text tower, and weights of its own"
+            )
         if FASTVIT_STEM in entries:
             return [*Table(TEXT).plan(entries), *_fastvit(entries), *_classifier("head.proj", "head.fc", entries)]
         return [*Table([*TEXT, *HYBRID]).plan(entries), *_classifier("classifier.proj", "head", entries)]

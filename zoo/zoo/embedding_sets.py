@@ -13,9 +13,8 @@ from, and what is said of it, is recorded in the manifest and in each part, and 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -189,19 +188,17 @@ def _short(value: object) -> str:
 @contextmanager
 def _only_one(folder: Path) -> Generator[None]:
     """Hold the lock of a set; the system takes it from a process that dies."""
-    import fcntl
+    from filelock import FileLock, Timeout
 
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process adds to {folder} right now; wait for it to end") from None
     except OSError as error:
         raise SaveError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process adds to {folder} right now; wait for it to end") from None
         yield
     finally:
-        with suppress(OSError):
-            os.close(file)
+        lock.release()

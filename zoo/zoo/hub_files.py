@@ -1,9 +1,9 @@
 """Files of the Hugging Face Hub: one at a time, in the local cache of its client, with the bytes that they should have.
 
 What you would not guess: the client checks the size of what it downloads and not the bytes, although the Hub tells
-their digest: the cache names each file by it (SHA-256 of a large file, git's SHA-1 of a small one). Here every file is
-held to that name, to its pin (`zoo.pins`), and to the digest of its entry where there is one. A file is read for its
-digest once; size and time tell whether it is still the file that was read.
+their digest (SHA-256 of a large file, git's SHA-1 of a small one); the cache names each file by it, where the system
+has links. Here every file is held to that digest, to its pin (`zoo.pins`), and to the digest of its entry where there
+is one. A file is read for its digest once; size and time tell whether it is still the file that was read.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def hub_file(
     path = _cached(repo, wanted, name)
     if path is None:
         path = asked.get(wanted, or_else=revision)
-    size, digest = path.stat().st_size, _digest(path, asked, verify=verify)
+    size, digest = path.stat().st_size, _digest(path, asked, verify=verify, alone=sha256 is None and known is None)
     found = Pin(_commit_of(path), digest, size)
     if sha256 is not None and digest != sha256:
         raise asked.error(f"expected sha256 {sha256}, found {digest} in {path}: it is another file than is meant")
@@ -148,6 +148,21 @@ class _Asked:
                 f"the download failed ({told}); nothing was kept of it, so try again{_or(self.fix)}"
             ) from None
 
+    def told_digest(self, commit: str) -> str | None:
+        """Return the digest that the Hub tells of a file of a commit; None where it is not to be asked, or silent."""
+        from huggingface_hub import (
+            constants,
+            get_hf_file_metadata,  # pyright: ignore[reportUnknownVariableType]
+            hf_hub_url,
+        )
+
+        if self.local_files_only or constants.HF_HUB_OFFLINE:
+            return None
+        try:
+            return get_hf_file_metadata(hf_hub_url(self.repo, self.name, revision=commit)).etag
+        except Exception:  # whatever its HTTP client raises
+            return None
+
     def _not_cached(self, error: Exception) -> str:
         from huggingface_hub import constants
 
@@ -182,8 +197,11 @@ def _commit_of(path: Path) -> str:
     return parts[len(parts) - parts[::-1].index("snapshots")]
 
 
-def _digest(path: Path, asked: _Asked, *, verify: bool) -> str:
-    """Return the SHA-256 of a file of the cache, which also has to be what the Hub told of it.
+def _digest(path: Path, asked: _Asked, *, verify: bool, alone: bool) -> str:
+    """Return the SHA-256 of a file of the cache, which also has to be what the Hub tells of it.
+
+    A cache without links, as on Windows, does not tell that: then the Hub is asked once. Where it cannot be, and the
+    file is `alone`, with neither pin nor entry to be held to, the log says so.
 
     Raises:
         DownloadError: it has other bytes; it is removed from the cache, so that it can be downloaded again.
@@ -196,10 +214,12 @@ def _digest(path: Path, asked: _Asked, *, verify: bool) -> str:
             if len(known) == 64:
                 return known
     digest = sha256_of(content)
-    told = path.readlink().name if path.is_symlink() else ""  # without links the cache does not tell
-    found = digest if len(told) == 64 else _git_sha1(content) if len(told) == 40 else told
+    told = path.readlink().name if path.is_symlink() else asked.told_digest(_commit_of(path))
+    if told is None and alone:
+        _log.warning("%s: the bytes were compared with nothing: the cache tells no digest, nor does the Hub", path)
+    found = digest if told and len(told) == 64 else _git_sha1(content) if told and len(told) == 40 else told
     if found != told:
-        removed = _removed(path.parent / path.readlink(), path)
+        removed = _removed(content, path)
         raise asked.error(
             f"it is damaged: the Hub tells digest {told}, found {found} in {content}; "
             + ("it was removed from the cache, so ask again" if removed else "remove that file and ask again")
