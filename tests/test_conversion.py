@@ -290,6 +290,23 @@ def test_what_open_clip_has_not_is_refused_by_name(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("pool", ["parallel", "cascade"])
+def test_a_pool_that_open_clip_builds_at_one_width_alone_is_refused_at_others(pool: str, tmp_path: Path) -> None:
+    vision = {"attentional_pool": pool, "attn_pooler_heads": 2, "attn_pooler_queries": 4}
+    config = changed({"vision": vision}, CLIP)
+    assert config["vision"]["width"] != config["embed_dim"]
+    with pytest.raises(
+        CheckpointError, match=f"vision.attentional_pool '{pool}' of a width of 32 and embed_dim 16: it"
+    ):
+        export(model_of(config), tmp_path / "folder", to="open_clip")
+    assert list(tmp_path.iterdir()) == []
+    ours = model_of(changed({"embed_dim": config["vision"]["width"]}, config))
+    theirs, _ = loaded_by_the_peer(export(ours, tmp_path / f"zoo-{pool}", to="open_clip"))
+    pixels = torch.randn(2, 3, *ours.visual.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():  # the peer leaves a dimension in the feature
+        assert_close(ours.encode_image(pixels), theirs.encode_image(pixels).squeeze(1))
+
+
 def test_a_tokenizer_of_a_folder_is_no_name_for_open_clip(tmp_path: Path) -> None:
     tokenizer = SIGLIP["tokenizer"] | {"vocab_size": 49_408}
     model = model_of(changed({"text": {"pool_type": "last"}}, {**CLIP, "tokenizer": tokenizer}))

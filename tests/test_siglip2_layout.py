@@ -12,7 +12,8 @@ from PIL import Image
 
 import zoo
 from foreign import WORDS, assert_close
-from zoo_core.errors import ConfigError
+from zoo.conversion import export
+from zoo_core.errors import CheckpointError, ConfigError
 
 Json = dict[str, Any]
 
@@ -100,3 +101,12 @@ def test_what_its_folder_states_and_we_cannot_build_is_refused(
         zoo.build(tmp_path)
     assert message in str(error.value)
     assert str(tmp_path / file) in str(error.value)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_that_it_is_not_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"SigLIP 2 of any aspect ratio \(Siglip2Model\) is read here and not writ"
+    ):
+        export(zoo.build(tmp_path), tmp_path / "out", to="transformers")
+    assert not (tmp_path / "out").exists()

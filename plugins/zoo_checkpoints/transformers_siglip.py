@@ -220,6 +220,8 @@ class TransformersSiglip(CheckpointFormat):
 
     def files(self, config: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Return `config.json` and `preprocessor_config.json`."""
+        if config["vision"]["tower"] == "naflex":
+            raise CheckpointError(f"{self.name} 2 of any aspect ratio (Siglip2Model) is read here and not written")
         expect_plain(config, self.name, "timm")
         images = image_file(config["preprocess"], config["vision"]["image_size"][0], "SiglipImageProcessor")
         return {"config.json": as_json(_file(config)), "preprocessor_config.json": as_json(images)}

@@ -38,7 +38,11 @@ def hub_file(config: Section) -> Json:
 
     Args:
         config: the values of a model's config, defaults included.
+
+    Raises:
+        CheckpointError: open_clip would build another model of the file, or none.
     """
+    _check_pool(config)
     quick = _is_quick(config)
     text = _text(config["text"], quick) | _tokenizer(config["tokenizer"])
     vision = _vision(config["vision"], quick) | _told(config["preprocess"], {"image_seq_len": "image_seq_len"})
@@ -52,6 +56,16 @@ def hub_file(config: Section) -> Json:
         vision["output_tokens"] = text["output_tokens"] = True
     images = _told(config["preprocess"], IMAGES | {"fill_color": "fill"})
     return {"model_cfg": model, "preprocess_cfg": {"size": vision["image_size"], "mode": "RGB", **images}}
+
+
+def _check_pool(config: Section) -> None:
+    """Refuse what reading the file back would not show: open_clip's two poolers work at one width alone."""
+    pool, width = config["vision"].get("attentional_pool"), config["vision"].get("width")
+    if pool in ("parallel", "cascade") and width != config["embed_dim"]:
+        raise CheckpointError(
+            f"open_clip cannot express vision.attentional_pool '{pool}' of a width of {width} and embed_dim "
+            f"{config['embed_dim']}: it builds that pool for a width of embed_dim only"
+        )
 
 
 def _is_quick(config: Section) -> bool:
