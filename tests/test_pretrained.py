@@ -174,6 +174,6 @@ def test_every_entry_holds_its_architecture_to_its_text_contract() -> None:
     ],
 )
 def test_weights_of_siglip_are_refused_where_captions_would_be_read_otherwise(override: str, message: str) -> None:
-    pooled = ["text.pool_type=argmax"] if override.startswith("text") else []
+    pooled = ["text.pool_type=eos", "text.eos_id=1"] if override.startswith("text") else []
     with pytest.raises(CheckpointError, match=f"pretrained 'webli' {message}"):
         zoo.build("vit-b16-siglip", pretrained="webli", overrides=[override, *pooled], local_files_only=True)
