@@ -142,15 +142,16 @@ def _check_events(text: str, source: str) -> None:
     depth = nodes = 0
     try:
         for event in _YAML.parse(text, Loader=_Loader):
-            where = Mark(source, event.start_mark.line + 1, event.start_mark.column + 1)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             nodes += isinstance(event, yaml.NodeEvent)
             if isinstance(event, yaml.AliasEvent):
-                raise ConfigError(where.problem(f"aliases (*{event.anchor}) are not supported; write ${{key}} instead"))
+                raise ConfigError(
+                    _mark(event, source).problem(f"aliases (*{event.anchor}) are not supported; write ${{key}} instead")
+                )
             if depth > MAX_DEPTH:
-                raise ConfigError(where.problem(f"is nested deeper than {MAX_DEPTH} levels"))
+                raise ConfigError(_mark(event, source).problem(f"is nested deeper than {MAX_DEPTH} levels"))
             if nodes > MAX_NODES:
-                raise ConfigError(where.problem(f"has more than {MAX_NODES:,} values"))
+                raise ConfigError(_mark(event, source).problem(f"has more than {MAX_NODES:,} values"))
     except yaml.YAMLError as error:
         raise _not_yaml(error, source) from None
 
@@ -201,6 +202,6 @@ def _walk_entry(
     yield from _walk(child, inner, source, marks)
 
 
-def _mark(node: yaml.Node, source: str) -> Mark:
+def _mark(node: yaml.Node | yaml.Event, source: str) -> Mark:
     start = node.start_mark
     return Mark(source, start.line + 1, start.column + 1) if start is not None else Mark(source)
