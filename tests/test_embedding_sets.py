@@ -264,9 +264,10 @@ def test_the_bottleneck_is_what_took_longest() -> None:
 # Kills
 
 KILLER = """
-import contextlib, os, random, signal, sys, time
+import contextlib, os, random, signal, sys, time, warnings
 from pathlib import Path
 import numpy, torch, zoo
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork in a process with threads
 import pyarrow.parquet as parquet
 from zoo.commands.app import main
 from zoo import embedding, embedding_sets

@@ -241,7 +241,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
         ("/dev/zero", "is a device or pipe, expected a regular file"),
         (tmp_path / "gone.png", "cannot be opened: No such file or directory"),
         (tmp_path / "loop.png", "cannot be opened: Too many levels of symbolic links"),
-        (str(tmp_path / "nul\0.png"), "cannot be opened: embedded null byte"),
+        (str(tmp_path / "nul\0.png"), "cannot be opened: its name holds a null character"),
         ("https://example.org/a.png", "is a URL, and nothing is fetched; download it and pass the path"),
     ]
     for path, message in rows:

@@ -265,8 +265,8 @@ def test_stopping_early_never_changes_a_feature(tiny: tuple[Any, Any]) -> None:
     image, text = images(ours), captions(ours)
     options: dict[str, Any] = {"image_indices": [0], "text_indices": [0], "normalize": False}
     found = ours.forward_intermediates(image, text, stop_early=True, **options)
-    assert torch.equal(found["image_features"], ours.encode_image(image))
-    assert torch.equal(found["text_features"], ours.encode_text(text))
+    same(found["image_features"], ours.encode_image(image))
+    same(found["text_features"], ours.encode_text(text))
 
 
 # Training

@@ -141,8 +141,10 @@ def _file(path: str) -> BinaryIO:
         mode = place.stat().st_mode
         if stat.S_ISREG(mode):  # merely opening a FIFO would wait for its writer
             return place.open("rb")
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise InputError(f"cannot be opened: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError("cannot be opened: its name holds a null character") from error
     raise InputError(f"is {'a directory' if stat.S_ISDIR(mode) else 'a device or pipe'}, expected a regular file")
 
 
