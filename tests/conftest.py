@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads wait for each other on a busy machine
@@ -70,3 +71,18 @@ def every_folder(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("python")
     ByT5Tokenizer(extra_ids=5).save_pretrained(folder)
     return folders | {"python": folder}
+
+
+@pytest.fixture(scope="module")
+def width_first() -> Iterator[None]:
+    """Have Pillow resample the width before the height, as every version before 13 does, so that peers do too."""
+    from PIL import Image
+
+    resize = Image.Image.resize
+
+    def in_two_steps(self: Image.Image, size: Any, *args: Any, **kwargs: Any) -> Image.Image:
+        return resize(resize(self, (size[0], self.height), *args, **kwargs), size, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", in_two_steps)
+        yield

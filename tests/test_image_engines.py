@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import zoo
 from peer import randomized
@@ -65,8 +66,8 @@ def test_any_size_comes_out_alike(width: int, height: int, side: int, seed: int,
         return
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     fast, exact = both(frame=(side, side), resize_mode=mode)
-    assert deviation(fast(pixels), exact(pixels)) <= 32
-    assert (fast(pixels) - exact(pixels)).abs().mean() * 255 < 1
+    assert deviation(fast(pixels), exact(pixels)) < 2.001
+    assert (fast(pixels) - exact(pixels)).abs().mean() * 255 < 0.2
 
 
 def test_few_pixels_are_a_step_away() -> None:
@@ -74,6 +75,19 @@ def test_few_pixels_are_a_step_away() -> None:
     image = picture(640, 480)
     steps = ((fast(image) - exact(image)) * 255).abs()
     assert steps.mean() < 0.02
+
+
+def test_tall_pictures_have_the_pixels_that_they_had_before_pillow_13() -> None:
+    """Pillow 13 shrinks these vertically first, and rounds and cuts otherwise in between."""
+    board = Image.fromarray(np.random.default_rng(0).integers(0, 2, (300, 100, 3), dtype=np.uint8) * 255)
+    bicubic = Image.Resampling.BICUBIC
+    expected = np.asarray(board.resize((90, 300), bicubic).resize((90, 60), bicubic)).astype(np.float32) / 255
+    fast, exact = both(frame=(60, 90), resize_mode="squash")
+    assert torch.equal(exact(board), torch.from_numpy(expected).permute(2, 0, 1))
+    assert deviation(fast(board), exact(board)) < 2.001
+    if Image.core.PILLOW_VERSION >= "13":
+        turned = np.asarray(board.resize((90, 60), bicubic)).astype(np.float32) / 255
+        assert np.abs(turned - expected).max() * 255 > 10
 
 
 def test_what_needs_no_resampling_is_equal() -> None:

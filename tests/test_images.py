@@ -21,6 +21,8 @@ from zoo_images.config import AugmentationConfig
 from zoo_images.config import ImageConfig as AnyImageConfig
 from zoo_images.transform import ImagePreprocessor, crop_box, jitter
 
+pytestmark = pytest.mark.usefixtures("width_first")
+
 
 class ImageConfig(AnyImageConfig):
     """With the engine that gives the published bits; `test_image_engines.py` compares the other one with it."""

@@ -45,9 +45,10 @@ BAD_IMAGES: list[tuple[Any, str]] = [
     (torch.zeros(1, 1, 32, 32), "expected images [B, 3, 32, 32], found torch.float32 [1, 1, 32, 32]"),
     (torch.zeros(1, 32, 32, 3), "expected images [B, 3, 32, 32], found torch.float32 [1, 32, 32, 3]"),
     (
-        torch.zeros(1, 3, 32, 32, dtype=torch.uint8),
-        "expected preprocessed images in floating point, found torch.uint8",
+        torch.zeros(1, 3, 32, 32, dtype=torch.int64),
+        "expected preprocessed images in floating point, or raw pixels as uint8, found torch.int64",
     ),
+    (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "found raw pixels torch.uint8: this model has no preprocessing"),
     (torch.zeros(1, 3, 32, 48), "expected images of 32 x 32 pixels, found torch.float32 [1, 3, 32, 48]"),
     ("a.png", "found str: this model has no preprocessing"),
     ([], "found list: this model has no preprocessing"),

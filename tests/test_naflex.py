@@ -35,6 +35,7 @@ from zoo_timm.config import NaFlexConfig
 from zoo_timm.naflex import NaFlexTower
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("width_first")
 
 TOLERANCE = 1e-5
 PATCH = 8

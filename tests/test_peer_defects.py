@@ -175,7 +175,7 @@ TENSORS: dict[str, tuple[str, Any, str]] = {
     "complex pixels": (
         "encode_image",
         torch.zeros(1, 3, 32, 32, dtype=torch.complex64),
-        "expected preprocessed images in floating point, found torch.complex64",
+        "in floating point, or raw pixels as uint8, found torch.complex64",
     ),
     "no end of text": (
         "encode_text",

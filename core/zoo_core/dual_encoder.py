@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from zoo_core.captions import encode_captions
 from zoo_core.config import TokenIds
 from zoo_core.errors import ConfigError, InputError, Problem
-from zoo_core.images import Preprocessor
+from zoo_core.images import Preprocessor, moved
 from zoo_core.inference import Optimization
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm, RMSNorm
@@ -108,9 +108,10 @@ class DualEncoder(nn.Module):
         """Return image features.
 
         Args:
-            image: a float tensor `[B, C, H, W]` that is already preprocessed, or a PIL image, a path, or a list of
-                such; those go through the model's own preprocessing. Where the tower takes patches, also a patch
-                batch (see `zoo_core.patches`).
+            image: a float tensor `[B, C, H, W]` that is already preprocessed, or a PIL image, a path, raw pixels as
+                a uint8 tensor `[3, H, W]`, or a list of such, or raw pixels `[B, 3, H, W]`; those go through the
+                model's own preprocessing, tensors on their device. Where the tower takes patches, also a patch batch
+                (see `zoo_core.patches`).
             normalize: scale each feature to unit length.
 
         Returns:
@@ -417,9 +418,9 @@ class DualEncoder(nn.Module):
 
     def _image_input(self, image: Any, tower: VisionTower) -> Any:
         """Return what the tower is called with: images `[B, C, H, W]` or a patch batch, checked."""
-        if not isinstance(image, Tensor | Mapping):
+        if _is_raw(image) or not isinstance(image, Tensor | Mapping):
             like = next(tower.parameters(), self.logit_scale)
-            image = _moved(self._pictures(image), like.device)
+            image = moved(self._pictures(image), like.device)
         if isinstance(image, Mapping):
             return _checked_patches(cast("Mapping[str, Any]", image), tower)
         _check_image(image, tower)
@@ -428,14 +429,17 @@ class DualEncoder(nn.Module):
     def _pictures(self, images: Any) -> Tensor | PatchBatch:
         """Preprocess a picture or a list of pictures into a batch; a list may also hold what was prepared before."""
         if self.preprocess is None:
+            found = f"raw pixels {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
             raise InputError(
-                f"expected an image tensor [B, C, H, W], found {type(images).__name__}: this model has no "
+                f"expected a preprocessed image tensor [B, C, H, W], found {found}: this model has no "
                 "preprocessing; build it with zoo.build, or set model.preprocess"
             )
+        if isinstance(images, Tensor):
+            return self.preprocess.batch(images if images.ndim > 3 else [images])
         pictures = cast("Sequence[Any]", images) if isinstance(images, list | tuple) else [images]
         if pictures and all(isinstance(one, Mapping) for one in pictures):
             return self.preprocess.collate(pictures)
-        tensors = [one for one in pictures if isinstance(one, Tensor)]
+        tensors = [one for one in pictures if isinstance(one, Tensor) and not _is_raw(one)]
         if not tensors or len(tensors) < len(pictures):
             return self.preprocess.batch(pictures)
         for index, one in enumerate(tensors):
@@ -526,10 +530,9 @@ def _matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
     return default
 
 
-def _moved(batch: Tensor | PatchBatch, device: torch.device) -> Tensor | PatchBatch:
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    return {key: value.to(device) for key, value in batch.items()}
+def _is_raw(image: object) -> bool:
+    """Tell raw pixels from a preprocessed tensor, and from what is no tensor."""
+    return isinstance(image, Tensor) and image.dtype == torch.uint8
 
 
 def _checked_patches(batch: Mapping[str, Any], tower: VisionTower) -> PatchBatch:
@@ -551,11 +554,11 @@ def _check_image(image: Tensor, tower: VisionTower) -> None:
         hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
         raise InputError(f"expected images [B, {tower.image_channels}, {height}, {width}], {found}{hint}")
     if not image.is_floating_point():
-        raise InputError(f"expected preprocessed images in floating point, {found}; model.preprocess makes them")
+        raise InputError(f"expected preprocessed images in floating point, or raw pixels as uint8, {found}")
     if not tower.variable_image_size and tuple(image.shape[2:]) != tower.image_size:
         raise InputError(
             f"expected images of {height} x {width} pixels, {found}; preprocess them with model.preprocess, "
-            "or build the model for this size with overrides=['vision.image_size=...']"
+            "which takes raw pixels as uint8, or build the model for this size with overrides=['vision.image_size=...']"
         )
     if tower.image_patches is not None:
         rows, columns = tower.image_patches

@@ -36,7 +36,7 @@ def patchify(image: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     """
     rows, columns = image.shape[1] // size[0], image.shape[2] // size[1]
     cut = image.reshape(image.shape[0], rows, size[0], columns, size[1])
-    coord = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(image.device)
+    coord = torch.cartesian_prod(*(torch.arange(count, device=image.device) for count in (rows, columns)))
     return {
         "patches": cut.permute(1, 3, 2, 4, 0).flatten(2).flatten(0, 1),
         "patch_coord": coord,

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo_core.images import ImageLike, Preprocessor
+from zoo_core.images import ImageLike, Preprocessor, check_pixels
 from zoo_core.patches import pad_patches, patchify
 from zoo_images.config import NaFlexImageConfig
-from zoo_images.transform import crop_box, recoloured
+from zoo_images.transform import check_raw_size, crop_box, recoloured
 
 if TYPE_CHECKING:
     from zoo_images.engines import Engine
@@ -48,26 +48,44 @@ class NaFlexPreprocessor(Preprocessor):
         grid = (side // patch for side, patch in zip(image_size, config.patch_size, strict=True))
         self.image_seq_len = config.image_seq_len or max(1, math.prod(grid))
 
-    def __call__(self, image: ImageLike) -> dict[str, torch.Tensor]:
-        """Return the patches of `image`: `patches` float32 `[N, P * P * 3]`, `patch_coord` and `patch_valid`.
+    def __call__(self, image: ImageLike | torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the patches of a picture, or of raw pixels (uint8 `[3, H, W]`).
+
+        Returns:
+            `patches` float32 `[N, P * P * 3]`, `patch_coord` and `patch_valid`.
 
         Raises:
             ImageFileError: the file cannot be read as an image; its path and the reason are named.
             InputError: it is no image, or an unusable one.
         """
-        options = self.config.train
+        if isinstance(image, torch.Tensor):
+            check_pixels(image)
+            return self.prepare(image[None])[0]
         sheet = self._engine.open(image)
-        if self.train:
-            height, width = self._engine.size(sheet)
-            aspect = width / height
-            ratio = options.ratio[0] * aspect, options.ratio[1] * aspect
-            top, left, *crop = crop_box((height, width), options.scale, ratio)
-            sheet = self._engine.crop(sheet, top, left, (crop[0], crop[1]))
+        return patchify(self._pixels(self._cropped(sheet) if self.train else sheet), self.config.patch_size)
+
+    def prepare(self, pixels: torch.Tensor) -> Any:
+        """Return the patches of each of raw pixels `[B, 3, H, W]`, as `ImagePreprocessor.prepare` has it."""
+        if not self._engine.takes_raw:
+            return super().prepare(pixels)
+        check_raw_size(pixels)
+        sheets = [self._pixels(self._cropped(one)) for one in pixels] if self.train else self._pixels(pixels)
+        return [patchify(sheet.to(pixels.device), self.config.patch_size) for sheet in sheets]
+
+    def _cropped(self, sheet: Any) -> Any:
+        """Return a random part of a sheet."""
+        options = self.config.train
+        height, width = self._engine.size(sheet)
+        aspect = width / height
+        ratio = options.ratio[0] * aspect, options.ratio[1] * aspect
+        top, left, *crop = crop_box((height, width), options.scale, ratio)
+        return self._engine.crop(sheet, top, left, (crop[0], crop[1]))
+
+    def _pixels(self, sheet: Any) -> torch.Tensor:
+        """Return a sheet, or each of a batch, at the size at which it has as many patches as it may have."""
         size = fitted_size(self._engine.size(sheet), self.config.patch_size, self.image_seq_len)
         sheet = self._engine.resample(sheet, size)
-        if self.train:
-            sheet = recoloured(sheet, self._engine, options)
-        return patchify(self._engine.pixels(sheet), self.config.patch_size)
+        return self._engine.pixels(recoloured(sheet, self._engine, self.config.train) if self.train else sheet)
 
     @cached_property
     def _engine(self) -> Engine:

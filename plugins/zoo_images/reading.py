@@ -33,7 +33,7 @@ from zoo_core.errors import ImageFileError, InputError, one_of
 from zoo_core.images import ImageLike
 from zoo_images import jpeg
 
-__all__ = ["MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "open_image", "open_pixels", "refusal"]
+__all__ = ["MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "check_size", "open_image", "open_pixels", "refusal"]
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim gigabytes."""
@@ -128,7 +128,7 @@ def _from_file(
         in_memory = reader is JpegImagePlugin.JpegImageFile and os.fstat(file.fileno()).st_size <= MAX_BYTES
         data = file.read() if in_memory else None
         image = reader(file if data is None else io.BytesIO(data), path)
-        _check_size(image.width, image.height)
+        check_size(image.width, image.height)
         size = image.size
         if draft is not None:  # readers of other formats pass it over
             image.draft("RGB", (2 * draft[1], 2 * draft[0]))
@@ -151,7 +151,7 @@ def _file(path: str) -> BinaryIO:
 def _from_array(pixels: np.ndarray) -> Image.Image:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise InputError(f"expected a uint8 array [H, W, 3], found {pixels.dtype} {list(pixels.shape)}")
-    _check_size(pixels.shape[1], pixels.shape[0])
+    check_size(pixels.shape[1], pixels.shape[0])
     return Image.fromarray(pixels)
 
 
@@ -165,7 +165,8 @@ def _reader(head: bytes) -> type[ImageFile.ImageFile]:
     raise InputError(f"is no image of a known format, it begins with {head!r}; {one_of(_READERS)}")
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Refuse pictures that have no pixels or too many, or are too elongated, with an `InputError`."""
     size = f"{width} x {height} pixels"
     if width < 1 or height < 1:
         raise InputError(f"has no pixels ({size})")
@@ -181,7 +182,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 def _rgb(image: Image.Image, exif: bool) -> Image.Image:
     """Check the size, then decode and convert; before `load` nothing but the header was read."""
-    _check_size(image.width, image.height)
+    check_size(image.width, image.height)
     image.load()
     if exif:
         image = ImageOps.exif_transpose(image)

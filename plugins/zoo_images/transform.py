@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo_core.images import ImageLike, Preprocessor
+from zoo_core.errors import InputError
+from zoo_core.images import ImageLike, Preprocessor, check_pixels
 from zoo_images.config import AugmentationConfig, ImageConfig
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
     from zoo_images.engines import Engine
 
-__all__ = ["ImagePreprocessor", "crop_box", "jitter", "recoloured", "resized"]
+__all__ = ["ImagePreprocessor", "check_raw_size", "crop_box", "jitter", "recoloured", "resized"]
 
 
 class ImagePreprocessor(Preprocessor):
-    """Turns a picture into a normalised float32 tensor `[3, H, W]`; picklable.
+    """Turns a picture into a normalised float32 tensor `[3, H, W]`, raw pixels on their device; picklable.
 
     With `train`, chance comes from torch's global generator, so `torch.manual_seed` decides it.
 
@@ -46,16 +47,31 @@ class ImagePreprocessor(Preprocessor):
         self.image_size = image_size
         self.train = train
 
-    def __call__(self, image: ImageLike) -> torch.Tensor:
-        """Return `image` as a float32 tensor `[3, H, W]`.
+    def __call__(self, image: ImageLike | torch.Tensor) -> torch.Tensor:
+        """Return a picture, or raw pixels (uint8 `[3, H, W]`), as a float32 tensor `[3, H, W]`.
 
         Raises:
             ImageFileError: the file cannot be read as an image; its path and the reason are named.
             InputError: it is no image, or an unusable one.
         """
+        if isinstance(image, torch.Tensor):
+            check_pixels(image)
+            return self.prepare(image[None])[0]
         draft = None if self.train or not self.config.draft else self.image_size
         sheet = self._engine.open(image, draft)
         return self._engine.pixels(self._augmented(sheet) if self.train else self._fitted(sheet, image))
+
+    def prepare(self, pixels: torch.Tensor) -> Any:
+        """Return raw pixels as float32 tensors `[3, H, W]` on their device, one `[B, 3, H, W]` of all but in training.
+
+        The engine `torch` works on their device, but for a change of colours in training; `pil` works on the CPU.
+        """
+        if not self._engine.takes_raw:
+            return super().prepare(pixels)
+        check_raw_size(pixels)
+        if self.train:
+            return [self._engine.pixels(self._augmented(one)).to(pixels.device) for one in pixels]
+        return self._engine.pixels(self._fitted(pixels, pixels))
 
     def __repr__(self) -> str:
         return f"ImagePreprocessor({self.config!r}, image_size={self.image_size}, train={self.train})"
@@ -66,7 +82,7 @@ class ImagePreprocessor(Preprocessor):
 
         return engine_of(self.config)
 
-    def _fitted(self, sheet: Any, source: ImageLike) -> Any:
+    def _fitted(self, sheet: Any, source: object) -> Any:
         """Resize the whole picture, then pad or crop it around its centre."""
         from zoo_images.reading import MAX_PIXELS, refusal
 
@@ -89,6 +105,20 @@ class ImagePreprocessor(Preprocessor):
         top, left, *size = crop_box(self._engine.size(sheet), options.scale, options.ratio)
         crop = self._engine.crop(sheet, top, left, (size[0], size[1]))
         return recoloured(self._engine.resample(crop, self.image_size), self._engine, options)
+
+
+def check_raw_size(pixels: torch.Tensor) -> None:
+    """Hold raw pixels `[B, 3, H, W]` to the limits of files.
+
+    Raises:
+        InputError: they have no pixels or too many, or are too elongated.
+    """
+    from zoo_images.reading import check_size, refusal
+
+    try:
+        check_size(pixels.shape[3], pixels.shape[2])
+    except InputError as error:
+        raise refusal(pixels, str(error)) from None
 
 
 def recoloured(sheet: Any, engine: Engine, options: AugmentationConfig) -> Any:
