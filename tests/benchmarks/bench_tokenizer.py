@@ -1,6 +1,6 @@
 """Captions a second of processor time of the tokenizers beside open_clip's, on one thread.
 
-    python tests/benchmarks/bench_tokenizer.py [--json]
+    python tests/benchmarks/bench_tokenizer.py [--json] [--rarer-words]
 
 *Cold* is the first pass of a tokenizer that remembers no word, *warm* the second. Both are medians, and the
 two tokenizers take turns, so that a busy machine slows both alike. Ids are compared before anything is timed.
@@ -64,6 +64,12 @@ def captions(count: int) -> list[str]:
     return list(distinct)
 
 
+def with_rarer_words(texts: list[str]) -> list[str]:
+    """Return captions of as many distinct words as people use: one more in each, the rarer the less often."""
+    rng, every = random.Random(0), words()
+    return [f"{text[:-1]} near {every[int(len(every) ** rng.random()) - 1]}." for text in texts]
+
+
 def multilingual(count: int) -> list[str]:
     """Return `count` texts that are not ASCII, so that ftfy has to read each."""
     rng = random.Random(0)
@@ -85,14 +91,15 @@ def training() -> list[str]:
 def of_kind(kind: str, root: Path) -> tuple[Callable[[], Encode], Callable[[], Encode]]:
     """Return what makes ours and open_clip's over one tokenizer of transformers, loaded."""
     folder = MAKERS[kind](root / kind, training(), SIZES[kind])
-    peer = HFTokenizer(str(folder), context_length=77)
 
-    def new() -> Encode:
-        tokenizer = of_transformers(folder, 77)
-        tokenizer("a cat")
-        return tokenizer
+    def loaded(encode: Encode) -> Encode:
+        encode(["a cat"])
+        return encode
 
-    return new, lambda: peer
+    return (
+        lambda: loaded(of_transformers(folder, 77)),
+        lambda: loaded(HFTokenizer(str(folder), context_length=77)),
+    )
 
 
 def of_tiktoken() -> tuple[Callable[[], Encode], Callable[[], Encode]]:
@@ -161,17 +168,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--captions", type=int, default=20_000, help="number of distinct captions")
+    parser.add_argument("--rarer-words", action="store_true", help="captions of six times as many words")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", TruncatedTextWarning)
+    texts = captions(arguments.captions)
+    if arguments.rarer_words:
+        texts = with_rarer_words(texts)
     results = {
-        "captions": measure(captions(arguments.captions)),
+        "captions": measure(texts),
         "multilingual": measure(multilingual(arguments.captions // 4)),
     }
     with tempfile.TemporaryDirectory() as root:
         for kind in MAKERS:
-            results[kind] = measure(captions(arguments.captions), *of_kind(kind, Path(root)))
-    results["tiktoken"] = measure(captions(arguments.captions), *of_tiktoken())
+            results[kind] = measure(texts, *of_kind(kind, Path(root)))
+    results["tiktoken"] = measure(texts, *of_tiktoken())
     if arguments.json:
         print(json.dumps(results))
         return
