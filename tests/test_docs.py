@@ -74,6 +74,18 @@ def test_the_programs_of_the_readme_run(tmp_path: Path) -> None:
     assert run.stdout.splitlines() == ["the digit seven", str(zoo.config(tmp_path / "my-arch.yaml").parameter_count())]
 
 
+def test_the_script_of_an_open_clip_user_runs_and_its_names_are_ours(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "from-open-clip.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    digits = load_digits(0, 0.2).test
+    digits.pictures[digits.labels.tolist().index(7)].save(tmp_path / "seven.png")
+    for weights in ('"digits-tiny", pretrained="epoch_1.pt"', '"mine"'):
+        program += f"\nassert torch.equal(zoo.build({weights}).logit_scale, model.logit_scale)"
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "1\n"), run.stderr
+    assert set(re.findall(r"\bzoo\.(\w+)", text)) <= set(zoo.__all__)
+
+
 def test_the_readme_shows_the_errors_that_one_meets(tmp_path: Path) -> None:
     (shown,) = re.findall(r"```\n(my-arch.yaml:.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     path = tmp_path / "my-arch.yaml"

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import zoo
 from tiny_clip import ARCHITECTURE, assert_same_outputs
-from zoo_core.errors import ConfigError, InputError, UnknownNameError, ZooError
+from zoo_core.errors import CheckpointError, ConfigError, InputError, UnknownNameError, ZooError
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +148,63 @@ def test_retrieval_takes_the_arrays_that_embed_writes() -> None:
 def test_python_runs_zoo_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "zoo", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"zoo {zoo.__version__}\n"
+
+
+def test_the_average_of_torch_loads_without_its_counter(model: Any, tmp_path: Path) -> None:
+    torch.save(AveragedModel(model).state_dict(), tmp_path / "average.pt")
+    loaded = zoo.build(ARCHITECTURE, pretrained=tmp_path / "average.pt")
+    assert_same_outputs(loaded, model)
+    assert "the weights are an average, made by AveragedModel" in loaded.notes
+
+
+@pytest.mark.parametrize("kind", ["clip", "custom-text-clip"])
+def test_a_model_that_was_pickled_whole_gives_its_weights(tmp_path: Path, kind: str) -> None:
+    model = zoo.build(ARCHITECTURE | {"model": kind})
+    torch.save(model, tmp_path / "whole.pt")
+    torch.save(model.own_state_dict(), tmp_path / "own.pt")
+    for name in ("whole.pt", "own.pt"):
+        assert_same_outputs(zoo.build(ARCHITECTURE | {"model": kind}, pretrained=tmp_path / name), model)
+
+
+def test_one_state_dict_has_no_average_to_choose(model: Any, tmp_path: Path) -> None:
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="is one state dict, not several; leave out weights='ema'"):
+        zoo.build(ARCHITECTURE, pretrained=tmp_path / "weights.pt", weights="ema")
+
+
+TEXTS: dict[str, tuple[Any, str]] = {
+    "an array of strings": (np.array(["a", "b"]), "found ndarray; make a list of it"),
+    "a generator": ((one for one in "ab"), "found generator; make a list of it"),
+    "token ids of numpy": (np.array([[1, 2]]), "found ndarray; token ids are a tensor, torch.from_numpy makes one"),
+    "a batch of transformers": ({"input_ids": torch.ones(1, 2)}, "found dict; of a batch of token ids give"),
+    "bytes": (b"a", "found bytes"),
+    "one row of ids": (torch.tensor([1, 2]), "add the batch dimension with ids[None]"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_texts_of_another_form_are_told_what_makes_them_fit(model: Any, case: str) -> None:
+    text, message = TEXTS[case]
+    with pytest.raises(InputError) as error:
+        model.encode_text(text)
+    assert message in str(error.value)
+
+
+def test_tokenizers_and_classifiers_tell_what_they_are(model: Any) -> None:
+    assert repr(model.tokenizer) == "ClipBpeTokenizer(context_length=12, vocab_size=1024)"
+    assert repr(zoo.ZeroShotClassifier(model, ["a", "b"])) == "ZeroShotClassifier(2 labels, 1 templates, softmax)"
+
+
+@pytest.mark.slow
+def test_what_build_gives_has_no_none_in_it_for_type_checkers(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import zoo\n"
+        "model = zoo.build('digits-tiny')\n"
+        "model.encode_text(model.tokenizer(['a']))\n"
+        "model.encode_image(model.preprocess('a.png')[None])\n"
+        "print(model.visual.image_size, model.config.embed_dim, zoo.load('mine').text.vocab_size)\n"
+    )
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -86,6 +86,12 @@ class Config(BaseModel):
         # Tells pydantic that nested validation need not go through this constructor, which would lose locations.
         __init__.__pydantic_base_init__ = True
 
+        def __setattr__(self, name: str, value: object) -> None:
+            raise ConfigError(
+                f"{type(self).__name__}.{name} cannot be set: configs are frozen; "
+                f"name the change where the config is made, as in overrides=['{name}=...']"
+            )
+
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, registry: Registry | None = None) -> Self:
         """Validate a mapping.

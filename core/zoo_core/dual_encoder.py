@@ -494,6 +494,21 @@ class DualEncoder(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
 
 
+if TYPE_CHECKING:
+
+    class BuiltModel(DualEncoder):
+        """What type checkers take a model of `zoo.build` for: what it always sets is never None.
+
+        A tower that `towers=` leaves out is None all the same.
+        """
+
+        config: ModelConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+        tokenizer: Tokenizer  # pyright: ignore[reportIncompatibleVariableOverride]
+        preprocess: Preprocessor  # pyright: ignore[reportIncompatibleVariableOverride]
+        visual: VisionTower  # pyright: ignore[reportIncompatibleVariableOverride]
+        text: TextTower  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
 def dual_encoder_of(model: object) -> DualEncoder:
     """Return a model, out of what torch.compile wraps around it.
 
@@ -586,7 +601,8 @@ def _check_token_ids(text: Tensor, tower: TextTower) -> None:
     found = f"found {text.dtype} {list(text.shape)}"
     length = tower.context_length
     if text.ndim != 2 or text.dtype not in _TOKEN_DTYPES:
-        raise InputError(f"expected int64 token ids [B, {length}], {found}")
+        hint = "; add the batch dimension with ids[None]" if text.ndim == 1 else ""
+        raise InputError(f"expected int64 token ids [B, {length}], {found}{hint}")
     if not (1 if tower.variable_text_length else length) <= text.shape[1] <= length:
         allowed = f"1 to {length}" if tower.variable_text_length else f"exactly {length}"
         raise InputError(f"expected {allowed} tokens in each row, {found}")

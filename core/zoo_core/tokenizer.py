@@ -38,6 +38,9 @@ class Tokenizer(ABC):
     eot_id: int | None
     pad_id: int
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(context_length={self.context_length}, vocab_size={self.vocab_size})"
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` alone: no special tokens, no truncation."""
@@ -184,11 +187,19 @@ def checked_texts(texts: object) -> Sequence[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, bytes) or not isinstance(texts, Sequence):
-        found = type(texts).__name__
-        hint = "; make a list of it" if isinstance(texts, Iterable) and not isinstance(texts, bytes) else ""
-        raise InputError(f"expected a string or a sequence of strings, found {found}{hint}")
+        raise InputError(f"expected a string or a sequence of strings, found {type(texts).__name__}{_fix(texts)}")
     entries = cast("Sequence[object]", texts)
     for index, text in enumerate(entries):
         if not isinstance(text, str):
             raise InputError(f"texts[{index}]: expected a string, found {type(text).__name__} ({text!r:.40})")
     return cast("Sequence[str]", entries)
+
+
+def _fix(texts: object) -> str:
+    """Return how a collection that is no sequence of strings becomes one, or the token ids that a model takes."""
+    if isinstance(texts, Mapping):
+        return "; of a batch of token ids give ['input_ids']" if "input_ids" in texts else ""
+    kind = getattr(getattr(texts, "dtype", None), "kind", "")
+    if kind and kind in "iu":
+        return "; token ids are a tensor, torch.from_numpy makes one"
+    return "; make a list of it" if isinstance(texts, Iterable) and not isinstance(texts, bytes) else ""

@@ -81,7 +81,17 @@ def test_an_unreadable_image_is_named_after_the_others_were_done(run: Run, tiny:
     }
 
 
+def test_labels_come_from_a_file_where_they_may_hold_commas(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text("great white, shark\n\ncat\n")
+    arguments = ["--labels", f"@{tmp_path / 'labels.txt'}", "--model", tiny, "--json"]
+    (found,) = json.loads(run("classify", pictures / "b.png", *arguments)[1])
+    assert set(found["probabilities"]) == {"great white, shark", "cat"}
+
+
 CLASSIFY_ERRORS = {
+    "no file of labels": (["--labels", "@none.txt"], "none.txt cannot be read: No such file or directory"),
     "no label": (["--labels", " , "], "labels: expected names with commas between them"),
     "a label twice": (["--labels", "cat,dog,cat"], "labels: cat is there twice"),
     "one label for a softmax": (["--labels", "cat"], "labels: expected at least two to choose from, found 1"),
@@ -94,7 +104,7 @@ CLASSIFY_ERRORS = {
         "is a saved model with weights of its own",
     ),
     "a device that is none": (["--labels", "a,b", "--device", "abacus"], "device 'abacus' is none"),
-    "a dtype that is none": (["--labels", "a,b", "--dtype", "bf16"], "dtype must be a floating-point torch.dtype"),
+    "a dtype that is none": (["--labels", "a,b", "--dtype", "bf16"], "--dtype 'bf16', did you mean 'bfloat16'?"),
 }
 
 

@@ -115,9 +115,10 @@ def test_unreadable_images_are_skipped_counted_and_exit_with_1(
     assert np.load(tmp_path / "x.npy").shape == (1, 16)
 
 
-def test_nothing_is_written_where_no_image_can_be_read(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_where_no_image_can_be_read(run: Run, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_text("old")
-    assert run("embed", pictures / "notes.txt", "--out", tmp_path / "x.npy", "--model", tiny)[0] == 1
+    (tmp_path / "notes.png").write_text("no picture")
+    assert run("embed", tmp_path / "notes.png", "--out", tmp_path / "x.npy", "--model", tiny)[0] == 1
     assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"x.npy": "old"}
 
 
@@ -197,6 +198,8 @@ EMBED_ERRORS = {
         ["--text", "none.txt"],
         "none.txt cannot be read: No such file or directory",
     ),
+    "captions for images": ("x.npy", ["latin.txt"], "latin.txt is a text file; captions are embedded with --text"),
+    "a table": ("x.npy", ["--text", "captions.csv"], "captions.csv is a table, expected a caption a line"),
     "no text": ("x.npy", ["--text", "latin.txt"], "latin.txt is not UTF-8 text (byte 1)"),
     "a line break in a name": ("x.npy", ["odd"], "has a line break in it"),
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.fitting import LoadOptions
-    from zoo_core.dual_encoder import DualEncoder
+    from zoo_core.dual_encoder import BuiltModel, DualEncoder
     from zoo_core.images import Preprocessor
     from zoo_core.interfaces import Loss
     from zoo_core.positions import Resampling
@@ -40,7 +40,7 @@ def build(
     logit_bias: float | None = None,
     local_files_only: bool = False,
     optimize: Literal["inference"] | None = None,
-) -> DualEncoder:
+) -> BuiltModel:
     """Build a model, ready for inference.
 
     Args:
@@ -86,7 +86,7 @@ def build(
         from zoo.optimizing import optimize_for_inference
 
         optimize_for_inference(model)
-    return model
+    return cast("BuiltModel", model)
 
 
 def _built(

@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo.calibration import Calibration, fit
-from zoo.embedding import Refused, embed_images
+from zoo.embedding import Refused, embed_images, read_captions
 from zoo_core.errors import InputError, UnknownNameError, did_you_mean
 from zoo_core.overflow import Overflow, told_once
 
@@ -210,12 +210,13 @@ def classify(
 
 
 def parse_labels(text: str) -> list[str]:
-    """Return the labels of `"cat, dog"`.
+    """Return the labels of `"cat, dog"`, or of `"@labels.txt"`, a file with a label a line, which may hold commas.
 
     Raises:
-        InputError: there is none, or one stands there twice.
+        InputError: there is none, or one stands there twice, or the file cannot be read.
     """
-    labels = [label.strip() for label in text.split(",") if label.strip()]
+    listed = read_captions([text[1:]]) if text.startswith("@") else text.split(",")
+    labels = [label.strip() for label in listed if label.strip()]
     if not labels:
         raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {text!r}")
     return _once(labels)

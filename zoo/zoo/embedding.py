@@ -43,6 +43,9 @@ __all__ = [
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image inside a folder; a file that is named itself may end in anything."""
 
+TABLES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
+"""How files end whose lines are no captions, though many could be read as such."""
+
 READ_AHEAD = 2
 """Batches that are read while one is encoded."""
 CAPTIONS = 1024
@@ -83,8 +86,12 @@ def find_images(paths: Iterable[str | Path]) -> list[str]:
     `-` stands for the paths on standard input, one a line.
 
     Raises:
-        InputError: there is none, or a path could be no id: it has a line break in it or is no Unicode.
+        InputError: there is none, or text files alone, or a path could be no id: it has a line break in it or is no
+            Unicode.
     """
+    paths = list(paths)
+    if paths and all(str(path).lower().endswith(".txt") for path in paths):
+        raise InputError(f"{paths[0]} is a text file; captions are embedded with --text")
     found = dict.fromkeys(one for path in _named(paths) for one in _images_of(Path(path)))
     if not found:
         raise InputError(f"found no image; in a folder those count that end in {', '.join(EXTENSIONS)}")
@@ -98,10 +105,12 @@ def read_captions(paths: Iterable[str | Path]) -> list[str]:
     """Return the lines of text files; blank lines are left out. `-` stands for standard input.
 
     Raises:
-        InputError: a file cannot be read, is not UTF-8, or there is no caption at all.
+        InputError: a file cannot be read, is a table, is not UTF-8, or there is no caption at all.
     """
     captions: list[str] = []
     for path in paths:
+        if str(path).lower().endswith(TABLES):
+            raise InputError(f"{path} is a table, expected a caption a line; write its column out, or pipe it to '-'")
         try:
             text = (_standard_input() if _is_standard_input(path) else Path(path).read_bytes()).decode("utf-8-sig")
         except OSError as error:

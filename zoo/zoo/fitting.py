@@ -7,6 +7,7 @@ Positions of another size are resampled where that is asked for. Everything else
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -27,6 +28,8 @@ Shape = tuple[int, ...]
 
 BIAS = "logit_bias"
 _TEXT = "text."
+_PROJECTION = re.compile(r"\b([qkv]_proj|in_proj)\.(weight|bias)$")
+"""How our modules name the projections of attention; published state dicts have `in_proj_weight`."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,10 @@ def _named(source: TensorSource, expected: Mapping[str, TensorInfo], model: Dual
 
 
 def _own_name(name: str, expected: Mapping[str, TensorInfo]) -> str:
-    if name not in expected:
-        for other in (_TEXT + name, name.removeprefix(_TEXT)):
-            if other in expected:
-                return other
+    published = _PROJECTION.sub(r"\1_\2", name)  # whole pickled models have the names of modules
+    for other in (name, _TEXT + name, name.removeprefix(_TEXT), published, published.removeprefix(_TEXT)):
+        if other in expected:
+            return other
     return name
 
 

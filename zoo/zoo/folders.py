@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import zoo
 from zoo.catalog import config as load_config
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from zoo.fitting import LoadOptions
     from zoo.probes import Finding
-    from zoo_core.dual_encoder import DualEncoder
+    from zoo_core.dual_encoder import BuiltModel, DualEncoder
 
 __all__ = ["CONFIG", "README", "WEIGHTS", "build_folder", "check_folder", "is_folder", "load", "open_folder", "verify"]
 
@@ -57,7 +57,7 @@ def load(
     verify: bool = False,
     probe: bool | None = None,
     local_files_only: bool = False,
-) -> DualEncoder:
+) -> BuiltModel:
     """Build the model of a folder that `zoo.save` wrote.
 
     Args:
@@ -78,7 +78,7 @@ def load(
     model = build_folder(path, device=device, dtype=dtype, towers=towers, all_bytes=verify)
     if probe is not False:
         check_folder(model, path, always=probe is True)
-    return model
+    return cast("BuiltModel", model)
 
 
 def verify(

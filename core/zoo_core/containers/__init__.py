@@ -81,7 +81,7 @@ class RenamedSource(TensorSource):
 
     Args:
         source: the source.
-        names: the other name of each entry.
+        names: the other name of each entry; entries that have none are left out.
         notes: why.
     """
 
@@ -90,7 +90,7 @@ class RenamedSource(TensorSource):
         self.notes = (*source.notes, *notes)
         self._source = source
         self._names = {now: name for name, now in names.items()}
-        self.entries: Mapping[str, TensorInfo] = {names[name]: info for name, info in source.entries.items()}
+        self.entries: Mapping[str, TensorInfo] = {now: source.entries[name] for name, now in names.items()}
 
     def read(self, key: str) -> Tensor:
         """Return the tensor of the other name."""

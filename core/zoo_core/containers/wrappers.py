@@ -26,6 +26,8 @@ _PREFIXES = ("module.", "_orig_mod.")
 """Put before every name by data parallelism and by torch.compile."""
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """Put inside names by the same for a part of a model, by FSDP and by activation checkpointing."""
+_COUNTER = "n_averaged"
+"""Stands beside the weights in the state dict of torch's AveragedModel: how many were averaged."""
 _DEPTH = 3
 
 
@@ -66,6 +68,9 @@ def plain_names(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """
     plain = {name: name for name in names}
     notes: list[str] = []
+    if _COUNTER in plain and all(name.startswith("module.") for name in plain if name != _COUNTER):
+        del plain[_COUNTER]
+        notes.append("the weights are an average, made by AveragedModel")
     while plain:
         prefix = next((one for one in _PREFIXES if all(name.startswith(one) for name in plain.values())), None)
         if prefix is None:
@@ -106,6 +111,8 @@ def _chosen(found: Mapping[str, Any], weights: str | None, path: Path) -> tuple[
         candidates = usual or trained
     if len(candidates) == 1:
         return candidates[0], ()
+    if set(found) == {""}:
+        raise CheckpointError(f"{path} is one state dict, not several; leave out weights={weights!r}")
     listed = shown(f"'{name}'" for name in found)
     if not candidates and weights is None:
         raise CheckpointError(f"{path} holds an average of weights only, {listed}; take it with weights='ema'")

@@ -22,7 +22,9 @@ DEMO_TAG = "demo"
 
 def classify_command(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    labels: Annotated[str, typer.Option(metavar="LABELS", help="With commas between them: 'cat,dog'.")],
+    labels: Annotated[
+        str, typer.Option(metavar="LABELS", help="With commas between them, 'cat,dog', or @FILE with one a line.")
+    ],
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
     pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
     template: Annotated[str, typer.Option(help="Caption with {} for the label, or imagenet-80.")] = "a photo of a {}",
