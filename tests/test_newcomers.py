@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import zoo
 from tiny_clip import ARCHITECTURE, assert_same_outputs
-from zoo_core.errors import CheckpointError, ConfigError, InputError, UnknownNameError, ZooError
+from zoo_core.errors import AmbiguousNameError, CheckpointError, ConfigError, InputError, UnknownNameError, ZooError
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +208,25 @@ def test_what_build_gives_has_no_none_in_it_for_type_checkers(tmp_path: Path) ->
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_folder_with_the_name_of_an_architecture_is_not_taken_for_it(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zoo.save(model, "vit-b32")
+    with pytest.raises(AmbiguousNameError, match=r"write '\./vit-b32' for the model, 'clip-zoo/vit-b32' for the arch"):
+        zoo.build("vit-b32")
+    assert_same_outputs(zoo.build("./vit-b32"), model)
+    assert_same_outputs(zoo.load("vit-b32"), model)
+    assert zoo.tokenizer("clip-zoo/vit-b32").context_length == 77
+
+
+def test_weights_do_not_go_where_nothing_is_held() -> None:
+    with pytest.raises(InputError, match="device 'meta' holds no values"):
+        zoo.build("digits-tiny", pretrained="demo", device="meta")
+
+
+def test_the_length_of_a_row_is_a_number(model: Any) -> None:
+    with pytest.raises(InputError, match="context_length must be at least 3 .*, found '77'"):
+        model.tokenizer("a", context_length="77")

@@ -119,8 +119,8 @@ class Tokenizer(ABC):
         import torch
 
         length = self.context_length if context_length is None else context_length
-        if length < 3:
-            raise InputError(f"context_length must be at least 3 (start, one token, end), found {length}")
+        if not isinstance(length, int) or length < 3:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"context_length must be at least 3 (start, one token, end), found {length!r}")
         rows = torch.full((len(texts), length), self.pad_id, dtype=torch.int64)
         return rows, self.fill(texts, rows.numpy())
 

@@ -117,9 +117,10 @@ def test_unreadable_images_are_skipped_counted_and_exit_with_1(
 
 def test_nothing_is_written_where_no_image_can_be_read(run: Run, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_text("old")
-    (tmp_path / "notes.png").write_text("no picture")
-    assert run("embed", tmp_path / "notes.png", "--out", tmp_path / "x.npy", "--model", tiny)[0] == 1
-    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"x.npy": "old"}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.png").write_text("no picture")
+    assert run("embed", tmp_path / "in", "--out", tmp_path / "x.npy", "--model", tiny)[0] == 1
+    assert {one.name: one.read_text() for one in tmp_path.iterdir() if one.is_file()} == {"x.npy": "old"}
 
 
 def test_an_interrupted_run_leaves_the_old_file_whole(

@@ -178,6 +178,8 @@ def assemble(
     wanted = _checked_towers(towers)
     _check_dtype(dtype)
     target = _checked_device(device)
+    if weights is not None and target.type == "meta":
+        raise InputError("device 'meta' holds no values, so no weights go there; build the architecture alone on it")
     if weights is None:
         if config.parameter_count() is None:  # a tower cannot tell before it is built; on the meta device that is free
             skeleton(config, wanted)

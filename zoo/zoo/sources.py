@@ -13,7 +13,7 @@ from zoo.layouts import stated_architecture
 from zoo.weights import ENDINGS
 from zoo_core.architectures import check_source, is_path
 from zoo_core.config import ModelConfig
-from zoo_core.errors import UnknownNameError
+from zoo_core.errors import AmbiguousNameError, UnknownNameError
 
 __all__ = ["PREFIX", "config_of", "holds_model", "locate", "locate_model", "stated"]
 
@@ -78,8 +78,16 @@ def config_of(source: Any, overrides: Sequence[str] = (), *, local_files_only: b
 
 
 def _check_name(source: str) -> None:
-    """Raise an `UnknownNameError` for a string that names nothing, with what its form gives away."""
-    if is_path(source) or is_folder(source) or stated(source) is not None:
+    """Raise an `UnknownNameError` for a string that names nothing, or two things, with what its form gives away."""
+    if is_path(source):
+        return
+    if is_folder(source) or stated(source) is not None:
+        if source == Path(source).name and _is_architecture(source):
+            owner = architectures().find(source).plugin.distribution
+            raise AmbiguousNameError(
+                f"'{source}' is an architecture, and a model in this folder; write './{source}' for the model, "
+                f"'{owner}/{source}' for the architecture"
+            )
         return
     try:
         architectures().find(source)
