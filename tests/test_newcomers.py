@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import zoo
 from tiny_clip import ARCHITECTURE, assert_same_outputs
+from zoo.digests import digest_of, file_digests
 from zoo_core.errors import AmbiguousNameError, CheckpointError, ConfigError, InputError, UnknownNameError, ZooError
 
 
@@ -230,3 +231,18 @@ def test_weights_do_not_go_where_nothing_is_held() -> None:
 def test_the_length_of_a_row_is_a_number(model: Any) -> None:
     with pytest.raises(InputError, match="context_length must be at least 3 .*, found '77'"):
         model.tokenizer("a", context_length="77")
+
+
+def test_a_saved_model_names_the_package_that_it_needs(tmp_path: Path) -> None:
+    folder = zoo.save(zoo.build(ARCHITECTURE), tmp_path / "saved")
+    origin = json.loads((folder / "zoo.json").read_text())
+    config = (folder / "config.yaml").read_text().replace("tower: vit", "tower: acme-vit")
+    (folder / "config.yaml").write_text(config)
+    origin["parts"]["vision-tower"] = "vision-tower 'acme-vit' of acme-towers 0.1.0"
+    origin["files"] = file_digests(folder)
+    origin["digest"] = digest_of(origin)
+    (folder / "zoo.json").write_text(json.dumps(origin))
+    with pytest.raises(ConfigError) as error:
+        zoo.load(folder)
+    assert "unknown vision-tower 'acme-vit'" in str(error.value)
+    assert "the vision-tower 'acme-vit' of acme-towers 0.1.0 is not installed here" in str(error.value)

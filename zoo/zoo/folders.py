@@ -16,19 +16,20 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import zoo
 from zoo.catalog import config as load_config
+from zoo.catalog import registry
 from zoo.digests import differing_files, read_origin
 from zoo.tokenizer_files import read_tokenizer
 from zoo.user_files import user_folder
 from zoo.whole_folders import restore
 from zoo_core.config import ModelConfig
-from zoo_core.errors import CheckpointError
+from zoo_core.errors import CheckpointError, ConfigError, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -163,16 +164,29 @@ def open_folder(folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool 
 
     Raises:
         CheckpointError: it is no saved model, or a file differs; weights are read whole only with `all_bytes`.
+        ConfigError: its parts cannot be had here; packages that are not installed are named.
     """
     _expect_folder(folder)
-    wrong = differing_files(folder, read_origin(folder), all_bytes=all_bytes)
+    origin = read_origin(folder)
+    wrong = differing_files(folder, origin, all_bytes=all_bytes)
     if wrong:
         told = "; ".join(f"{name} {what}" for name, what in wrong.items())
         raise CheckpointError(
             f"{folder} is not the model that was saved: {told}. Save it again, or build from its files on purpose: "
             f"zoo.build({str(folder / CONFIG)!r}, pretrained={str(folder / WEIGHTS)!r})"
         )
-    return load_config(folder / CONFIG, overrides), folder / WEIGHTS
+    try:
+        return load_config(folder / CONFIG, overrides), folder / WEIGHTS
+    except ConfigError as error:
+        lacking = [Problem(f"the {part} is not installed here", source=str(folder)) for part in _lacking(origin)]
+        raise ConfigError([*error.problems, *lacking]) from None
+
+
+def _lacking(origin: Mapping[str, Any]) -> list[str]:
+    """Return the parts of a saved model whose distribution is not installed, such as `loss 'x' of acme 1.0`."""
+    installed = {plugin.distribution for plugin in registry().plugins}
+    parts: Mapping[str, str] = origin.get("parts", {})
+    return [part for part in parts.values() if part.rpartition(" of ")[2].partition(" ")[0] not in installed]
 
 
 def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> None:
