@@ -230,7 +230,7 @@ def test_the_command_prints_which_part_differs(folder: Path, capsys: pytest.Capt
     assert main(["verify", str(folder), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)
     assert [one["part"] for one in findings if one["ok"] is False] == ["model.safetensors"]
-    assert main(["verify", str(folder), "--dtype", "int8"]) == 1
+    assert main(["verify", str(folder), "--dtype", "int8"]) == 2
     assert main(["verify", str(folder / "nowhere")]) == 2
 
 
