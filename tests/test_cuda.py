@@ -24,6 +24,9 @@ from loss_references import OPTIONS, arguments, drawn, gradients, reference
 from zoo.profiling.measure import profile_model
 from zoo_coca.generation import Vocabulary
 from zoo_core.errors import InputError
+from zoo_images.config import ImageConfig, NaFlexImageConfig
+from zoo_images.naflex import NaFlexPreprocessor
+from zoo_images.transform import ImagePreprocessor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -206,6 +209,66 @@ def test_strings_and_files_are_encoded_on_the_device(folder: Path, files: list[s
         ):
             assert found.device.type == "cuda"
             near(found.cpu(), reference_, 1e-4)
+
+
+# --- raw pixels ---
+
+SIZES = [(100, 80), (64, 48), (50, 200), (30, 20), (1, 150), (700, 900)]
+"""Height and width: shrinking, fitting, growing in one side or both, a single row, and much."""
+
+
+def raw(height: int, width: int, count: int = 3) -> Tensor:
+    """Return uint8 pixels `[count, 3, H, W]` with smooth parts and noise."""
+    generator = torch.Generator().manual_seed(height)
+    coarse = torch.rand(count, 3, 7, 9, generator=generator)
+    smooth = F.interpolate(coarse, size=(height, width), mode="bilinear") * 230
+    return (smooth + 25 * torch.rand(count, 3, height, width, generator=generator)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("engine", ["torch", "pil"])
+def test_raw_pixels_become_what_they_become_on_the_cpu(engine: str, interpolation: str, mode: str) -> None:
+    spec = {"resize_mode": mode, "interpolation": interpolation, "engine": engine, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    made = ImagePreprocessor(ImageConfig.parse(spec), image_size=(64, 48))
+    for size in SIZES:
+        found, expected = made.batch(raw(*size).to(CUDA)), made.batch(raw(*size))
+        assert found.device.type == "cuda"
+        assert 255 * (found.cpu() - expected).abs().max() < (1.01 if engine == "torch" else 1e-3), size
+
+
+@pytest.mark.parametrize("side", [4032, 4095, 4096, 4160, 7900])
+def test_pixels_that_shrink_a_lot_are_resampled_somewhere(side: int) -> None:
+    made = ImagePreprocessor(ImageConfig.parse({"mean": [0, 0, 0], "std": [1, 1, 1]}), image_size=(64, 64))
+    given = raw(side, side, 1)
+    assert 255 * (made.batch(given.to(CUDA)).cpu() - made.batch(given)).abs().max() < 1.01
+
+
+def test_training_draws_and_patches_stay_on_the_device() -> None:
+    spec = {"train": {"color_jitter": [0.3, 0.3, 0.3, 0.1], "color_jitter_probability": 0.5}}
+    made = ImagePreprocessor(ImageConfig.parse(spec), image_size=(32, 32), train=True)
+    assert made.batch(raw(60, 80).to(CUDA)).device.type == "cuda"
+    model = model_of("timm NaFlex")
+    config = NaFlexImageConfig.parse({"patch_size": [8, 8]})
+    patches = NaFlexPreprocessor(config, image_size=model.visual.image_size).batch([raw(60, 80, 1)[0].to(CUDA)])
+    assert {one.device.type for one in patches.values()} == {"cuda"}
+    with torch.no_grad():
+        found = model.to(CUDA).encode_image(patches)
+        near(found.cpu(), model.cpu().encode_image({key: one.cpu() for key, one in patches.items()}), 1e-4)
+
+
+@pytest.mark.parametrize("optimize", [None, "inference"])
+def test_raw_pixels_are_encoded_on_the_device(folder: Path, optimize: Any) -> None:
+    expected, model = zoo.load(folder), zoo.build(folder, device="cuda", optimize=optimize)
+    given = raw(90, 70)
+    with torch.inference_mode():
+        found = model.encode_image(given.to(CUDA), normalize=True)
+        assert found.device.type == "cuda"
+        reference_ = expected.encode_image(given, normalize=True)
+        assert F.cosine_similarity(found.cpu(), reference_).min() > 0.9999
+        with torch.autocast("cuda", torch.bfloat16):
+            coarse = model.encode_image(given.to(CUDA), normalize=True).float().cpu()
+        assert F.cosine_similarity(coarse, reference_).min() > 0.99
 
 
 def test_trimmed_rows_are_those_of_full_length(folder: Path) -> None:

@@ -26,6 +26,7 @@ from open_clip.loss import ClipLoss as PeerClipLoss
 from open_clip.loss import SigLipLoss as PeerSigLipLoss
 from safetensors.torch import save_file
 from torch import Tensor
+from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,7 +42,7 @@ Times = dict[str, float]
 
 MODELS = ["vit-b32", "rn50", "vit-l14"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PARTS = ("towers", "compiled", "training", "losses", "loading")
+PARTS = ("towers", "compiled", "training", "losses", "loading", "pixels")
 WARM_UP = 3
 
 
@@ -137,7 +138,7 @@ def compiled(names: list[str], batch: int, rounds: int) -> None:
 
 
 def training(names: list[str], batch: int, rounds: int) -> None:
-    """Compare a step of AdamW under bfloat16 autocast: towers, contrastive loss and gradients."""
+    """Compare a step of SGD under bfloat16 autocast: towers, contrastive loss and gradients."""
     row("training step", "batch", "open_clip, ms", "zoo, ms", "times as fast", "open_clip, MiB", "zoo, MiB")
     for name in names:
         theirs, ours = pair(name, torch.float32)
@@ -156,7 +157,7 @@ def training(names: list[str], batch: int, rounds: int) -> None:
 
 
 def train(model: Any, loss: Callable[..., Any], image: Tensor, text: Tensor) -> Tensor:
-    """Take a step of plain SGD and return the loss before it."""
+    """Take a step of plain SGD under bfloat16 autocast and return the loss before it."""
     model.train()
     model.output_dict = True
     with torch.autocast("cuda", torch.bfloat16):
@@ -210,6 +211,28 @@ def loading(name: str, rounds: int) -> None:
         row(name, found["peer"], found["zoo"], found["peer"] / found["zoo"], memory["peer"], memory["zoo"])
 
 
+def pixels(rounds: int) -> None:
+    """Compare raw pixels on the device, made ready, with torchvision's transforms on the same batch."""
+    row("raw pixels", "batch", "torchvision v2, ms", "zoo, ms", "times as fast", "torchvision, MiB", "zoo, MiB")
+    ours = zoo.preprocess("vit-b32")
+    theirs = v2.Compose(
+        [
+            v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(224),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
+        ]
+    )
+    for height, width in ((512, 512), (1080, 1920)):
+        given = torch.randint(256, (64, 3, height, width), dtype=torch.uint8, device="cuda")
+        calls = {"peer": partial(theirs, given), "zoo": partial(ours.batch, given)}
+        found = medians(calls, rounds)
+        memory = {kind: peak_mib(call) for kind, call in calls.items()}
+        ratio = found["peer"] / found["zoo"]
+        row(f"{width} x {height}", 64, found["peer"], found["zoo"], ratio, memory["peer"], memory["zoo"])
+        clear()
+
+
 def clear() -> None:
     """Give back what nothing holds."""
     gc.collect()
@@ -234,6 +257,7 @@ def main() -> None:
         "training": partial(training, options.models, options.batch, options.rounds),
         "losses": partial(losses, options.rounds),
         "loading": partial(loading, options.models[-1], 3),
+        "pixels": partial(pixels, options.rounds),
     }
     for part in options.parts:
         start = time.perf_counter()
