@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sharding
 from behaviours import BEHAVIOURS
-from families import FAMILIES, model_of
+from families import FAMILIES, model_of, pictures, words
 
 # FSDP2 of torch 2.6 asks a CPU stream for an event, which it has not.
 SHARDS_ON_CPU = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7)
@@ -24,6 +24,20 @@ def test_each_family_has_each_behaviour_or_tells_why_not(family: str, behaviour:
         BEHAVIOURS[behaviour](family)
     else:
         BEHAVIOURS[behaviour](family, offered=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encoding_builds_no_modules(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of a `ModuleList` is a new one: for a small batch, that took longer than its matrix products."""
+    model = model_of(family)
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("a module was built")
+
+    monkeypatch.setattr(torch.nn.Module, "add_module", refuse)
+    monkeypatch.setattr(torch.nn.Module, "register_module", refuse)
+    model.encode_image(pictures(model))
+    model.encode_text(words(model))
 
 
 @pytest.fixture(scope="module")

@@ -66,11 +66,11 @@ class MultiHead(nn.Module):
         self.published = published
         for name, projection in projections.items():
             self.add_module(name, projection)
-        self.ln_q = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else nn.Identity()
-        self.ln_k = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else nn.Identity()
+        self.ln_q = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else None
+        self.ln_k = LayerNorm(width // heads, eps=norm_eps) if options.qk_norm else None
         self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10))) if options.scaled_cosine else None
         self.head_scale = nn.Parameter(torch.ones(heads, 1, 1)) if options.scale_heads else None
-        self.ln_inner = LayerNorm(width, eps=norm_eps) if options.scale_attn_inner else nn.Identity()
+        self.ln_inner = LayerNorm(width, eps=norm_eps) if options.scale_attn_inner else None
         self.out_proj = nn.Linear(width, width)
 
     def split_heads(self, x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
@@ -82,7 +82,8 @@ class MultiHead(nn.Module):
     ) -> Tensor:
         """Return `[B, N, C]` for queries `[B, H, N, C / H]` and as many keys and values as there are."""
         batch, heads, tokens, head_width = query.shape
-        query, key = self.ln_q(query), self.ln_k(key)
+        if self.ln_q is not None and self.ln_k is not None:
+            query, key = self.ln_q(query), self.ln_k(key)
         scale = None  # that is, (C / H) ** -0.5
         if self.logit_scale is not None:
             factor = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp().to(query.dtype)
@@ -90,7 +91,8 @@ class MultiHead(nn.Module):
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
         if self.head_scale is not None:
             x = x * self.head_scale
-        return self.out_proj(self.ln_inner(x.transpose(1, 2).reshape(batch, tokens, heads * head_width)))
+        x = x.transpose(1, 2).reshape(batch, tokens, heads * head_width)
+        return self.out_proj(x if self.ln_inner is None else self.ln_inner(x))
 
     def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
         """Return the state dict with the published names of the projections."""

@@ -23,7 +23,7 @@ from zoo_core.inference import Optimization
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm, RMSNorm
 from zoo_core.overflow import Overflow, checked_overflow
-from zoo_core.patches import PatchBatch, check_patches
+from zoo_core.patches import PatchBatch, check_patches, described
 from zoo_core.state_dicts import is_sharded, own_state_dict, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Tokenizer, checked_texts
@@ -418,11 +418,12 @@ class DualEncoder(nn.Module):
 
     def _image_input(self, image: Any, tower: VisionTower) -> Any:
         """Return what the tower is called with: images `[B, C, H, W]` or a patch batch, checked."""
-        if _is_raw(image) or not isinstance(image, Tensor | Mapping):
-            like = next(tower.parameters(), self.logit_scale)
-            image = moved(self._pictures(image), like.device)
-        if isinstance(image, Mapping):
-            return _checked_patches(cast("Mapping[str, Any]", image), tower)
+        if _is_raw(image) or not isinstance(image, Tensor):
+            if not isinstance(image, Mapping):
+                like = next(tower.parameters(), self.logit_scale)
+                image = moved(self._pictures(image), like.device)
+            if isinstance(image, Mapping):
+                return _checked_patches(cast("Mapping[str, Any]", image), tower)
         _check_image(image, tower)
         return image.to(_matrix_dtype(tower, image.dtype))
 
@@ -539,9 +540,10 @@ def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
     """Return the dtype that a module's matrix products run in."""
-    for parameter in module.parameters():
-        if parameter.ndim > 1:
-            return parameter.dtype
+    for part in module.modules():  # not parameters(), which takes three times as long to the first of them
+        for parameter in part._parameters.values():  # pyright: ignore[reportPrivateUsage]
+            if parameter is not None and parameter.ndim > 1:
+                return parameter.dtype
     return default
 
 
@@ -563,22 +565,26 @@ def _checked_patches(batch: Mapping[str, Any], tower: VisionTower) -> PatchBatch
 
 
 def _check_image(image: Tensor, tower: VisionTower) -> None:
-    found = f"found {image.dtype} {list(image.shape)}"
     height, width = tower.image_size
     if image.ndim != 4 or image.shape[1] != tower.image_channels:
         hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
-        raise InputError(f"expected images [B, {tower.image_channels}, {height}, {width}], {found}{hint}")
+        wanted = f"images [B, {tower.image_channels}, {height}, {width}]"
+        raise InputError(f"expected {wanted}, found {described(image)}{hint}")
     if not image.is_floating_point():
-        raise InputError(f"expected preprocessed images in floating point, or raw pixels as uint8, {found}")
+        raise InputError(
+            f"expected preprocessed images in floating point, or raw pixels as uint8, found {described(image)}"
+        )
     if not tower.variable_image_size and tuple(image.shape[2:]) != tower.image_size:
         raise InputError(
-            f"expected images of {height} x {width} pixels, {found}; preprocess them with model.preprocess, "
-            "which takes raw pixels as uint8, or build the model for this size with overrides=['vision.image_size=...']"
+            f"expected images of {height} x {width} pixels, found {described(image)}; preprocess them with "
+            "model.preprocess, which takes raw pixels as uint8, or build the model for this size with "
+            "overrides=['vision.image_size=...']"
         )
     if tower.image_patches is not None:
         rows, columns = tower.image_patches
         if image.shape[2] % rows or image.shape[3] % columns or 0 in image.shape[2:]:
-            raise InputError(f"expected images that are whole patches of {rows} x {columns} pixels, {found}")
+            wanted = f"images that are whole patches of {rows} x {columns} pixels"
+            raise InputError(f"expected {wanted}, found {described(image)}")
 
 
 def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig | None) -> None:
@@ -598,14 +604,13 @@ def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig 
 
 
 def _check_token_ids(text: Tensor, tower: TextTower) -> None:
-    found = f"found {text.dtype} {list(text.shape)}"
     length = tower.context_length
     if text.ndim != 2 or text.dtype not in _TOKEN_DTYPES:
         hint = "; add the batch dimension with ids[None]" if text.ndim == 1 else ""
-        raise InputError(f"expected int64 token ids [B, {length}], {found}{hint}")
+        raise InputError(f"expected int64 token ids [B, {length}], found {described(text)}{hint}")
     if not (1 if tower.variable_text_length else length) <= text.shape[1] <= length:
         allowed = f"1 to {length}" if tower.variable_text_length else f"exactly {length}"
-        raise InputError(f"expected {allowed} tokens in each row, {found}")
+        raise InputError(f"expected {allowed} tokens in each row, found {described(text)}")
     if text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
         return
     low, high = (int(edge) for edge in torch.aminmax(text))

@@ -94,7 +94,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+        weight = self.weight
+        normed = F.layer_norm(input.to(weight.dtype), self.normalized_shape, weight, self.bias, self.eps)
+        return normed.to(input.dtype)
 
 
 class RMSNorm(nn.RMSNorm):

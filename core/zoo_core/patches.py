@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo_core.errors import InputError
 
-__all__ = ["PATCH_KEYS", "PatchBatch", "check_patches", "pad_patches", "patchify"]
+__all__ = ["PATCH_KEYS", "PatchBatch", "check_patches", "described", "pad_patches", "patchify"]
 
 PatchBatch = Mapping[str, Tensor]
 
@@ -88,13 +88,13 @@ def check_patches(batch: Mapping[str, Any], size: tuple[int, int], channels: int
     width = size[0] * size[1] * channels
     if patches.ndim != 3 or patches.shape[2] != width or not patches.is_floating_point():
         what = f"[B, N, {width}] in floating point, pixels of {size[0]} x {size[1]} with {channels} channels"
-        raise InputError(f"patches: expected {what}, found {_described(patches)}")
+        raise InputError(f"patches: expected {what}, found {described(patches)}")
     for key, found, shape, dtype in (
         ("patch_coord", coord, (*patches.shape[:2], 2), torch.int64),
         ("patch_valid", valid, tuple(patches.shape[:2]), torch.bool),
     ):
         if tuple(found.shape) != shape or found.dtype != dtype:
-            raise InputError(f"{key}: expected {dtype} {list(shape)}, found {_described(found)}")
+            raise InputError(f"{key}: expected {dtype} {list(shape)}, found {described(found)}")
     if batch.get("seq_len", patches.shape[1]) != patches.shape[1]:
         raise InputError(f"seq_len: expected {patches.shape[1]}, as there are patches, found {batch['seq_len']!r}")
     _check_grids(coord, valid)
@@ -133,5 +133,6 @@ def _tensor(key: str, value: object) -> Tensor:
     return value
 
 
-def _described(found: Tensor) -> str:
+def described(found: Tensor) -> str:
+    """Return the dtype and the shape of a tensor, for an error."""
     return f"{found.dtype} {list(cast('Sequence[int]', found.shape))}"

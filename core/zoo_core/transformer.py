@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -74,14 +75,10 @@ class ResidualBlock(nn.Module):
         self.ln_attn = LayerNorm(width, eps=norm_eps) if options.scale_attn else nn.Identity()
         self.ls_1 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
         self.ln_2 = LayerNorm(width, eps=norm_eps)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, hidden),
-                gelu=activation_layer(activation),
-                ln=LayerNorm(hidden, eps=norm_eps) if options.scale_fc else nn.Identity(),
-                c_proj=nn.Linear(hidden, width),
-            )
-        )
+        layers = OrderedDict[str, nn.Module](c_fc=nn.Linear(width, hidden), gelu=activation_layer(activation))
+        if options.scale_fc:
+            layers["ln"] = LayerNorm(hidden, eps=norm_eps)
+        self.mlp = nn.Sequential(layers | {"c_proj": nn.Linear(hidden, width)})
         self.ls_2 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
 
     def forward(
@@ -196,7 +193,7 @@ class Transformer(nn.Module):
         wanted = frozenset(take)
         last = max(wanted) if stop_early and wanted else len(self.resblocks) - 1
         kept: list[Tensor] = []
-        for number, block in enumerate(self.blocks()[: last + 1]):
+        for number, block in enumerate(islice(self.blocks(), last + 1)):  # a slice would build a ModuleList
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = cast("Tensor", checkpoint(block, x, causal, mask, use_reentrant=False))
             else:
@@ -212,7 +209,7 @@ def _in_place(block: ResidualBlock) -> InPlaceBlock:
     mlp = cast("Any", form.mlp)
     if isinstance(mlp.gelu, nn.GELU):
         mlp.gelu = InPlaceGELU(mlp.gelu.approximate)
-    elif isinstance(mlp.gelu, QuickGELU) and isinstance(mlp.ln, nn.Identity) and mlp.c_fc.weight.dtype == torch.float32:
+    elif isinstance(mlp.gelu, QuickGELU) and not hasattr(mlp, "ln") and mlp.c_fc.weight.dtype == torch.float32:
         mlp.c_fc = _scaled(mlp.c_fc, QUICK_FACTOR, bias=True)  # x sigmoid(a x) = silu(a x) / a
         mlp.gelu = nn.SiLU(inplace=True)
         mlp.c_proj = _scaled(mlp.c_proj, 1 / QUICK_FACTOR, bias=False)

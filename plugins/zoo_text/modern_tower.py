@@ -8,6 +8,7 @@ read as if its first token were none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -157,7 +158,7 @@ class ModernTextTransformer(TextTower):
         wanted = frozenset(take)
         last = max(wanted) if stop_early and wanted else len(self.blocks) - 1
         kept: list[Tensor] = []
-        for number, block in enumerate(self._blocks()[: last + 1]):
+        for number, block in enumerate(islice(self._blocks(), last + 1)):
             if self.grad_checkpointing and torch.is_grad_enabled():
                 again: Any = checkpoint(block, x, turn, self.config.causal, mask, value, use_reentrant=False)
                 x, value = again
