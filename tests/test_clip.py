@@ -109,6 +109,19 @@ def test_cast_dtype_casts_matrices_and_leaves_norms_and_logit_scale(dtype: torch
         assert parameter.dtype == (torch.float32 if kept else dtype), name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_a_half_precision_model_have_the_dtype_of_its_logit_scale(dtype: torch.dtype) -> None:
+    model = tiny(cast_dtype=dtype)
+    image, text = images(model), captions(model)
+    logits = model.get_logits(image, text)[0]
+    torch.testing.assert_close(
+        logits, model.logit_scale.exp() * model.similarity(image, text).float(), rtol=0.05, atol=0.1
+    )
+    given = model.forward_intermediates(image, text, output_logits=True)["image_logits"]
+    assert logits.dtype == given.dtype == torch.float32
+    torch.testing.assert_close(model.probabilities(image, text), logits.softmax(dim=-1))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_cast_dtype_is_as_near_to_float32_as_the_peers_precision(dtype: torch.dtype) -> None:
     exact: Any = randomized(open_clip.CLIP(**tiny_arguments())).eval()

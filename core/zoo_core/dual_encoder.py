@@ -411,7 +411,8 @@ class DualEncoder(nn.Module):
         return self.text
 
     def _logits(self, image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.logit_scale.exp() * image_features @ text_features.T
+        scaled = self.logit_scale.exp() * image_features  # float32 where the scale is, beside features in half
+        logits = scaled @ text_features.to(scaled.dtype).T
         if self.logit_bias is not None:
             logits = logits + self.logit_bias
         return logits, logits.T
