@@ -272,6 +272,14 @@ def test_pooling_leaves_padding_out(pool_type: Any) -> None:
     close(pool(pool_type, tokens, kept, None), expected)
 
 
+def test_the_mean_of_a_long_row_in_half_precision_does_not_overflow() -> None:
+    tokens = torch.full((1, 1_000, 2), 100.0, dtype=torch.float16)
+    kept = torch.ones(1, 1_000, dtype=torch.bool)
+    found = pool("mean", tokens, kept, None)
+    assert found.dtype == torch.float16
+    assert torch.equal(found, tokens[:, 0])
+
+
 def test_the_first_token_is_pooled_by_the_encoder_where_it_can() -> None:
     tokens, pooled = torch.randn(2, 3, 4), torch.randn(2, 4)
     kept = torch.ones(2, 3, dtype=torch.bool)

@@ -41,7 +41,9 @@ def pool_at_eos(x: Tensor, text: Tensor, eos_id: int) -> Tensor:
 
 def mean_of_kept(x: Tensor, kept: Tensor) -> Tensor:
     """Return the mean `[B, C]` of those of the tokens `[B, L, C]` that `kept`, bool `[B, L]`, says; at least one."""
-    return (x * kept.unsqueeze(-1)).sum(dim=1) / kept.sum(dim=1, keepdim=True)
+    exact = torch.promote_types(x.dtype, torch.float32)  # a sum of a long row exceeds float16
+    total = (x * kept.unsqueeze(-1)).sum(dim=1, dtype=exact)
+    return (total / kept.sum(dim=1, keepdim=True)).to(x.dtype)
 
 
 class AttentionalPooler(nn.Module):
