@@ -19,6 +19,7 @@ __all__ = ["PREFIX", "config_of", "holds_model", "locate", "locate_model", "stat
 
 PREFIX = "hf-hub:"
 """How the address of a repository of the Hub begins."""
+_ADDRESS = "if you mean a repository of the Hub, write 'hf-hub:{}'"
 
 
 def locate(source: Any, *, local_files_only: bool = False) -> Any:
@@ -93,7 +94,8 @@ def _check_name(source: str) -> None:
         architectures().find(source)
     except UnknownNameError as error:
         meant = _meant(source) if type(error) is UnknownNameError else ""
-        if not meant:
+        slip = meant == _ADDRESS.format(source) and "did you mean" in str(error)  # ViT-B/16 has a slash too
+        if slip or not meant:
             raise
         raise UnknownNameError(f"unknown architecture '{source}': {meant}") from None
 
@@ -117,7 +119,7 @@ def _meant(source: str) -> str:
     if source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:
         return "it looks like a path, but there is no such folder"
     if "/" in source:
-        return f"if you mean a repository of the Hub, write '{PREFIX}{source}'"
+        return _ADDRESS.format(source)
     return ""
 
 
