@@ -127,7 +127,7 @@ def test_a_scaled_step_in_mixed_precision_is_finite(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about itself
+@pytest.mark.filterwarnings("ignore")  # torch's compiler speaks of itself, and of TF32
 @pytest.mark.parametrize("family", ["ViT CLIP", "modern text", "HF text", "timm NaFlex"])
 def test_compiled_outputs_are_those_of_the_cpu(family: str) -> None:
     model = model_of(family)
@@ -138,6 +138,25 @@ def test_compiled_outputs_are_those_of_the_cpu(family: str) -> None:
         image, text = torch.compile(twin.encode_image), torch.compile(twin.encode_text)
         near(image(pictures(model).to(CUDA), normalize=True).cpu(), expected["image_features"], 1e-4)
         near(text(words(model).to(CUDA), normalize=True).cpu(), expected["text_features"], 1e-4)
+
+
+@pytest.mark.parametrize("family", ["ViT CLIP", "CustomTextCLIP", "ResNet CLIP", "CLIPA"])
+def test_a_captured_graph_encodes_other_inputs(family: str) -> None:
+    model = model_of(family)
+    twin = copy.deepcopy(model).to(CUDA)
+    image, text = pictures(model).to(CUDA), words(model).to(CUDA)
+    stream = torch.cuda.Stream()
+    with torch.inference_mode():
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                twin.encode_image(image), twin.encode_text(text)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            features = twin.encode_image(image), twin.encode_text(text)
+        image.copy_(pictures(model, seed=1)), text.copy_(words(model, seed=1))
+        graph.replay()
+        expected = model.encode_image(image.cpu()), model.encode_text(text.cpu())
+        near([one.cpu() for one in features], list(expected), 1e-4)
 
 
 @pytest.mark.parametrize("ids", [False, True], ids=["pairs", "ids"])
