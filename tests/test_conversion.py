@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import peer
 import zoo
-from foreign import assert_close, equal
+from foreign import assert_close, equal, save_tokenizer
 from zoo.commands.app import main
 from zoo.conversion import convert, export, libraries
 from zoo_core.errors import CheckpointError, InputError, SaveError, UnknownNameError
@@ -206,6 +206,15 @@ def test_transformers_loads_what_is_written_for_it(config: Json, name: str, tmp_
         torch.testing.assert_close(ours.get_logits(pixels, ids)[0], output.logits_per_image, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("config", [CLIP, SIGLIP], ids=["CLIP", "SigLIP"])
+def test_a_logit_scale_that_is_no_scalar_has_the_shape_of_transformers(config: Json, tmp_path: Path) -> None:
+    plain, other = model_of(config), model_of({**config, "nonscalar_logit_scale": True})
+    expected = weights_of(export(plain, tmp_path / "plain", to="transformers"))
+    found = weights_of(export(other, tmp_path / "other", to="transformers"))
+    assert {key: one.shape for key, one in found.items()} == {key: one.shape for key, one in expected.items()}
+    assert torch.equal(found["logit_scale"].flatten(), other.state_dict()["logit_scale"])
+
+
 def test_the_plain_clips_and_siglips_are_written_as_configs_that_mean_them(tmp_path: Path) -> None:
     from zoo.catalog import architectures
     from zoo.conversion import written_formats
@@ -226,7 +235,8 @@ def test_the_plain_clips_and_siglips_are_written_as_configs_that_mean_them(tmp_p
             if (found.vision, found.text, found.preprocess) == (config.vision, config.text, config.preprocess):
                 written.append(entry.name)
     assert {"vit-b32-quickgelu", "vit-l14-336", "vit-g14", "vit-bigg14", "vit-so400m14-siglip-384"} < set(written)
-    assert len(written) >= 56
+    assert {"vit-b16-siglip2-naflex", "vit-so400m16-siglip2-naflex"} < set(written)
+    assert len(written) >= 58
 
 
 @pytest.mark.parametrize("kind", [CLIP, SIGLIP], ids=["CLIP", "SigLIP"])
@@ -267,7 +277,9 @@ def test_transformers_prepares_pictures_as_the_model_does(kind: Json, tmp_path: 
             "tokenizer.type is 'clip-bpe' and would be read as 'hf'",
         ),
         (CLIP, {"tokenizer": {"cleaning": "canonicalize"}}, "tokenizer.cleaning is 'canonicalize'"),
-        (SIGLIP, {"vision": {"kwargs": {"reg_tokens": 4}}}, "vision.kwargs.reg_tokens"),
+        (SIGLIP, {"vision": {"kwargs": {"reg_tokens": 4}}}, "vision.kwargs.reg_tokens (it has patch_size,"),
+        (SIGLIP, {"vision": {"kwargs": {"act_layer": "relu"}}}, "vision.kwargs.act_layer: relu (it has quick_gelu,"),
+        (SIGLIP, {"init_logit_bias": None}, "a model without logit_bias (init_logit_bias: null)"),
         (SIGLIP, {"vision": {"kwargs": {"act_layer": "gelu"}}, "text": {"causal": True}}, "text.causal is True"),
         (SIGLIP, {"text": {"class_token": True, "pad_id": 0}}, "no place for text.cls_emb"),
     ],
@@ -343,15 +355,9 @@ def test_special_ids_that_a_config_tells_are_no_obstacle(to: str, tmp_path: Path
 
 
 def test_the_files_of_a_tokenizer_go_along_to_transformers(tmp_path: Path) -> None:
-    import tokenizers
     import transformers
 
-    words = {"[PAD]": 0, "[END]": 1} | {f"w{number}": number for number in range(2, 600)}
-    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[END]"))
-    plain.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokens = {"pad_token": "[PAD]", "eos_token": "[END]", "unk_token": "[END]"}
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, **tokens)
-    made.save_pretrained(tmp_path / "tokenizer")
+    made = save_tokenizer(tmp_path / "tokenizer")
     ours = model_of(changed({"tokenizer": {"name": str(tmp_path / "tokenizer")}}, SIGLIP))
     there = convert(zoo.save(ours, tmp_path / "model"), tmp_path / "there", to="transformers")
     found = transformers.AutoTokenizer.from_pretrained(there)

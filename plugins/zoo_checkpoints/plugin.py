@@ -29,7 +29,7 @@ def zoo_components() -> Iterator[ComponentSpec]:
         name="transformers-siglip2",
         config="zoo_checkpoints.config:TransformersSiglip2Config",
         factory="zoo_checkpoints.transformers_siglip2:TransformersSiglip2",
-        summary="SigLIP 2 of Hugging Face transformers for pictures in their own aspect ratio; read",
+        summary="SigLIP 2 of Hugging Face transformers for pictures in their own aspect ratio; read and written",
     )
     yield ComponentSpec(
         kind="checkpoint-format",

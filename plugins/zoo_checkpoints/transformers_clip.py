@@ -24,10 +24,10 @@ from zoo_checkpoints.transformers_config import (
 )
 from zoo_checkpoints.transformers_images import image_file, preprocessing
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.conversions import TRANSPOSED, Constant, Rule, Table
+from zoo_core.conversions import SCALAR, TRANSPOSED, Constant, Rule, Table
 from zoo_core.errors import CheckpointError
 
-__all__ = ["TransformersClip", "block_rules", "expect_plain", "stack_file"]
+__all__ = ["TransformersClip", "block_rules", "expect_plain", "has_scalars", "stack_file"]
 
 LEGACY_EOS = 2
 WHOLE, IMAGE, TEXT = "clip", "clip_vision_model", "clip_text_model"
@@ -48,11 +48,11 @@ def block_rules(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-def _table(text: str) -> Table:
-    """Return the table; our text tower's names begin with `text`."""
+def _table(text: str, scalars: bool = True) -> Table:
+    """Return the table; our text tower's names begin with `text`; our logit scale is a scalar, as theirs is, or not."""
     return Table(
         [
-            Rule("logit_scale", "logit_scale"),
+            Rule("logit_scale", "logit_scale", *(() if scalars else (SCALAR.inverse(),))),
             Rule("vision_model.embeddings.class_embedding", "visual.class_embedding"),
             Rule("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
             Rule("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
@@ -131,7 +131,7 @@ class TransformersClip(CheckpointFormat):
         """Return the conversions to `CLIPModel`; that the config has no other options is seen from `files`."""
         expect_plain(config, self.name, "vit")
         nested = any(key.startswith("text.") for key in entries)
-        return _table("text." if nested else "").inverse().plan(entries)
+        return _table("text." if nested else "", has_scalars(entries)).inverse().plan(entries)
 
     def files(self, config: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Return `config.json` and `preprocessor_config.json`."""
@@ -232,7 +232,12 @@ def stack_file(tower: Mapping[str, Any]) -> Json:
     }
 
 
-def expect_plain(config: Mapping[str, Any], layout: str, tower: str) -> None:
+def has_scalars(entries: Mapping[str, TensorInfo]) -> bool:
+    """Tell whether the logit scale and bias of a model of ours are scalars, and not of shape `[1]`."""
+    return "logit_scale" not in entries or not entries["logit_scale"].shape
+
+
+def expect_plain(config: Mapping[str, Any], layout: str, tower: str, images: str = "image") -> None:
     """Refuse a model of which a layout has no counterpart at all.
 
     Raises:
@@ -243,7 +248,7 @@ def expect_plain(config: Mapping[str, Any], layout: str, tower: str) -> None:
         *_unless(config, "model", ("clip", "custom-text-clip")),
         *_unless(config["vision"], "tower", (tower,), "vision."),
         *_unless(config["text"], "tower", ("clip-transformer",), "text."),
-        *_unless(config["preprocess"], "type", ("image",), "preprocess."),
+        *_unless(config["preprocess"], "type", (images,), "preprocess."),
         *_unless(config["preprocess"], "resize_mode", ("shortest", "squash"), "preprocess."),
         *(f"vision.{key}: {size}" for key, size in sides.items() if size is not None and len(set(size)) > 1),
     ]
@@ -252,4 +257,7 @@ def expect_plain(config: Mapping[str, Any], layout: str, tower: str) -> None:
 
 
 def _unless(section: Mapping[str, Any], key: str, allowed: tuple[str, ...], path: str = "") -> list[str]:
-    return [] if section.get(key) in allowed else [f"{path}{key}: {section.get(key)} (it has {' and '.join(allowed)})"]
+    """Return what is to blame, in words; a section without the key is not."""
+    if key not in section or section[key] in allowed:
+        return []
+    return [f"{path}{key}: {section[key]} (it has {' and '.join(allowed)})"]

@@ -15,7 +15,7 @@ from zoo_core.config import Config
 from zoo_core.errors import ConfigError, Problem
 from zoo_core.yaml_files import Document, read_document
 
-__all__ = ["image_file", "patch_preprocessing", "preprocessing"]
+__all__ = ["image_file", "patch_image_file", "patch_preprocessing", "preprocessing"]
 
 Json = dict[str, Any]
 FILES = ("preprocessor_config.json", "processor_config.json")
@@ -107,6 +107,23 @@ def image_file(preprocess: Mapping[str, Any], image_size: int, kind: str) -> Jso
     square = {"height": image_size, "width": image_size}
     shortest = preprocess["resize_mode"] == "shortest"
     return {
+        **_colour_file(preprocess, kind),
+        "size": {"shortest_edge": image_size} if shortest else square,
+        **({"do_center_crop": True, "crop_size": square} if shortest else {"do_center_crop": False}),
+    }
+
+
+def patch_image_file(preprocess: Mapping[str, Any], patches: int) -> Json:
+    """Return the `preprocessor_config.json` of a `preprocess` section whose pictures become so many patches."""
+    return {
+        **_colour_file(preprocess, "Siglip2ImageProcessor"),
+        "patch_size": preprocess["patch_size"][0],
+        "max_num_patches": patches,
+    }
+
+
+def _colour_file(preprocess: Mapping[str, Any], kind: str) -> Json:
+    return {
         "image_processor_type": kind,
         "image_mean": list(preprocess["mean"]),
         "image_std": list(preprocess["std"]),
@@ -116,8 +133,6 @@ def image_file(preprocess: Mapping[str, Any], image_size: int, kind: str) -> Jso
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "size": {"shortest_edge": image_size} if shortest else square,
-        **({"do_center_crop": True, "crop_size": square} if shortest else {"do_center_crop": False}),
     }
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo_checkpoints.config import TransformersSiglipConfig
-from zoo_checkpoints.transformers_clip import block_rules, expect_plain, stack_file
+from zoo_checkpoints.siglip_backbones import EPSILON, Backbone, backbone_file, timm_options
+from zoo_checkpoints.transformers_clip import block_rules, expect_plain, has_scalars, stack_file
 from zoo_checkpoints.transformers_config import (
     ACTIVATIONS,
     Json,
@@ -24,7 +24,6 @@ from zoo_checkpoints.transformers_config import (
     as_json,
     document_of,
     parsed,
-    ratio,
 )
 from zoo_checkpoints.transformers_images import image_file, preprocessing
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
@@ -33,32 +32,19 @@ from zoo_core.errors import CheckpointError, ConfigError
 
 __all__ = [
     "BACKBONES",
-    "EPSILON",
     "FIRST",
     "TRUNK",
-    "Backbone",
     "TransformersSiglip",
     "encoder_rules",
+    "expect_logit_bias",
+    "logit_rules",
+    "text_file",
     "text_rules",
     "text_sections",
-    "timm_options",
 ]
 
 WHOLE, IMAGE, TEXT = "siglip", "siglip_vision_model", "siglip_text_model"
 TRUNK = "visual.trunk."
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A vision transformer of SigLIP, as timm builds it by one of its names."""
-
-    image_size: int
-    patch_size: int
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    activation: str = "gelu"
 
 
 BACKBONES = {
@@ -81,12 +67,8 @@ BACKBONES = {
 }
 """Names of timm, the plainest first. Sizes that have no name are options of the plainest."""
 PLAIN = "vit_base_patch16_siglip_224"
-OPTIONS = {"patch_size": "patch_size", "embed_dim": "width", "depth": "layers", "num_heads": "heads"}
-"""timm's options of a backbone, and ours here."""
 FIRST = {"logit_scale": math.log(10), "logit_bias": -10.0}
 """Of logit scale and bias, before training (Zhai et al. 2023)."""
-EPSILON = 1e-6
-"""Of all norms of these backbones in timm."""
 
 
 def _image_rules(theirs: str) -> list[Rule]:
@@ -129,12 +111,17 @@ def text_rules(theirs: str) -> list[Rule]:
     ]
 
 
-def _whole() -> Table:
+def logit_rules(scalars: bool = True) -> list[Rule]:
+    """Return the rules of logit scale and bias: always of one element there, and scalars here or not."""
+    steps = (SCALAR,) if scalars else ()
+    return [Rule("logit_scale", "logit_scale", *steps), Rule("logit_bias", "logit_bias", *steps)]
+
+
+def _whole(scalars: bool = True) -> Table:
     """Return the table of a whole model, and of towers as versions before 5 saved them."""
     return Table(
         [
-            Rule("logit_scale", "logit_scale", SCALAR),
-            Rule("logit_bias", "logit_bias", SCALAR),
+            *logit_rules(scalars),
             *_image_rules("vision_model."),
             *text_rules("text_model."),
         ],
@@ -216,15 +203,25 @@ class TransformersSiglip(CheckpointFormat):
     def export(self, entries: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Sequence[Conversion]:
         """Return the conversions to `SiglipModel`."""
         expect_plain(config, self.name, "timm")
-        return _whole().inverse().plan(entries)
+        expect_logit_bias(entries, self.name)
+        return _whole(has_scalars(entries)).inverse().plan(entries)
 
     def files(self, config: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Return `config.json` and `preprocessor_config.json`."""
-        if config["vision"]["tower"] == "naflex":
-            raise CheckpointError(f"{self.name} 2 of any aspect ratio (Siglip2Model) is read here and not written")
         expect_plain(config, self.name, "timm")
         images = image_file(config["preprocess"], config["vision"]["image_size"][0], "SiglipImageProcessor")
-        return {"config.json": as_json(_file(config)), "preprocessor_config.json": as_json(images)}
+        return {"config.json": as_json(self._file(config)), "preprocessor_config.json": as_json(images)}
+
+    def _file(self, config: Mapping[str, Any]) -> Json:
+        """Return the `config.json` that says what an architecture says, as far as it can."""
+        vision = config["vision"]
+        backbone = backbone_file(self.name, BACKBONES, vision["name"], vision.get("kwargs", {}))
+        return {
+            "architectures": ["SiglipModel"],
+            "model_type": WHOLE,
+            "vision_config": {"model_type": IMAGE, "image_size": vision["image_size"][0], **backbone},
+            "text_config": {"model_type": TEXT, **text_file(config)},
+        }
 
 
 def _is_alone(entries: Mapping[str, TensorInfo]) -> bool:
@@ -311,16 +308,6 @@ def _nearest(wanted: Backbone) -> str:
     return (exact or alike or [PLAIN])[0]
 
 
-def timm_options(base: Backbone, wanted: Backbone) -> Json:
-    """Return timm's options that make one backbone of another."""
-    options = {
-        key: getattr(wanted, ours) for key, ours in OPTIONS.items() if getattr(base, ours) != getattr(wanted, ours)
-    }
-    if base.hidden / base.width != wanted.hidden / wanted.width:
-        options["mlp_ratio"] = ratio(wanted.width, wanted.hidden)
-    return options | ({"act_layer": wanted.activation} if base.activation != wanted.activation else {})
-
-
 def _text_for(vision: SiglipVisionCfg) -> SiglipTextCfg:
     """Return a stand-in that goes with an image tower."""
     return SiglipTextCfg(projection_size=vision.hidden_size)
@@ -332,44 +319,24 @@ def _vision_for(text: SiglipTextCfg) -> SiglipVisionCfg:
     return SiglipVisionCfg(hidden_size=width, intermediate_size=4 * width, num_attention_heads=1)
 
 
-def _file(config: Mapping[str, Any]) -> Json:
-    """Return the `config.json` that says what an architecture says, as far as it can."""
+def text_file(config: Mapping[str, Any]) -> Json:
+    """Return the keys of transformers for the text tower of an architecture; its tokenizer knows the special tokens."""
     text = config["text"]
     return {
-        "architectures": ["SiglipModel"],
-        "model_type": WHOLE,
-        "vision_config": {"model_type": IMAGE, **_vision_file(config["vision"])},
-        "text_config": {
-            "model_type": TEXT,
-            "vocab_size": text["vocab_size"],
-            "max_position_embeddings": text["context_length"],
-            "num_attention_heads": text["heads"],
-            "projection_size": config["embed_dim"],
-            **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
-            **stack_file(text),
-        },
+        "vocab_size": text["vocab_size"],
+        "max_position_embeddings": text["context_length"],
+        "num_attention_heads": text["heads"],
+        "projection_size": config["embed_dim"],
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+        **stack_file(text),
     }
 
 
-def _vision_file(vision: Mapping[str, Any]) -> Json:
-    """Return the keys of transformers for a backbone of timm."""
-    base = BACKBONES.get(vision["name"])
-    options = vision.get("kwargs", {})
-    unknown = sorted(options.keys() - {*OPTIONS, "mlp_ratio", "act_layer"})
-    if base is None or unknown:
-        told = f"vision.kwargs.{unknown[0]}" if base else f"vision.name: {vision['name']}"
-        raise CheckpointError(f"transformers SigLIP cannot express {told} (it has {', '.join(BACKBONES)})")
-    sizes = {ours: options.get(key, getattr(base, ours)) for key, ours in OPTIONS.items()}
-    hidden = int(sizes["width"] * options.get("mlp_ratio", ratio(base.width, base.hidden)))
-    return {
-        "image_size": vision["image_size"][0],
-        "patch_size": sizes["patch_size"],
-        "hidden_size": sizes["width"],
-        "intermediate_size": hidden,
-        "num_hidden_layers": sizes["layers"],
-        "num_attention_heads": sizes["heads"],
-        "hidden_act": {ours: theirs for theirs, ours in ACTIVATIONS.items()}[options.get("act_layer", base.activation)],
-        "layer_norm_eps": EPSILON,
-        "attention_dropout": 0.0,
-        "vision_use_head": True,
-    }
+def expect_logit_bias(entries: Mapping[str, TensorInfo], layout: str) -> None:
+    """Refuse a model without a bias, which SigLIP always has: transformers would make one up.
+
+    Raises:
+        CheckpointError: there is no such entry.
+    """
+    if "logit_bias" not in entries:
+        raise CheckpointError(f"{layout} cannot express a model without logit_bias (init_logit_bias: null)")

@@ -2,6 +2,7 @@
 
 What you would not guess: a folder is read back before it takes its place. Whatever its config does not say as the
 model's own does is refused by name, so that no option is lost on the way, and so is every tensor without a counterpart.
+So is a tokenizer whose files give other ids there: transformers reads all those of some models with one class.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo_core.dual_encoder import DualEncoder
+    from zoo_core.tokenizer import Tokenizer
 
 __all__ = ["ZOO", "convert", "export", "libraries", "written_formats"]
 
@@ -104,9 +106,12 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
         raise InputError("a folder holds a whole model with its config; build it with zoo.build, with both towers")
     layout, files, plan = _fitting(model.config, _infos(model.state_dict()), written_formats(to))
     with replacing_folder(target) as scratch:
-        for name, content in {**_tokenizer_files(model, to, target), **files}.items():
+        tokenizer_files, ids = _tokenizer_files(model, to, target)
+        for name, content in {**tokenizer_files, **files}.items():
             (scratch / name).write_bytes(content)
-        _expect_same(model.config, layout, scratch, target)
+        stated = _expect_same(model.config, layout, scratch, target)
+        if tokenizer_files:
+            _expect_same_ids(ids, stated, layout, (scratch, target))
         _write_weights(_converted(plan, model.state_dict()), scratch / layout.weights_name, target)
     return target
 
@@ -180,30 +185,62 @@ def _fitting(
     raise CheckpointError("; ".join(dict.fromkeys(reasons)))
 
 
-def _tokenizer_files(model: DualEncoder, library: str, target: Path) -> Mapping[str, bytes]:
-    """Return the files in which a library finds the model's tokenizer; it is said where they are not to be had."""
+def _tokenizer_files(model: DualEncoder, library: str, target: Path) -> tuple[Mapping[str, bytes], Sequence[list[int]]]:
+    """Return the files in which a library finds the model's tokenizer, and the ids that it gives to fixed captions.
+
+    Where the files, or a tokenizer made of them, are not to be had, that is said, and there are none.
+    """
+    from zoo.probes import CAPTIONS
+
     try:
-        return {} if model.tokenizer is None else model.tokenizer.files_for(library)
+        files = {} if model.tokenizer is None else model.tokenizer.files_for(library)
+        ids = _ids(model.tokenizer, CAPTIONS) if files and model.tokenizer else []
     except ZooError as error:
         _log.warning("%s is written without the files of its tokenizer: %s", target, error)
-        return {}
+        return {}, []
+    return files, ids
 
 
-def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path) -> None:
-    """Hold what the files of a folder state to the architecture that was written."""
+def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path) -> ModelConfig:
+    """Hold what the files of a folder state to the architecture that was written, and return it."""
     try:
         stated = layout.architecture(scratch)
         if stated is None:
             raise CheckpointError(f"{layout.name} does not know the folder that it wrote")
-        found = load_config(stated).data()
+        found = load_config(stated)
     except ConfigError as error:
         text = str(error).replace(str(scratch), str(target))
         raise CheckpointError(f"{layout.name} cannot express the architecture: {text}") from None
-    lost = [one for one in _differences(config.data(), found) if not _is_untold(*one)]
+    lost = [one for one in _differences(config.data(), found.data()) if not _is_untold(*one)]
     if lost:
         told = "; ".join(f"{key} is {_shown(own)} and would be read as {_shown(read)}" for key, own, read in lost[:6])
         more = f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
         raise CheckpointError(f"{layout.name} cannot express the architecture: {told}{more}")
+    return found
+
+
+def _expect_same_ids(
+    own: Sequence[list[int]], stated: ModelConfig, layout: CheckpointFormat, folders: tuple[Path, Path]
+) -> None:
+    """Hold the tokenizer that a folder states to the ids that the model's own gives to the fixed captions."""
+    from zoo.building import tokenizer
+    from zoo.probes import CAPTIONS
+
+    try:
+        read = _ids(tokenizer(stated), CAPTIONS)
+    except ConfigError as error:
+        text = str(error).replace(*map(str, folders))
+        raise CheckpointError(f"{layout.name} cannot express the tokenizer: {text}") from None
+    for caption, ids, others in zip(CAPTIONS, own, read, strict=True):
+        for at, (one, other) in enumerate(zip(ids, others, strict=True)):
+            if one != other:
+                told = f"id {at} of {caption!r} is {one} and would be read as {other}"
+                raise CheckpointError(f"{layout.name} cannot express the tokenizer: {told}")
+
+
+def _ids(tokenizer: Tokenizer, captions: Sequence[str]) -> list[list[int]]:
+    rows = tokenizer(captions, overflow="truncate")
+    return cast("list[list[int]]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
 
 
 def _is_untold(key: str, own: object, read: object) -> bool:
