@@ -111,7 +111,7 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
             (scratch / name).write_bytes(content)
         stated = _expect_same(model.config, layout, scratch, target)
         if tokenizer_files:
-            _expect_same_ids(ids, stated, layout, (scratch, target))
+            _expect_same_ids(ids, stated, layout, scratch, target)
         _write_weights(_converted(plan, model.state_dict()), scratch / layout.weights_name, target)
     return target
 
@@ -192,13 +192,14 @@ def _tokenizer_files(model: DualEncoder, library: str, target: Path) -> tuple[Ma
     """
     from zoo.probes import CAPTIONS
 
+    if model.tokenizer is None:
+        return {}, []
     try:
-        files = {} if model.tokenizer is None else model.tokenizer.files_for(library)
-        ids = _ids(model.tokenizer, CAPTIONS) if files and model.tokenizer else []
+        files = model.tokenizer.files_for(library)
+        return files, _ids(model.tokenizer, CAPTIONS) if files else []
     except ZooError as error:
         _log.warning("%s is written without the files of its tokenizer: %s", target, error)
         return {}, []
-    return files, ids
 
 
 def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path) -> ModelConfig:
@@ -220,7 +221,7 @@ def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, t
 
 
 def _expect_same_ids(
-    own: Sequence[list[int]], stated: ModelConfig, layout: CheckpointFormat, folders: tuple[Path, Path]
+    own: Sequence[list[int]], stated: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path
 ) -> None:
     """Hold the tokenizer that a folder states to the ids that the model's own gives to the fixed captions."""
     from zoo.building import tokenizer
@@ -229,7 +230,7 @@ def _expect_same_ids(
     try:
         read = _ids(tokenizer(stated), CAPTIONS)
     except ConfigError as error:
-        text = str(error).replace(*map(str, folders))
+        text = str(error).replace(str(scratch), str(target))
         raise CheckpointError(f"{layout.name} cannot express the tokenizer: {text}") from None
     for caption, ids, others in zip(CAPTIONS, own, read, strict=True):
         for at, (one, other) in enumerate(zip(ids, others, strict=True)):
