@@ -16,14 +16,22 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from zoo_core.captions import encode_captions
-from zoo_core.config import TokenIds
-from zoo_core.errors import ConfigError, InputError, Problem
+from zoo_core.errors import InputError
 from zoo_core.images import Preprocessor, moved
 from zoo_core.inference import Optimization
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.layers import LayerNorm, RMSNorm
+from zoo_core.model_inputs import (
+    check_image,
+    check_largest_ids,
+    check_token_ids,
+    check_tokenizer,
+    checked_patches,
+    is_raw,
+    matrix_dtype,
+)
 from zoo_core.overflow import Overflow, checked_overflow
-from zoo_core.patches import PatchBatch, check_patches, described
+from zoo_core.patches import PatchBatch
 from zoo_core.state_dicts import is_sharded, own_state_dict, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Tokenizer, checked_texts
@@ -32,14 +40,12 @@ if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
     from zoo_core.text_contract import TextContract
 
-__all__ = ["DualEncoder", "Scoring", "cast_matrices", "check_tokenizer", "dual_encoder_of"]
+__all__ = ["DualEncoder", "Scoring", "cast_matrices", "dual_encoder_of"]
 
 Scoring = Literal["softmax", "sigmoid"]
 
 LOGIT_SCALE = math.log(1 / 0.07)
 """Initial logarithm of the logit scale (Radford et al. 2021)."""
-
-_TOKEN_DTYPES = (torch.int64, torch.int32)
 
 
 class DualEncoder(nn.Module):
@@ -419,14 +425,14 @@ class DualEncoder(nn.Module):
 
     def _image_input(self, image: Any, tower: VisionTower) -> Any:
         """Return what the tower is called with: images `[B, C, H, W]` or a patch batch, checked."""
-        if _is_raw(image) or not isinstance(image, Tensor):
+        if is_raw(image) or not isinstance(image, Tensor):
             if not isinstance(image, Mapping):
                 like = next(tower.parameters(), self.logit_scale)
                 image = moved(self._pictures(image), like.device)
             if isinstance(image, Mapping):
-                return _checked_patches(cast("Mapping[str, Any]", image), tower)
-        _check_image(image, tower)
-        return image.to(_matrix_dtype(tower, image.dtype))
+                return checked_patches(cast("Mapping[str, Any]", image), tower)
+        check_image(image, tower)
+        return image.to(matrix_dtype(tower, image.dtype))
 
     def _pictures(self, images: Any) -> Tensor | PatchBatch:
         """Preprocess a picture or a list of pictures into a batch; a list may also hold what was prepared before."""
@@ -441,7 +447,7 @@ class DualEncoder(nn.Module):
         pictures = cast("Sequence[Any]", images) if isinstance(images, list | tuple) else [images]
         if pictures and all(isinstance(one, Mapping) for one in pictures):
             return self.preprocess.collate(pictures)
-        tensors = [one for one in pictures if isinstance(one, Tensor) and not _is_raw(one)]
+        tensors = [one for one in pictures if isinstance(one, Tensor) and not is_raw(one)]
         if not tensors or len(tensors) < len(pictures):
             return self.preprocess.batch(pictures)
         for index, one in enumerate(tensors):
@@ -467,9 +473,9 @@ class DualEncoder(nn.Module):
         return self._checked_ids(ids.to(like.device), tower)
 
     def _checked_ids(self, ids: Tensor, tower: TextTower) -> Tensor:
-        _check_token_ids(ids, tower)
+        check_token_ids(ids, tower)
         if self.config is not None:
-            _check_largest_ids(ids, self.config.text.largest_id(self.config.tokenizer.token_ids()))
+            check_largest_ids(ids, self.config.text.largest_id(self.config.tokenizer.token_ids()))
         return ids
 
     def _published(self, value: Tensor) -> Tensor:
@@ -537,99 +543,3 @@ def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             if name not in ("logit_scale", "logit_bias"):
                 parameter.data = parameter.data.to(dtype)
-
-
-def _matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
-    """Return the dtype that a module's matrix products run in."""
-    for part in module.modules():  # not parameters(), which takes three times as long to the first of them
-        for parameter in part._parameters.values():  # pyright: ignore[reportPrivateUsage]
-            if parameter is not None and parameter.ndim > 1:
-                return parameter.dtype
-    return default
-
-
-def _is_raw(image: object) -> bool:
-    """Tell raw pixels from a preprocessed tensor, and from what is no tensor."""
-    return isinstance(image, Tensor) and image.dtype == torch.uint8
-
-
-def _checked_patches(batch: Mapping[str, Any], tower: VisionTower) -> PatchBatch:
-    """Return a patch batch that fits the tower, its pixels in the dtype of the tower's matrices."""
-    if tower.image_patches is None:
-        height, width = tower.image_size
-        raise InputError(
-            f"expected images [B, {tower.image_channels}, {height}, {width}], found a mapping: "
-            f"{type(tower).__name__} takes no patches"
-        )
-    checked = check_patches(batch, tower.image_patches, tower.image_channels)
-    return {**checked, "patches": checked["patches"].to(_matrix_dtype(tower, checked["patches"].dtype))}
-
-
-def _check_image(image: Tensor, tower: VisionTower) -> None:
-    height, width = tower.image_size
-    if image.ndim != 4 or image.shape[1] != tower.image_channels:
-        hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
-        wanted = f"images [B, {tower.image_channels}, {height}, {width}]"
-        raise InputError(f"expected {wanted}, found {described(image)}{hint}")
-    if not image.is_floating_point():
-        raise InputError(
-            f"expected preprocessed images in floating point, or raw pixels as uint8, found {described(image)}"
-        )
-    if not tower.variable_image_size and tuple(image.shape[2:]) != tower.image_size:
-        raise InputError(
-            f"expected images of {height} x {width} pixels, found {described(image)}; preprocess them with "
-            "model.preprocess, which takes raw pixels as uint8, or build the model for this size with "
-            "overrides=['vision.image_size=...']"
-        )
-    if tower.image_patches is not None:
-        rows, columns = tower.image_patches
-        if image.shape[2] % rows or image.shape[3] % columns or 0 in image.shape[2:]:
-            wanted = f"images that are whole patches of {rows} x {columns} pixels"
-            raise InputError(f"expected {wanted}, found {described(image)}")
-
-
-def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig | None) -> None:
-    """Hold a tokenizer that may have been loaded just now to the tower, as configs are where the ids are known.
-
-    Raises:
-        ConfigError: its size, its padding or its end of text is not the tower's; the key is named.
-    """
-    name = type(tokenizer).__name__ if config is None else config.tokenizer.type
-    ids = TokenIds(name, tokenizer.vocab_size, tokenizer.eot_id, tokenizer.pad_id)
-    broken = [] if config is None else [Problem(why, f"text.{key}") for key, why in config.text.rules_with(ids)]
-    if not broken and tower.pad_id not in (None, ids.padding):
-        message = f"the text tower takes id {tower.pad_id} for padding, but tokenizer '{name}' pads with {ids.padding}"
-        broken = [Problem(message, "tokenizer")]
-    if broken:
-        raise ConfigError(broken)
-
-
-def _check_token_ids(text: Tensor, tower: TextTower) -> None:
-    length = tower.context_length
-    if text.ndim != 2 or text.dtype not in _TOKEN_DTYPES:
-        hint = "; add the batch dimension with ids[None]" if text.ndim == 1 else ""
-        raise InputError(f"expected int64 token ids [B, {length}], found {described(text)}{hint}")
-    if not (1 if tower.variable_text_length else length) <= text.shape[1] <= length:
-        allowed = f"1 to {length}" if tower.variable_text_length else f"exactly {length}"
-        raise InputError(f"expected {allowed} tokens in each row, found {described(text)}")
-    if text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
-        return
-    low, high = (int(edge) for edge in torch.aminmax(text))
-    if low < 0 or high >= tower.vocab_size:
-        raise InputError(
-            f"token ids run from {low} to {high}; this text tower knows 0 to {tower.vocab_size - 1}. "
-            "Tokenize with model.tokenizer"
-        )
-
-
-def _check_largest_ids(text: Tensor, largest: int | None) -> None:
-    """Check on the CPU that the largest id of each row is the one at which the tower reads the feature."""
-    if largest is None or text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
-        return
-    wrong = text.amax(dim=-1) != largest
-    if bool(wrong.any()):
-        row = int(wrong.int().argmax())
-        raise InputError(
-            f"the feature is read at the end of text, id {largest}, but the largest id in row {row} of the ids is "
-            f"{int(text[row].max())}; tokenize with model.tokenizer, which keeps the end when it shortens a text"
-        )

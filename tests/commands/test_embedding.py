@@ -14,6 +14,7 @@ import torch
 
 import zoo
 from command_line import Run
+from zoo.embedding import identity
 
 
 def ids(path: Path) -> list[str]:
@@ -39,7 +40,10 @@ def test_embed_writes_unit_rows_and_their_ids(run: Run, tiny: Path, pictures: Pa
     assert (rows.dtype, rows.shape) == (np.float32, (4, 16))
     np.testing.assert_allclose(np.linalg.norm(rows.astype(np.float64), axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(rows, reference(tiny, found), atol=2e-6)
-    assert {one.name for one in out.parent.iterdir()} == {"vectors.npy", "vectors.ids.txt"}
+    assert {one.name for one in out.parent.iterdir()} == {"vectors.npy", "vectors.ids.txt", "vectors.model.json"}
+    told = json.loads((tmp_path / "new" / "vectors.model.json").read_text())
+    assert told == identity(zoo.load(tiny), str(tiny), None)
+    assert json.loads(told["zoo.config"])["preprocess"]["engine"] == "torch"
 
 
 def test_embed_keeps_the_order_of_files_and_takes_each_once(
@@ -82,8 +86,6 @@ def test_embed_computes_in_the_dtype_asked_for_and_records_it(
 
 
 def test_the_identity_of_a_model_follows_its_weights(tiny: Path) -> None:
-    from zoo.embedding import identity
-
     model, again = zoo.load(tiny), zoo.load(tiny)
     key = "zoo.weights_sha256"
     assert identity(model, "x", None)[key] == identity(again, "x", None)[key]

@@ -6,6 +6,7 @@ A file of the final name is therefore always whole, and a million embeddings nee
 from __future__ import annotations
 
 import importlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "Writer", "check_output", "ids_file", "parquet_modules", "writer"]
+__all__ = ["FORMATS", "Writer", "check_output", "ids_file", "model_file", "parquet_modules", "writer"]
 
 FORMATS = (".npy", ".parquet")
 
@@ -76,20 +77,25 @@ def ids_file(array: Path) -> Path:
     return array.with_suffix(".ids.txt")
 
 
+def model_file(array: Path) -> Path:
+    """Return where it stands whose rows a `.npy` file holds: `vectors.npy` has `vectors.model.json`."""
+    return array.with_suffix(".model.json")
+
+
 @contextmanager
 def writer(path: Path, width: int, metadata: dict[str, str]) -> Generator[Writer]:
     """Open a file of embeddings. It takes its name when the block ends well and it holds a row, not before.
 
     Args:
-        path: ends in `.npy` (a float32 array `[N, width]`; the ids stand beside it, one a line) or in
-            `.parquet` (columns `id` and `embedding`).
+        path: ends in `.npy` (a float32 array `[N, width]`; the ids stand beside it, one a line, and the metadata) or
+            in `.parquet` (columns `id` and `embedding`).
         width: of an embedding.
-        metadata: stored in a Parquet file.
+        metadata: whose embeddings they are.
 
     Raises:
         SaveError: it cannot be written; what stood there before still does.
     """
-    targets = [ids_file(path), path] if path.suffix == ".npy" else [path]
+    targets = [ids_file(path), model_file(path), path] if path.suffix == ".npy" else [path]
     with replacing(*targets) as scratch:
         made = _opened(scratch, width, metadata)
         try:
@@ -102,9 +108,11 @@ def writer(path: Path, width: int, metadata: dict[str, str]) -> Generator[Writer
 
 
 def _opened(scratch: list[Path], width: int, metadata: dict[str, str]) -> Writer:
-    if len(scratch) == 2:
-        return _NpyWriter(scratch[0], scratch[1], width)
-    return _ParquetWriter(scratch[0], width, metadata)
+    if len(scratch) == 1:
+        return _ParquetWriter(scratch[0], width, metadata)
+    ids, model, array = scratch
+    model.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    return _NpyWriter(ids, array, width)
 
 
 class _NpyWriter(Writer):

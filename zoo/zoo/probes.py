@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from zoo_core.dual_encoder import DualEncoder, check_tokenizer
+from zoo_core.dual_encoder import DualEncoder
 from zoo_core.errors import ConfigError, InputError, ZooError
+from zoo_core.model_inputs import check_tokenizer
 from zoo_core.modes import evaluating
 
 __all__ = ["PART_NAMES", "Finding", "check_probe", "environment", "make_probe"]

@@ -31,9 +31,10 @@ def embed_command(
 ) -> None:
     """Write embeddings of images or captions to a file, or add them to a folder.
 
-    They are float32 and have unit norm. An .npy file holds the rows, and a file .ids.txt beside it their
-    ids, one a line; a .parquet file has columns id and embedding. The id of an image is its path, that of a
-    caption the caption.
+    They are float32 and have unit norm. An .npy file holds the rows, a file .ids.txt beside it their ids, one
+    a line, and .model.json whose they are: model, config with the engine of preprocessing, dtype and digest of the
+    weights. A .parquet file has columns id and embedding, and the same in its metadata. The id of an image is its
+    path, that of a caption the caption.
 
     A folder is filled with Parquet files as the job goes on, with columns id, path, vector and error. What is
     there is not embedded again, so a job that was killed goes on where it was. Another model is refused, and so are

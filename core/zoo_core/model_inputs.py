@@ -1,0 +1,143 @@
+"""What a model is given, held to what its towers take before they see it: images, patches, token ids, a tokenizer.
+
+Token ids are looked at on the CPU only: to look at them on another device would wait for it in every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo_core.config import TokenIds
+from zoo_core.errors import ConfigError, InputError, Problem
+from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.patches import PatchBatch, check_patches, described
+from zoo_core.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from zoo_core.config import ModelConfig
+
+__all__ = [
+    "check_image",
+    "check_largest_ids",
+    "check_token_ids",
+    "check_tokenizer",
+    "checked_patches",
+    "is_raw",
+    "matrix_dtype",
+]
+
+_TOKEN_DTYPES = (torch.int64, torch.int32)
+
+
+def matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Return the dtype that a module's matrix products run in."""
+    for part in module.modules():  # not parameters(), which takes three times as long to the first of them
+        for parameter in part._parameters.values():  # pyright: ignore[reportPrivateUsage]
+            if parameter is not None and parameter.ndim > 1:
+                return parameter.dtype
+    return default
+
+
+def is_raw(image: object) -> bool:
+    """Tell raw pixels from a preprocessed tensor, and from what is no tensor."""
+    return isinstance(image, Tensor) and image.dtype == torch.uint8
+
+
+def checked_patches(batch: Mapping[str, Any], tower: VisionTower) -> PatchBatch:
+    """Return a patch batch that fits the tower, its pixels in the dtype of the tower's matrices.
+
+    Raises:
+        InputError: it does not fit, or the tower takes no patches.
+    """
+    if tower.image_patches is None:
+        height, width = tower.image_size
+        raise InputError(
+            f"expected images [B, {tower.image_channels}, {height}, {width}], found a mapping: "
+            f"{type(tower).__name__} takes no patches"
+        )
+    checked = check_patches(batch, tower.image_patches, tower.image_channels)
+    return {**checked, "patches": checked["patches"].to(matrix_dtype(tower, checked["patches"].dtype))}
+
+
+def check_image(image: Tensor, tower: VisionTower) -> None:
+    """Hold preprocessed images to floating point `[B, C, H, W]` and to the sizes that the tower takes.
+
+    Raises:
+        InputError: they are something else.
+    """
+    height, width = tower.image_size
+    if image.ndim != 4 or image.shape[1] != tower.image_channels:
+        hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
+        wanted = f"images [B, {tower.image_channels}, {height}, {width}]"
+        raise InputError(f"expected {wanted}, found {described(image)}{hint}")
+    if not image.is_floating_point():
+        raise InputError(
+            f"expected preprocessed images in floating point, or raw pixels as uint8, found {described(image)}"
+        )
+    if not tower.variable_image_size and tuple(image.shape[2:]) != tower.image_size:
+        raise InputError(
+            f"expected images of {height} x {width} pixels, found {described(image)}; preprocess them with "
+            "model.preprocess, which takes raw pixels as uint8, or build the model for this size with "
+            "overrides=['vision.image_size=...']"
+        )
+    if tower.image_patches is not None:
+        rows, columns = tower.image_patches
+        if image.shape[2] % rows or image.shape[3] % columns or 0 in image.shape[2:]:
+            wanted = f"images that are whole patches of {rows} x {columns} pixels"
+            raise InputError(f"expected {wanted}, found {described(image)}")
+
+
+def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig | None) -> None:
+    """Hold a tokenizer that may have been loaded just now to the tower, as configs are where the ids are known.
+
+    Raises:
+        ConfigError: its size, its padding or its end of text is not the tower's; the key is named.
+    """
+    name = type(tokenizer).__name__ if config is None else config.tokenizer.type
+    ids = TokenIds(name, tokenizer.vocab_size, tokenizer.eot_id, tokenizer.pad_id)
+    broken = [] if config is None else [Problem(why, f"text.{key}") for key, why in config.text.rules_with(ids)]
+    if not broken and tower.pad_id not in (None, ids.padding):
+        message = f"the text tower takes id {tower.pad_id} for padding, but tokenizer '{name}' pads with {ids.padding}"
+        broken = [Problem(message, "tokenizer")]
+    if broken:
+        raise ConfigError(broken)
+
+
+def check_token_ids(text: Tensor, tower: TextTower) -> None:
+    """Hold token ids to int64 or int32 `[B, L]`, to the lengths that the tower takes, and to its vocabulary.
+
+    Raises:
+        InputError: they are something else.
+    """
+    length = tower.context_length
+    if text.ndim != 2 or text.dtype not in _TOKEN_DTYPES:
+        hint = "; add the batch dimension with ids[None]" if text.ndim == 1 else ""
+        raise InputError(f"expected int64 token ids [B, {length}], found {described(text)}{hint}")
+    if not (1 if tower.variable_text_length else length) <= text.shape[1] <= length:
+        allowed = f"1 to {length}" if tower.variable_text_length else f"exactly {length}"
+        raise InputError(f"expected {allowed} tokens in each row, found {described(text)}")
+    if text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
+        return
+    low, high = (int(edge) for edge in torch.aminmax(text))
+    if low < 0 or high >= tower.vocab_size:
+        raise InputError(
+            f"token ids run from {low} to {high}; this text tower knows 0 to {tower.vocab_size - 1}. "
+            "Tokenize with model.tokenizer"
+        )
+
+
+def check_largest_ids(text: Tensor, largest: int | None) -> None:
+    """Check on the CPU that the largest id of each row is the one at which the tower reads the feature."""
+    if largest is None or text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
+        return
+    wrong = text.amax(dim=-1) != largest
+    if bool(wrong.any()):
+        row = int(wrong.int().argmax())
+        raise InputError(
+            f"the feature is read at the end of text, id {largest}, but the largest id in row {row} of the ids is "
+            f"{int(text[row].max())}; tokenize with model.tokenizer, which keeps the end when it shortens a text"
+        )
