@@ -27,9 +27,10 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from zoo_core.errors import ConfigError, Problem, ZooError, did_you_mean, dotted, one_of
+from zoo_core.config_errors import EXPLAINED, explained, problems, shown, wrong
+from zoo_core.errors import ConfigError, ZooError, one_of
 from zoo_core.plugin import Kind
 from zoo_core.text_cleaning import CleaningOrNone
 from zoo_core.text_contract import TextContract, TextReading
@@ -55,9 +56,6 @@ __all__ = [
     "TowerConfig",
     "VisionTowerConfig",
 ]
-
-_EXPLAINED = "zoo"
-"""Error type of problems that already carry their final message."""
 
 
 class Config(BaseModel):
@@ -135,11 +133,11 @@ class Config(BaseModel):
         try:
             config = handler(data)
         except ValidationError as error:
-            details = [_explained(cls, one) for one in error.errors(include_url=False)]
+            details = [explained(cls, one) for one in error.errors(include_url=False)]
         else:
             details = [
                 InitErrorDetails(
-                    type=PydanticCustomError(_EXPLAINED, "{message}", {"message": message}),
+                    type=PydanticCustomError(EXPLAINED, "{message}", {"message": message}),
                     loc=tuple(key.split(".")),
                     input=data,
                 )
@@ -173,76 +171,14 @@ class ComponentConfig(Config):
         return self
 
 
-def problems(error: ValidationError, source: str = "") -> list[Problem]:
-    """Return what pydantic found as problems, with dotted keys."""
-    return [Problem(one["msg"], dotted(one["loc"]), source) for one in error.errors(include_url=False)]
-
-
-def _explained(cls: type[BaseModel], error: ErrorDetails) -> InitErrorDetails:
-    """Rewrite one of pydantic's errors as a sentence that says what was found and what is allowed."""
-    message = error["msg"] if error["type"] == _EXPLAINED else _sentence(cls, error)
-    return InitErrorDetails(
-        type=PydanticCustomError(_EXPLAINED, "{message}", {"message": message}),
-        loc=error["loc"],
-        input=error["input"],
-    )
-
-
-def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
-    found = _shown(error["input"])
-    context: dict[str, Any] = error.get("ctx", {})
-    match error["type"]:
-        case "extra_forbidden":
-            return f"unknown key{did_you_mean(str(error['loc'][-1]), cls.model_fields)}"
-        case "missing":
-            return "required key is missing"
-        case "int_type" | "int_from_float" | "int_parsing":
-            return f"expected a whole number, found {found}"
-        case "float_type" | "float_parsing":
-            return f"expected a number, found {found}"
-        case "bool_type" | "bool_parsing":
-            return f"expected true or false, found {found}"
-        case "string_type":
-            return f"expected a string, found {found}"
-        case "finite_number":
-            return f"expected a finite number, found {found}"
-        case "greater_than":
-            return f"must be greater than {context['gt']:g}, found {found}"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']:g}, found {found}"
-        case "less_than":
-            return f"must be less than {context['lt']:g}, found {found}"
-        case "less_than_equal":
-            return f"must be at most {context['le']:g}, found {found}"
-        case "literal_error":
-            choices = [part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
-            near = did_you_mean(str(error["input"]), choices).partition("; allowed")[0]
-            return f"{found} is not known{near} ({one_of(choices)})"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f"expected a section of keys, found {found}"
-        case _:
-            return f"{error['msg']}, found {found}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "a mapping"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _as_pair(value: Any) -> tuple[int, int]:
     """Turn `224` and `[224, 336]` into a (height, width) pair."""
     pair = list(cast("list[Any]", value)) if isinstance(value, list | tuple) else [value, value]
     if len(pair) != 2 or any(type(side) is not int for side in pair):
-        raise _wrong(f"expected a size such as 224 or [224, 336], found {_shown(value)}")
+        raise wrong(f"expected a size such as 224 or [224, 336], found {shown(value)}")
     if not all(1 <= side <= MAX_IMAGE_SIDE for side in pair):
-        raise _wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {_shown(value)}")
+        raise wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {shown(value)}")
     return pair[0], pair[1]
-
-
-def _wrong(message: str) -> PydanticCustomError:
-    return PydanticCustomError(_EXPLAINED, "{message}", {"message": message})
 
 
 MAX_IMAGE_SIDE = 16_384
@@ -478,7 +414,7 @@ class Section:
         if isinstance(value, self.base):
             return self._checked(value, registry)
         if not isinstance(value, Mapping):
-            raise _wrong(f"expected a section with the key '{self.base.selector}', found {_shown(value)}")
+            raise wrong(f"expected a section with the key '{self.base.selector}', found {shown(value)}")
         data = dict(cast("Mapping[str, Any]", value))
         selector = self.base.selector
         name = data.get(selector, self.default)
@@ -486,7 +422,7 @@ class Section:
             names = {one.spec.name for one in registry.components(self.base.kind)}
             raise _located(selector, f"names no {self.base.kind}; {one_of(names)}", data)
         if not isinstance(name, str):
-            raise _located(selector, f"expected a name, found {_shown(name)}", data)
+            raise _located(selector, f"expected a name, found {shown(name)}", data)
         config_class = self._config_class(name, registry)
         return config_class.model_validate({**data, selector: name}, context=info.context)
 
@@ -512,7 +448,7 @@ class Section:
 
 def _located(key: str, message: str, value: Any) -> ValidationError:
     return ValidationError.from_exception_data(
-        "section", [InitErrorDetails(type=_wrong(message), loc=(key,), input=value)]
+        "section", [InitErrorDetails(type=wrong(message), loc=(key,), input=value)]
     )
 
 

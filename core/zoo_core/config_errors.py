@@ -1,0 +1,80 @@
+"""What is wrong with a config, in sentences: pydantic's errors say neither what is allowed nor which name is near."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from zoo_core.errors import Problem, did_you_mean, dotted, one_of
+
+__all__ = ["EXPLAINED", "explained", "problems", "shown", "wrong"]
+
+EXPLAINED = "zoo"
+"""Error type of problems that already carry their final message."""
+
+
+def problems(error: ValidationError, source: str = "") -> list[Problem]:
+    """Return what pydantic found as problems, with dotted keys."""
+    return [Problem(one["msg"], dotted(one["loc"]), source) for one in error.errors(include_url=False)]
+
+
+def explained(cls: type[BaseModel], error: ErrorDetails) -> InitErrorDetails:
+    """Rewrite one of pydantic's errors as a sentence that says what was found and what is allowed."""
+    message = error["msg"] if error["type"] == EXPLAINED else _sentence(cls, error)
+    return InitErrorDetails(
+        type=PydanticCustomError(EXPLAINED, "{message}", {"message": message}),
+        loc=error["loc"],
+        input=error["input"],
+    )
+
+
+def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
+    found = shown(error["input"])
+    context: dict[str, Any] = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(str(error['loc'][-1]), cls.model_fields)}"
+        case "missing":
+            return "required key is missing"
+        case "int_type" | "int_from_float" | "int_parsing":
+            return f"expected a whole number, found {found}"
+        case "float_type" | "float_parsing":
+            return f"expected a number, found {found}"
+        case "bool_type" | "bool_parsing":
+            return f"expected true or false, found {found}"
+        case "string_type":
+            return f"expected a string, found {found}"
+        case "finite_number":
+            return f"expected a finite number, found {found}"
+        case "greater_than":
+            return f"must be greater than {context['gt']:g}, found {found}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:g}, found {found}"
+        case "less_than":
+            return f"must be less than {context['lt']:g}, found {found}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}, found {found}"
+        case "literal_error":
+            choices = [part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
+            near = did_you_mean(str(error["input"]), choices).partition("; allowed")[0]
+            return f"{found} is not known{near} ({one_of(choices)})"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"expected a section of keys, found {found}"
+        case _:
+            return f"{error['msg']}, found {found}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it, cut where it is long."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """Return what a validator raises to have its message told as it is."""
+    return PydanticCustomError(EXPLAINED, "{message}", {"message": message})
