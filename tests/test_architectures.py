@@ -19,7 +19,7 @@ from test_configs import TINY
 from zoo.catalog import architectures
 from zoo_core.errors import ConfigError, UnknownNameError
 from zoo_core.registry import squash
-from zoo_core.yaml_files import MAX_BYTES, read_document
+from zoo_core.yaml_files import BOUNDS, read_document
 
 Write = Callable[..., Path]
 
@@ -228,7 +228,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, write: Write) -> None:
         (tmp_path / "folder.yaml", "is not a regular file"),
         (loop, "cannot be read"),
         (tmp_path / "none.yaml", "cannot be read: No such file or directory"),
-        (write("#" * (MAX_BYTES + 1), "big.yaml"), "bytes; an architecture has at most"),
+        (write("#" * (BOUNDS.bytes + 1), "big.yaml"), "bytes; at most 262,144 are read"),
     ):
         with pytest.raises(ConfigError, match=message):
             zoo.config(path)

@@ -111,7 +111,7 @@ def test_the_command_writes_a_file_once(theirs: Path, tmp_path: Path, capsys: py
 ERRORS = {
     "no such format": (["openclip", "theirs.json"], "error: no plugin imports 'openclip', did you mean 'open_clip'?"),
     "no such file": (["open_clip", "none.json"], "none.json: cannot be read: No such file or directory"),
-    "no JSON": (["open_clip", "broken.json"], "broken.json:2:1: is not YAML: did not find"),
+    "no JSON": (["open_clip", "broken.json"], "broken.json:1:19: is not JSON: Expecting property name"),
     "no mapping": (["open_clip", "list.json"], "list.json:1:1: expected a mapping of keys at the top level"),
     "no YAML": (["open_clip", "theirs.json", "--output", "own.json"], "own.json: the file of an architecture ends in"),
 }

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from zoo_core.documents import Document, KeyPath, Mark
 from zoo_core.errors import (
     AmbiguousNameError,
     ConfigError,
@@ -34,7 +35,7 @@ from zoo_core.errors import (
 from zoo_core.plugin import Kind
 from zoo_core.references import resolve
 from zoo_core.registry import Plugin, Registry, folder, squash
-from zoo_core.yaml_files import Document, KeyPath, Mark, read_document, read_value
+from zoo_core.yaml_files import read_document, read_value
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

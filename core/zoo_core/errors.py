@@ -43,9 +43,11 @@ __all__ = [
     "UnknownNameError",
     "ZooError",
     "ZooWarning",
+    "describe",
     "did_you_mean",
     "dotted",
     "one_of",
+    "reason",
 ]
 
 
@@ -183,3 +185,28 @@ def one_of(choices: Iterable[str], *, limit: int = 24) -> str:
     names = sorted(choices)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"allowed: {', '.join(names[:limit])}{more}"
+
+
+def describe(value: object, limit: int = 60) -> str:
+    """Return a value as an error shows it: one line of at most `limit` characters, whatever its `repr` does."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    try:
+        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def reason(error: BaseException, limit: int = 300) -> str:
+    """Return an error in one line as `Type: message`; ours, and those that say nothing, stand for themselves."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
+    if len(text) > limit:
+        text = f"{text[: limit - 3]}..."
+    if isinstance(error, ZooError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

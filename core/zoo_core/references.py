@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from zoo_core.documents import Document, KeyPath
 from zoo_core.errors import Problem, dotted
-from zoo_core.yaml_files import Document, KeyPath
 
 __all__ = ["resolve"]
 

@@ -6,25 +6,19 @@ merge keys, tags and duplicate keys are refused: `extends` and `${key}` do what 
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from zoo_core.documents import Bounds, Document, KeyPath, Mark, read_text
 from zoo_core.errors import ConfigError, Problem, dotted
 
-__all__ = ["Document", "KeyPath", "Mark", "read_document", "read_value"]
+__all__ = ["read_document", "read_value"]
 
-KeyPath = tuple[str | int, ...]
-
-MAX_BYTES = 256 * 1024
-MAX_DEPTH = 32
-MAX_NODES = 10_000
+BOUNDS = Bounds()
 
 _YAML: Any = yaml  # its stubs leave functions and loaders untyped
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
@@ -45,34 +39,6 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), list(_first))
 
 
-@dataclass(frozen=True)
-class Mark:
-    """Where a key stands; lines and columns count from 1, and are 0 where there is no file."""
-
-    source: str
-    line: int = 0
-    column: int = 0
-
-    def problem(self, message: str, key: str = "") -> Problem:
-        """Return a problem at this place."""
-        return Problem(message, key, self.source, self.line, self.column)
-
-
-@dataclass
-class Document:
-    """The mapping of a YAML file, the mark of each key in it, and the `${key}` text of values that had one."""
-
-    data: dict[str, Any]
-    marks: dict[KeyPath, Mark] = field(default_factory=dict[KeyPath, Mark])
-    references: dict[KeyPath, str] = field(default_factory=dict[KeyPath, str])
-
-    def mark(self, path: KeyPath) -> Mark:
-        """Return the mark of `path`, or of the nearest key above it."""
-        while path not in self.marks and path:
-            path = path[:-1]
-        return self.marks.get(path, Mark(""))
-
-
 def read_document(path: Path) -> Document:
     """Read one YAML file.
 
@@ -81,7 +47,7 @@ def read_document(path: Path) -> Document:
             refused places are listed at once.
     """
     source = str(path)
-    text = _read_text(path)
+    text = read_text(path, BOUNDS.bytes)
     _check_events(text, source)
     marks: dict[KeyPath, Mark] = {(): Mark(source, 1, 1)}
     loader = _Loader(text)
@@ -113,30 +79,6 @@ def read_value(text: str) -> Any:
         raise ValueError(str(_not_yaml(error, ""))) from None
 
 
-def _read_text(path: Path) -> str:
-    try:
-        info = path.stat()
-        if not stat.S_ISREG(info.st_mode):
-            raise ConfigError(Problem("is not a regular file", source=str(path)))
-        if info.st_size > MAX_BYTES:
-            raise ConfigError(
-                Problem(f"has {info.st_size:,} bytes; an architecture has at most {MAX_BYTES:,}", source=str(path))
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigError(Problem(f"cannot be read: {reason}", source=str(path))) from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            Problem(f"is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}", source=str(path))
-        ) from error
-    if "\0" in text:
-        raise ConfigError(Problem("is a binary file, expected YAML text", source=str(path)))
-    return text
-
-
 def _check_events(text: str, source: str) -> None:
     """Look at the events of the parser, which does not recurse, before anything that does."""
     depth = nodes = 0
@@ -148,10 +90,10 @@ def _check_events(text: str, source: str) -> None:
                 raise ConfigError(
                     _mark(event, source).problem(f"aliases (*{event.anchor}) are not supported; write ${{key}} instead")
                 )
-            if depth > MAX_DEPTH:
-                raise ConfigError(_mark(event, source).problem(f"is nested deeper than {MAX_DEPTH} levels"))
-            if nodes > MAX_NODES:
-                raise ConfigError(_mark(event, source).problem(f"has more than {MAX_NODES:,} values"))
+            if depth > BOUNDS.depth:
+                raise ConfigError(_mark(event, source).problem(f"is nested deeper than {BOUNDS.depth} levels"))
+            if nodes > BOUNDS.values:
+                raise ConfigError(_mark(event, source).problem(f"has more than {BOUNDS.values:,} values"))
     except yaml.YAMLError as error:
         raise _not_yaml(error, source) from None
 
@@ -164,7 +106,7 @@ def _not_yaml(error: Exception, source: str) -> ConfigError:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         if "nesting depth" in (error.problem or ""):  # newer parsers have a bound of their own, above ours
-            return ConfigError(Mark(source, line, column).problem(f"is nested deeper than {MAX_DEPTH} levels"))
+            return ConfigError(Mark(source, line, column).problem(f"is nested deeper than {BOUNDS.depth} levels"))
         return ConfigError(Mark(source, line, column).problem(f"is not YAML: {error.problem or error.context}"))
     return ConfigError(Problem(f"is not YAML: {' '.join(str(error).split())}", source=source))
 

@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from zoo_core.config import Config
+from zoo_core.documents import Document
 from zoo_core.errors import ConfigError
-from zoo_core.yaml_files import Document, read_document
+from zoo_core.json_files import read_json
 
 __all__ = [
     "ACTIVATIONS",
@@ -214,7 +215,7 @@ def document_of(folder: Path, model_types: tuple[str, ...]) -> Document | None:
     path = folder / "config.json"
     if not path.is_file():
         return None
-    document = read_document(path)
+    document = read_json(path)
     return document if document.data.get("model_type") in model_types else None
 
 

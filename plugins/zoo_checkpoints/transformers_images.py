@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from zoo_core.config import Config
+from zoo_core.documents import Document
 from zoo_core.errors import ConfigError, Problem
-from zoo_core.yaml_files import Document, read_document
+from zoo_core.json_files import read_json
 
 __all__ = ["image_file", "patch_image_file", "patch_preprocessing", "preprocessing"]
 
@@ -139,7 +140,7 @@ def _colour_file(preprocess: Mapping[str, Any], kind: str) -> Json:
 def _read(folder: Path) -> tuple[Document, Mapping[str, Any]]:
     for name in FILES:
         if (folder / name).is_file():
-            document = read_document(folder / name)
+            document = read_json(folder / name)
             data = document.data if name == FILES[0] else document.data.get("image_processor")
             if isinstance(data, Mapping):
                 return document, data

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.config import Config
+from zoo_core.documents import Document
 from zoo_core.errors import ConfigError
-from zoo_core.yaml_files import Document, read_document
+from zoo_core.json_files import read_json
 from zoo_openclip.config import HubFile, OpenClipConfig, PreprocessCfg, VisionCfg
 from zoo_openclip.stack_config import StackCfg
 from zoo_openclip.text_config import ENCODERS, TextCfg, vocabulary
@@ -69,7 +70,7 @@ def import_open_clip(path: Path) -> Json:
         ConfigError: the file cannot be read, or has keys that are unknown, of a wrong type, or mean what zoo cannot
             express; all of them are listed, each with its line.
     """
-    document = read_document(path)
+    document = read_json(path)
     try:
         if "model_cfg" in document.data:
             file = HubFile.parse(document.data)
