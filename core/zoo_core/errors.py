@@ -191,6 +191,8 @@ def describe(value: object, limit: int = 60) -> str:
     """Return a value as an error shows it: one line of at most `limit` characters, whatever its `repr` does."""
     if isinstance(value, Mapping):
         return "a mapping"
+    if isinstance(value, str | bytes):
+        value = value[: limit + 1]
     try:
         text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     except Exception:
@@ -203,7 +205,7 @@ def reason(error: BaseException, limit: int = 300) -> str:
     """Return an error in one line as `Type: message`; ours, and those that say nothing, stand for themselves."""
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except BaseException:  # an error may be somebody else's class, and its words may raise anything
         text = ""
     if len(text) > limit:
         text = f"{text[: limit - 3]}..."

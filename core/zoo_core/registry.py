@@ -1,7 +1,7 @@
 """The registry: every part that installed plugins declare, found without importing one of them whole.
 
-Each plugin is loaded on its own. One that fails to import, declares nonsense or was built for another API is
-quarantined: `Registry.quarantined` says why, whoever asks for its parts is told, and nothing else is harmed.
+Each plugin is loaded on its own. One that fails to import in whatever way, declares nonsense or was built for another
+API is quarantined: `Registry.quarantined` says why, whoever asks for its parts is told, and nothing else is harmed.
 Discovery imports only the plugins' light modules; configs and factories are imported on first use.
 """
 
@@ -17,13 +17,37 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources.abc import Traversable
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from zoo_core.errors import AmbiguousNameError, MissingDependencyError, PluginError, UnknownNameError, did_you_mean
+from zoo_core.errors import (
+    AmbiguousNameError,
+    MissingDependencyError,
+    PluginError,
+    UnknownNameError,
+    describe,
+    did_you_mean,
+    reason,
+)
 from zoo_core.plugin import API_VERSION, ENTRY_POINT_GROUP, ComponentSpec, Kind, call_hooks
+from zoo_core.plugin_code import Interrupts, PluginCode, made_by
 
 __all__ = ["Component", "Plugin", "Registry", "default_registry", "squash"]
+
+MAX_DECLARED = 1_000
+"""Components, exports or importers of one plugin; more are no declaration, but a generator without an end."""
+
+_INTERFACES: Mapping[Kind, str] = {
+    "vision-tower": "zoo_core.interfaces:VisionTower",
+    "text-tower": "zoo_core.interfaces:TextTower",
+    "model": "zoo_core.dual_encoder:DualEncoder",
+    "tokenizer": "zoo_core.tokenizer:Tokenizer",
+    "loss": "zoo_core.interfaces:Loss",
+    "preprocessor": "zoo_core.images:Preprocessor",
+    "checkpoint-format": "zoo_core.checkpoints:CheckpointFormat",
+}
+"""What a factory of each kind returns; imported when one has returned something."""
 
 
 def squash(name: str) -> str:
@@ -81,11 +105,11 @@ class Component:
         """
         from zoo_core.config import Config
 
-        found = self._import("config")
+        found: Any = self._import("config")
         if not (isinstance(found, type) and issubclass(found, Config)):
-            raise PluginError(
-                f"{self}: {self.spec.config} is not a subclass of zoo_core.config.Config, found {found!r}"
-            )
+            told = describe(cast("object", found))
+            raise PluginError(f"{self}: {self.spec.config} is not a subclass of zoo_core.config.Config, found {told}")
+        made_by(self, found)
         return found
 
     def build(self, config: Any, **context: Any) -> Any:
@@ -93,19 +117,24 @@ class Component:
 
         Raises:
             MissingDependencyError: a required package is not installed.
-            PluginError: the factory cannot be imported.
+            PluginError: the factory cannot be imported, fails, or returns something else than its kind promises.
         """
         if self.missing:
             names = " ".join(self.missing)
             raise MissingDependencyError(f"{self} needs {names}, which is not installed; run: pip install {names}")
-        return self._import("factory")(config, **context)
+        factory = self._import("factory")
+        with PluginCode(self, f"its factory {self.spec.factory} failed"):
+            built = factory(config, **context)
+        interface: Any = _resolve(_INTERFACES[self.spec.kind])
+        if not isinstance(built, interface):
+            raise PluginError(f"{self}: its factory must return a {interface.__name__}, found {type(built).__name__}")
+        made_by(self, cast("type[Any]", type(built)))
+        return built
 
     def _import(self, what: str) -> Any:
         target: str = getattr(self.spec, what)
-        try:
+        with PluginCode(self, f"its {what} {target} cannot be imported"):
             return _resolve(target)
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"{self}: its {what} {target} cannot be imported: {_reason(error)}") from error
 
     def __str__(self) -> str:
         return f"{self.spec.kind} '{self.spec.name}' of {self.plugin.distribution} {self.plugin.version}"
@@ -219,10 +248,8 @@ class Registry:
                 "leave one out with ZOO_DISABLE_PLUGINS"
             )
         ((plugin, target),) = owners
-        try:
+        with PluginCode(f"'{name}' of {plugin.label}", f"{target} cannot be imported"):
             return _resolve(target)
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"'{name}' of {plugin.label}: {target} cannot be imported: {_reason(error)}") from error
 
     def exported_names(self) -> tuple[str, ...]:
         """Return every public name that plugins export."""
@@ -272,24 +299,31 @@ def _normalised(distribution: str) -> str:
 
 
 def _load(name: str, target: str, distribution: str, version: str) -> Plugin:
-    """Import one plugin module and collect its declarations; a failure becomes the plugin's `error`."""
-    try:
-        module = _resolve(target)
-        _check_api_version(module)
-        answers = call_hooks(module, name)
-        return Plugin(
-            name=name,
-            target=target,
-            distribution=distribution,
-            version=version,
-            components=_specs(answers.get("zoo_components", ())),
-            architectures=_folder_name("zoo_architectures", answers),
-            pretrained=_folder_name("zoo_pretrained", answers),
-            exports=_targets("zoo_exports", answers),
-            importers=_targets("zoo_importers", answers),
-        )
-    except (Exception, SystemExit) as error:
-        return Plugin(name=name, target=target, distribution=distribution, version=version, error=_reason(error))
+    """Import one plugin module and collect its declarations; any failure becomes the plugin's `error`."""
+    with Interrupts() as interrupts:
+        try:
+            return _declared(name, target, distribution, version)
+        except BaseException as error:
+            if interrupts.arrived:
+                raise KeyboardInterrupt from error
+            return Plugin(name=name, target=target, distribution=distribution, version=version, error=reason(error))
+
+
+def _declared(name: str, target: str, distribution: str, version: str) -> Plugin:
+    module = _resolve(target)
+    _check_api_version(module)
+    answers = call_hooks(module, name)
+    return Plugin(
+        name=name,
+        target=target,
+        distribution=distribution,
+        version=version,
+        components=_specs(answers.get("zoo_components", ())),
+        architectures=_folder_name("zoo_architectures", answers),
+        pretrained=_folder_name("zoo_pretrained", answers),
+        exports=_targets("zoo_exports", answers),
+        importers=_targets("zoo_importers", answers),
+    )
 
 
 def _check_api_version(module: Any) -> None:
@@ -305,7 +339,9 @@ def _check_api_version(module: Any) -> None:
 def _specs(answer: object) -> tuple[ComponentSpec, ...]:
     if not isinstance(answer, Iterable):
         raise TypeError(f"zoo_components must return component specs, found {type(answer).__name__}")
-    specs = tuple(cast("Iterable[object]", answer))
+    specs = tuple(islice(cast("Iterable[object]", answer), MAX_DECLARED + 1))
+    if len(specs) > MAX_DECLARED:
+        raise ValueError(f"zoo_components declares more than {MAX_DECLARED} components")
     seen: set[tuple[Kind, str]] = set()
     for spec in specs:
         if not isinstance(spec, ComponentSpec):
@@ -332,10 +368,14 @@ def _targets(hook: str, answers: Mapping[str, object]) -> Mapping[str, str]:
     if not isinstance(answer, Mapping):
         raise TypeError(f"{hook} must return a mapping, found {type(answer).__name__}")
     targets = cast("Mapping[object, object]", answer)
-    for name, target in targets.items():
+    found: dict[str, str] = {}
+    for name, target in islice(targets.items(), MAX_DECLARED + 1):
+        if len(found) == MAX_DECLARED:
+            raise ValueError(f"{hook} declares more than {MAX_DECLARED} names")
         if not (isinstance(name, str) and isinstance(target, str) and ":" in target):
-            raise TypeError(f"{hook} maps names to 'module:attribute', found {name!r}: {target!r}")
-    return dict(cast("Mapping[str, str]", targets))
+            raise TypeError(f"{hook} maps names to 'module:attribute', found {describe(name)}: {describe(target)}")
+        found[name] = target
+    return found
 
 
 def _resolve(target: str) -> Any:
@@ -344,14 +384,6 @@ def _resolve(target: str) -> Any:
     for attribute in filter(None, attributes.split(".")):
         found = getattr(found, attribute)
     return found
-
-
-def _reason(error: BaseException) -> str:
-    """Return `Type: message` in one line; our own messages stand alone."""
-    text = " ".join(str(error).split())
-    return (
-        text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
-    )
 
 
 def _is_installed(requirement: str) -> bool:
