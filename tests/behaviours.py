@@ -10,6 +10,7 @@ import copy
 import itertools
 import json
 import pickle
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -478,6 +479,58 @@ def exported(name: str) -> None:
             same(program(*given), model(*given))
 
 
+# Tracers, which see one example
+
+
+class Encoders(nn.Module):
+    """Both encoders of a model, as one module to trace."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features of images and of texts."""
+        return self.model.encode_image(image), self.model.encode_text(text)
+
+
+def _by_length(model: Any) -> Tensor:
+    """Return captions `[6, L]`, the shortest first: a graph that is made of the first two has to serve them all."""
+    text = words(model, 6)
+    padding = 0 if model.text.pad_id is None else model.text.pad_id
+    return text[(text != padding).sum(dim=1).argsort()]
+
+
+@torch.no_grad()
+def _traced(name: str, trace: Callable[[nn.Module, tuple[Tensor, Tensor]], Any]) -> None:
+    model = model_of(name)
+    image, text = pictures(model, 6), _by_length(model)
+    graph = trace(Encoders(model), (image[:2], text[:2]))
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 6)):
+        same(graph(image[rows], text[rows]), (model.encode_image(image[rows]), model.encode_text(text[rows])))
+
+
+def jit_traced(name: str) -> None:
+    """`torch.jit.trace`: a graph made with short captions gives the features of long ones"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises against it; it calls sizes constants that are
+        _traced(name, lambda module, example: torch.jit.trace(module, example, check_trace=False))
+
+
+def fx_traced(name: str, *, offered: bool = True) -> None:
+    """`torch.fx.symbolic_trace`, the same"""
+    with torch.no_grad() if offered else pytest.raises((torch.fx.proxy.TraceError, TypeError, RuntimeError)):
+        _traced(name, lambda module, example: torch.fx.symbolic_trace(module))
+
+
+def fx_recorded(name: str, *, offered: bool = True) -> None:
+    """`make_fx`, the same"""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad() if offered else pytest.raises(RuntimeError, match="value out of a tracing tensor"):
+        _traced(name, lambda module, example: make_fx(module)(*example))
+
+
 # Copies
 
 
@@ -505,7 +558,8 @@ BEHAVIOURS: dict[str, Callable[..., None]] = {
         encode_image, encode_text, logits, forward_as_dict, forward_as_tuple, image_intermediates, text_intermediates,
         image_formats, image_prefix, text_suffix, normed_image_intermediates, normed_text_intermediates,
         features_beside_intermediates, lock_image_tower, lock_text_tower, info_groups, gradient_checkpointing,
-        bfloat16, float16, float64, matrices_in_half, compiled, exported, deep_copy, pickled,
+        bfloat16, float16, float64, matrices_in_half, compiled, exported, jit_traced, fx_traced, fx_recorded,
+        deep_copy, pickled,
     )
 }  # fmt: skip
 """Name -> what checks it."""

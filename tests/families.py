@@ -76,6 +76,8 @@ class Family:
         return randomized(zoo.build(self.architecture), seed).eval()
 
 
+NO_SYMBOLS = {"fx_traced": "a tower of this family decides by sizes, which `symbolic_trace` does not tell"}
+
 VIT_SIZES: Json = {"tower": "vit", "image_size": [32, 48], "patch_size": 16, "width": 32, "layers": 2, "head_width": 16}
 VIT_PARTS: Json = {"blocks": ("transformer.resblocks",), "norm": "ln_post", "extra": 1}
 VIT = Tower(VIT_SIZES, **VIT_PARTS)
@@ -93,12 +95,13 @@ RESNET = Tower(
     {"tower": "modified-resnet", "image_size": [32, 64], "layers": [1, 1, 1, 1], "width": 8, "head_width": 16},
     blocks=("avgpool", "layer1.0", "layer2.0", "layer3.0", "layer4.0"),
     refuses_norm=True,
-    lacks={"normed_image_intermediates": "a modified ResNet has no final norm"},
+    lacks=NO_SYMBOLS | {"normed_image_intermediates": "a modified ResNet has no final norm"},
 )
 TIMM_CONVNEXT = Tower(
     {"tower": "timm", "name": "test_convnext", "image_size": [64, 96]},
     blocks=("trunk.stages",),
-    lacks={
+    lacks=NO_SYMBOLS
+    | {
         "image_prefix": "stages of a convolutional backbone carry no tokens beside their map",
         "normed_image_intermediates": "timm's ConvNeXt norms no map: they come as they are",
     },
@@ -114,7 +117,7 @@ TIMM_SIGLIP = Tower(
     },
     blocks=("trunk.blocks",),
     norm="trunk.norm",
-    lacks={"image_prefix": "SigLIP's ViT has no class token and no registers"},
+    lacks=NO_SYMBOLS | {"image_prefix": "SigLIP's ViT has no class token and no registers"},
 )
 TIMM_NAFLEX = Tower(
     {
@@ -127,7 +130,7 @@ TIMM_NAFLEX = Tower(
     },
     blocks=("trunk.blocks",),
     norm="trunk.norm",
-    lacks={"image_prefix": "this NaFlexViT has no class token and no registers"},
+    lacks=NO_SYMBOLS | {"image_prefix": "this NaFlexViT has no class token and no registers"},
 )
 
 TEXT_SIZES: Json = {"tower": "clip-transformer", "width": 24, "heads": 2, "layers": 2}
@@ -140,12 +143,13 @@ COCA_TEXT = Tower(
     blocks=TEXT_PARTS["blocks"],
     norm="ln_final",
     extra=1,
+    lacks=NO_SYMBOLS,
 )
 MODERN_TEXT = Tower(
     TEXT_SIZES | {"tower": "modern-transformer", "attn_gated": True, "eos_id": VOCABULARY - 1, "pad_id": 0},
     blocks=("blocks",),
     norm="ln_final",
-    lacks=NO_SUFFIX,
+    lacks=NO_SUFFIX | NO_SYMBOLS,
 )
 ROBERTA_SIZES: Json = {
     "model_type": "roberta",
@@ -158,7 +162,10 @@ ROBERTA_SIZES: Json = {
 ROBERTA = Tower(
     {"tower": "hf-text", "config": ROBERTA_SIZES, "pad_id": 0},
     blocks=("transformer.encoder.layer",),
-    lacks=NO_SUFFIX | {"normed_text_intermediates": "each layer of RoBERTa ends in its norm: they come normed"},
+    lacks=NO_SUFFIX
+    | NO_SYMBOLS
+    | {"fx_recorded": "encoders of transformers look at the values of their mask"}
+    | {"normed_text_intermediates": "each layer of RoBERTa ends in its norm: they come normed"},
 )
 
 DECODER: Json = {"multimodal": {"width": EMBED_DIM, "heads": 2, "layers": 2}}

@@ -35,6 +35,7 @@ from zoo_core.patches import PatchBatch
 from zoo_core.state_dicts import is_sharded, own_state_dict, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Tokenizer, checked_texts
+from zoo_core.tracing import is_symbolic
 
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
@@ -150,7 +151,7 @@ class DualEncoder(nn.Module):
         """
         tower, tokenizer = self._text_tower(), self.tokenizer
         checked_overflow(overflow)
-        if isinstance(text, Tensor) or tower.training or tokenizer is None:
+        if isinstance(text, Tensor) or is_symbolic(text) or tower.training or tokenizer is None:
             features = encode_rows(tower, self._token_ids(text, tower, overflow))
         else:
             features = encode_captions(
@@ -425,6 +426,8 @@ class DualEncoder(nn.Module):
 
     def _image_input(self, image: Any, tower: VisionTower) -> Any:
         """Return what the tower is called with: images `[B, C, H, W]` or a patch batch, checked."""
+        if is_symbolic(image):
+            return image.to(matrix_dtype(tower, image.dtype))
         if is_raw(image) or not isinstance(image, Tensor):
             if not isinstance(image, Mapping):
                 like = next(tower.parameters(), self.logit_scale)
@@ -457,6 +460,8 @@ class DualEncoder(nn.Module):
         return torch.stack(tensors)
 
     def _token_ids(self, text: Any, tower: TextTower, overflow: Overflow = "warn") -> Tensor:
+        if is_symbolic(text):
+            return text
         if isinstance(text, Tensor):
             return self._checked_ids(text, tower)
         if self.tokenizer is None:

@@ -124,10 +124,18 @@ def check_pixels(pixels: Tensor, *, batched: bool = False) -> None:
     """Hold raw pixels to uint8 `[3, H, W]`, or `[B, 3, H, W]` where they are batched.
 
     Raises:
-        InputError: they are something else; how they become raw pixels is told, where that can be told.
+        InputError: they are something else (how they become raw pixels is told, where that can be told), or they are
+            traced.
     """
     import torch
 
+    from zoo_core.tracing import is_recorded
+
+    if is_recorded():
+        raise InputError(
+            "raw pixels cannot be traced or exported: the graph would keep what was computed of these; give it "
+            "preprocessed images, as model.preprocess.batch makes them of raw pixels"
+        )
     shape = tuple(pixels.shape)
     if pixels.dtype == torch.uint8 and len(shape) == (4 if batched else 3) and shape[-3] == 3:
         return

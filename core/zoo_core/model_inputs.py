@@ -16,6 +16,7 @@ from zoo_core.errors import ConfigError, InputError, Problem
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.patches import PatchBatch, check_patches, described
 from zoo_core.tokenizer import Tokenizer
+from zoo_core.tracing import has_values
 
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
@@ -120,7 +121,7 @@ def check_token_ids(text: Tensor, tower: TextTower) -> None:
     if not (1 if tower.variable_text_length else length) <= text.shape[1] <= length:
         allowed = f"1 to {length}" if tower.variable_text_length else f"exactly {length}"
         raise InputError(f"expected {allowed} tokens in each row, found {described(text)}")
-    if text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
+    if text.device.type != "cpu" or not has_values(text) or not text.numel():
         return
     low, high = (int(edge) for edge in torch.aminmax(text))
     if low < 0 or high >= tower.vocab_size:
@@ -132,7 +133,7 @@ def check_token_ids(text: Tensor, tower: TextTower) -> None:
 
 def check_largest_ids(text: Tensor, largest: int | None) -> None:
     """Check on the CPU that the largest id of each row is the one at which the tower reads the feature."""
-    if largest is None or text.device.type != "cpu" or torch.compiler.is_compiling() or not text.numel():
+    if largest is None or text.device.type != "cpu" or not has_values(text) or not text.numel():
         return
     wrong = text.amax(dim=-1) != largest
     if bool(wrong.any()):

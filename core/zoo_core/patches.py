@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo_core.errors import InputError
+from zoo_core.tracing import has_values
 
 __all__ = ["PATCH_KEYS", "PatchBatch", "check_patches", "described", "pad_patches", "patchify"]
 
@@ -104,7 +105,7 @@ def check_patches(batch: Mapping[str, Any], size: tuple[int, int], channels: int
 def _check_grids(coord: Tensor, valid: Tensor) -> None:
     """Hold each picture to a whole grid of patches in row-major order, with padding behind them."""
     length = valid.shape[1]
-    if not len(valid) or valid.is_meta or torch.compiler.is_compiling():
+    if not has_values(valid) or not len(valid):
         return
     if not length:
         raise InputError("patch_valid: no picture has a valid patch")

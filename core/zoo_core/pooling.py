@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from zoo_core.attention import CrossAttention
 from zoo_core.errors import InputError
 from zoo_core.layers import LayerNorm
+from zoo_core.tracing import has_values
 
 __all__ = ["AttentionalPooler", "mean_of_kept", "pool_at_eos", "pool_at_largest_id"]
 
@@ -30,7 +31,7 @@ def pool_at_eos(x: Tensor, text: Tensor, eos_id: int) -> Tensor:
     """
     ends = text == eos_id
     missing = ~ends.any(dim=-1)  # [B]
-    if text.device.type == "cpu" and not torch.compiler.is_compiling() and bool(missing.any()):
+    if text.device.type == "cpu" and has_values(text) and bool(missing.any()):
         raise InputError(
             f"row {int(missing.int().argmax())} of the token ids has no end-of-text id {eos_id}, where the feature is "
             "read; tokenize with model.tokenizer, which keeps it when it shortens a text"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo_core.interfaces import TextTower
 from zoo_core.state_dicts import is_sharded
+from zoo_core.tracing import has_values, is_symbolic
 
 __all__ = ["buckets", "encode_rows"]
 
@@ -43,13 +44,12 @@ LIMITS_ELSEWHERE = Limits(few=8_192, many=131_072)
 def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     """Return the features `[B, D]` of token ids `[B, L]`: those of `tower(text)`, but for rounding.
 
-    Rows stay whole where the tower reads all of them; a long list of those is divided all the same, for memory. Inside
-    torch.compile and torch.export, and while a CUDA graph is captured, nothing is cut or divided. In training mode, and
-    where parameters are sharded, which needs equally many calls in every process, rows stay one batch, cut to the
-    longest of them.
+    Rows stay whole where the tower reads all of them; a long list of those is divided all the same, for memory. Where a
+    graph is made for other captions (see `zoo_core.tracing`), nothing is cut or divided. In training mode, and where
+    parameters are sharded, which needs equally many calls in every process, rows stay one batch, cut to the longest of
+    them.
     """
-    captured = text.is_cuda and torch.cuda.is_current_stream_capturing()  # lengths cannot be waited for
-    if torch.compiler.is_compiling() or captured or text.is_meta or not text.numel():
+    if is_symbolic(text) or not has_values(text) or not text.numel():
         return tower(text)
     limit = text.shape[1]
     lengths = tower.read_lengths(text)

@@ -19,6 +19,7 @@ from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.key_values import Memory
 from zoo_core.pooling import pool_at_eos, pool_at_largest_id
 from zoo_core.positions import PositionTable
+from zoo_core.tracing import has_values
 from zoo_core.transformer import LayerNorm, Transformer, take_indices
 from zoo_text.config import ClipTextConfig, PoolType
 
@@ -185,9 +186,9 @@ class TextTransformer(TextTower):
         pooled = self.ln_final(x)
         if self.text_projection is None:
             return pooled
-        if isinstance(self.text_projection, nn.Parameter):
-            return pooled @ self.text_projection
-        return self.text_projection(pooled)
+        if isinstance(self.text_projection, nn.Module):
+            return self.text_projection(pooled)
+        return pooled @ self.text_projection
 
     def _pooled_token(self, x: Tensor, text: Tensor) -> Tensor:
         match self.pool_type:
@@ -210,7 +211,7 @@ class PooledTokenTransformer(TextTransformer):
         if not len(text):
             return super().forward(text)
         row = self._pooled_row(text)
-        if self.variable_text_length and text.device.type == "cpu":  # elsewhere the device would have to be waited for
+        if self.variable_text_length and text.device.type == "cpu" and has_values(text):  # elsewhere one would wait
             text = text[:, : int(row.max()) + 1]
         mask = self._mask(text)
         return self._project(
