@@ -314,26 +314,6 @@ class Malice:
         return os.system, ("touch pwned",)
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
-@pytest.mark.parametrize("place", ["whole", "beside", "weights"])
-def test_a_malicious_pickle_does_not_run(
-    place: str, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    tree = {
-        "whole": Malice(),
-        "beside": {"args": Malice(), "model": {"a": torch.ones(1)}},
-        "weights": {"model": Malice()},
-    }
-    torch.save(tree[place], "x.pt", _use_new_zipfile_serialization=zipped)
-    if place == "beside":
-        expect_equal(open_checkpoint(Path("x.pt")), {"a": torch.ones(1)})
-    else:
-        with pytest.raises(CheckpointError, match=r"(posix|nt)\.system"):
-            open_checkpoint(Path("x.pt"))
-    assert not Path("pwned").exists()
-
-
 def rewritten(path: Path, change: Any, compression: int = zipfile.ZIP_STORED) -> None:
     """Write an archive anew, each of its files as `change` makes it."""
     with zipfile.ZipFile(path) as archive:

@@ -60,8 +60,8 @@ class TiktokenTokenizer(Tokenizer):
         self.eot_id = self._end if config.add_eos else None
         self._folder: Path | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _tiktoken_tokenizer, (self.config, self.context_length, self._folder)
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("loaded", "_by_words")}
 
     def files(self) -> dict[str, bytes]:
         """Return the ranks of the encoding as OpenAI publishes them, and how text is split."""
@@ -124,13 +124,6 @@ class TiktokenTokenizer(Tokenizer):
             return self.loaded.decode(body)
         except KeyError as error:  # encodings have gaps
             raise InputError(f"ids hold one that encoding '{self.config.encoding}' does not use: {error}") from None
-
-
-def _tiktoken_tokenizer(config: TiktokenConfig, context_length: int, folder: Path | None) -> TiktokenTokenizer:
-    tokenizer = TiktokenTokenizer(config, context_length=context_length)
-    if folder is not None:
-        tokenizer.use_files(folder)
-    return tokenizer
 
 
 def _read_encoding(name: str, folder: Path) -> tiktoken.Encoding:

@@ -57,8 +57,8 @@ class HfTokenizer(Tokenizer):
         self.vocab_size = config.vocab_size
         self._folder: Path | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _hf_tokenizer, (self.config, self.context_length, self._folder)
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in ("config", "context_length", "vocab_size", "_folder")}
 
     def files(self) -> dict[str, bytes]:
         """Return those of its files that there are."""
@@ -150,13 +150,6 @@ class HfTokenizer(Tokenizer):
         return self.loaded.decode(
             checked_ids(ids, self.vocab_size), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-
-
-def _hf_tokenizer(config: HfTokenizerConfig, context_length: int, folder: Path | None) -> HfTokenizer:
-    tokenizer = HfTokenizer(config, context_length=context_length)
-    if folder is not None:
-        tokenizer.use_files(folder)
-    return tokenizer
 
 
 def _load(config: HfTokenizerConfig, folder: Path | None) -> Any:

@@ -133,9 +133,6 @@ class Chunks(WordCache):
             return self.merges.encode(word)
         return chain.from_iterable(map(self.__getitem__, words))
 
-    def __reduce__(self) -> tuple[Callable[[int, bool], Chunks], tuple[int, bool]]:
-        return chunks, (self.merges.eot_id + 1, self._special)
-
 
 @functools.cache
 def merges(vocab_size: int) -> Merges:
@@ -167,6 +164,13 @@ class ClipBpeTokenizer(Tokenizer):
         self.vocab_size = config.vocab_size
         self.sot_id, self.eot_id = self.vocab_size - 2, self.vocab_size - 1
         self._chunks = chunks(self.vocab_size, config.special_tokens_in_text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_chunks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._chunks = chunks(self.vocab_size, self.config.special_tokens_in_text)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` alone: no special tokens around it, no truncation."""

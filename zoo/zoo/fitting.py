@@ -7,7 +7,6 @@ Positions of another size are resampled where that is asked for. Everything else
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -28,8 +27,6 @@ Shape = tuple[int, ...]
 
 BIAS = "logit_bias"
 _TEXT = "text."
-_PROJECTION = re.compile(r"\b([qkv]_proj|in_proj)\.(weight|bias)$")
-"""How our modules name the projections of attention; published state dicts have `in_proj_weight`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
         MismatchError: names or shapes do not fit; grouped by part of the model, with the likely cause.
         CheckpointError: a dtype does not fit.
     """
-    expected = _entries_of(model)
+    expected = _entries_of(model, source)
     found, result = _named(source, expected, model)
     result.keys = {key: name for key, name in found.items() if key in expected}
     missing = [key for key in expected if key not in found]
@@ -111,13 +108,21 @@ def fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
 
 def names_fit(source: TensorSource, model: DualEncoder) -> bool:
     """Tell whether a checkpoint's names are exactly those of a model, so that its layout is ours."""
-    expected = _entries_of(model)
+    expected = _entries_of(model, source)
     found = [_own_name(name, expected) for name in source.entries]
     return {key for key in found if key in expected or model.takes(key)} == expected.keys()
 
 
-def _entries_of(model: DualEncoder) -> dict[str, TensorInfo]:
-    state = cast("Mapping[str, Tensor]", model.state_dict())
+def _entries_of(model: DualEncoder, source: TensorSource) -> dict[str, TensorInfo]:
+    """Return a model's entries by their published names, or by its modules' own where a checkpoint has all of these.
+
+    A model that was pickled whole has them: projections of attention stand there one by one.
+    """
+    from zoo_core.state_dicts import own_state_dict
+
+    state: Mapping[str, Tensor] = own_state_dict(model)
+    if not state.keys() <= {_own_name(name, state) for name in source.entries}:
+        state = cast("Mapping[str, Tensor]", model.state_dict())
     return {key: TensorInfo(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for key, one in state.items()}
 
 
@@ -137,9 +142,8 @@ def _named(source: TensorSource, expected: Mapping[str, TensorInfo], model: Dual
     return found, result
 
 
-def _own_name(name: str, expected: Mapping[str, TensorInfo]) -> str:
-    published = _PROJECTION.sub(r"\1_\2", name)  # whole pickled models have the names of modules
-    for other in (name, _TEXT + name, name.removeprefix(_TEXT), published, published.removeprefix(_TEXT)):
+def _own_name(name: str, expected: Mapping[str, object]) -> str:
+    for other in (name, _TEXT + name, name.removeprefix(_TEXT)):
         if other in expected:
             return other
     return name

@@ -2,16 +2,20 @@
 
 A pickle is a program for a stack machine. This is that machine without the instructions that reach outside: a global
 becomes a `Name`, a call becomes a `Call`, and containers and plain values become what they are. So a checkpoint can be
-listed without torch, whatever classes of training code it mentions, and a malicious one is as harmless as any other.
+listed without torch, whatever classes of training code it mentions, and a malicious one is as harmless as any other. It
+is refused all the same, wherever in the file it would run code: who wrote that did not mean to hand over weights.
 """
 
 from __future__ import annotations
 
+import _compat_pickle  # how pickle itself reads names of Python 2, which the protocol that torch writes has
 import pickletools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
+
+from zoo_core.containers.pickled_calls import makes_data
 
 __all__ = ["Call", "Name", "PickleError", "Stored", "read_pickle"]
 
@@ -61,7 +65,7 @@ def read_pickle(file: IO[bytes]) -> Any:
     """Return the tree of the pickle that a file is at; the file is behind it afterwards.
 
     Raises:
-        PickleError: it is none, or has instructions that no checkpoint needs.
+        PickleError: it is none, has instructions that no checkpoint needs, or would run code for whoever unpickles it.
     """
     machine = _Machine()
     try:
@@ -191,37 +195,50 @@ class _Machine:
     # What would reach outside
 
     def _global(self, argument: Any) -> None:
-        module, _, name = str(argument).partition(" ")
-        self.stack.append(Name(module, name))
+        self.stack.append(_named(*str(argument).split(" ", 1)))
 
     def _stack_global(self, _: Any) -> None:
         module, name = self._take(2)
-        self.stack.append(Name(str(module), str(name)))
+        self.stack.append(_named(str(module), str(name)))
 
     def _reduce(self, _: Any) -> None:
         callee, arguments = self._take(2)
+        self._call(callee, arguments)
+
+    def _call(self, callee: Any, arguments: Any) -> None:
         if callee in _MAPPINGS:
             self.stack.append(dict(arguments[0]) if arguments and isinstance(arguments[0], list) else {})
-        else:
+        elif isinstance(callee, Name) and makes_data(callee.module, callee.name, arguments):
             self.stack.append(Call(callee, arguments))
+        else:
+            passes_on = bool(arguments) and isinstance(arguments[0], Name)  # what it calls in turn is told too
+            called = _spelled(Call(callee, arguments) if passes_on else callee)
+            raise PickleError(
+                f"it would call {called} when it is unpickled, which no weights need and which may do harm; zoo ran "
+                "nothing. Get the weights elsewhere, or, where you would trust the file with your machine, load it "
+                "with torch.load(..., weights_only=False) and save its state_dict() with safetensors"
+            )
 
-    _newobj = _reduce
+    def _newobj(self, _: Any) -> None:
+        callee, arguments = self._take(2)
+        self.stack.append({} if callee in _MAPPINGS else Call(callee, arguments))
 
     def _newobj_ex(self, _: Any) -> None:
         callee, arguments, options = self._take(3)
         self.stack.append(Call(callee, (arguments, options)))
 
     def _inst(self, argument: Any) -> None:
-        module, _, name = str(argument).partition(" ")
-        self.stack.append(Call(Name(module, name), self._since_mark()))
+        self._call(_named(*str(argument).split(" ", 1)), self._since_mark())
 
     def _obj(self, _: Any) -> None:
         callee, *arguments = self._since_mark()
-        self.stack.append(Call(callee, arguments))
+        self._call(callee, arguments)
 
     def _build(self, _: Any) -> None:
         (state,) = self._take(1)
         target = self.stack[-1]
+        if isinstance(target, Name):
+            raise PickleError(f"it would change {target} when it is unpickled, which no weights need; zoo ran nothing")
         if isinstance(target, Call):
             target.state = state
 
@@ -231,3 +248,24 @@ class _Machine:
     def _binpersid(self, _: Any) -> None:
         (key,) = self._take(1)
         self.stack.append(Stored(key))
+
+
+def _named(module: str, name: str) -> Name:
+    """Return what a module names, by its name in Python 3."""
+    return Name(
+        *_compat_pickle.NAME_MAPPING.get((module, name), (_compat_pickle.IMPORT_MAPPING.get(module, module), name))
+    )
+
+
+def _spelled(callee: Any) -> str:
+    """Return what would be called, for people: `posix.system`, also where `getattr` would look it up."""
+    if isinstance(callee, Call):
+        match callee.arguments:
+            case (Name() as owner, str(name)) if callee.callee == Name("builtins", "getattr"):
+                callee = f"{owner}.{name}"
+            case (Name() as first, *_):
+                callee = f"{callee.callee} of {first}"
+            case _:
+                callee = f"what {callee.callee} gives"
+    text = str(callee)
+    return f"{text if text.isprintable() else ascii(text):.120}"

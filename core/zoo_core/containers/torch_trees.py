@@ -109,6 +109,8 @@ def _tensor(call: Call) -> Any:
     try:
         if call.callee.name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return _tensor(call.arguments[0])
+        if call.callee.name == "_rebuild_from_type_v2":  # a tensor with attributes
+            return _tensor(Call(call.arguments[0], call.arguments[2]))
         storage, offset, shape, stride, *rest = call.arguments
         named, key = storage.key[1].name, storage.key[2]
         if call.callee.name == "_rebuild_tensor_v3":
@@ -131,17 +133,30 @@ def _tensor(call: Call) -> Any:
 
 
 def module_tensors(module: Call, prefix: str = "", depth: int = _NESTED) -> Iterator[tuple[str, Laid]]:
-    """Yield the tensors of a module that was saved whole, by the names of its attributes."""
+    """Yield the tensors of a module that was saved whole, by its own names for them.
+
+    Those are its parameters, its buffers and those of its modules, and no other attribute: a model has a tokenizer and
+    a preprocessing too, which may hold tensors. Modules of TorchScript have all of them as attributes.
+    """
     state: Any = module.state
     if not isinstance(state, dict) or not depth:
         return
-    for name, value in cast("dict[Any, Any]", state).items():
-        if isinstance(value, Laid):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, Call):
-            yield from module_tensors(value, f"{prefix}{name}.", depth - 1)
-        elif name in ("_parameters", "_buffers", "_modules"):
-            yield from module_tensors(Call(None, (), value), prefix, depth - 1)
+    attributes = cast("dict[Any, Any]", state)
+    held = [attributes.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
+    passing = _members(attributes.get("_non_persistent_buffers_set"))
+    for own in held if any(isinstance(one, dict) for one in held) else [attributes]:
+        for name, value in cast("dict[Any, Any]", own if isinstance(own, dict) else {}).items():
+            if isinstance(value, Laid) and not (own is held[1] and name in passing):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, Call):
+                yield from module_tensors(value, f"{prefix}{name}.", depth - 1)
+
+
+def _members(value: Any) -> Any:
+    """Return what a set holds, which is a call of `set` in the protocol that torch writes."""
+    if isinstance(value, Call) and value.arguments:
+        return value.arguments[0]
+    return cast("Any", value) if isinstance(value, set | frozenset) else ()
 
 
 def storage_item_sizes(tree: Any) -> dict[str, int]:
