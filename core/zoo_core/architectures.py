@@ -20,14 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from zoo_core.documents import Document, KeyPath, Mark
+from zoo_core.documents import Bounds, Document, KeyPath, Mark
 from zoo_core.errors import (
     AmbiguousNameError,
     ConfigError,
     InputError,
-    Problem,
     UnknownNameError,
     ZooError,
+    describe,
     did_you_mean,
     dotted,
     one_of,
@@ -38,8 +38,6 @@ from zoo_core.registry import Plugin, Registry, folder, squash
 from zoo_core.yaml_files import read_document, read_value
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from zoo_core.config import ModelConfig
 
 __all__ = ["Architectures", "Entry"]
@@ -133,7 +131,7 @@ class Architectures:
         if isinstance(source, ModelConfig):
             return Document(source.data(), {(): Mark(f"{type(source).__name__}")})
         if isinstance(source, Mapping):
-            return self._extended(Document(_plain(source), {(): Mark("mapping")}), Path(), ())
+            return self._extended(_copied(source), Path(), ())
         if is_path(source):
             return self._read(Path(source), ())
         entry = self.find(str(source))
@@ -224,6 +222,8 @@ class Architectures:
     def _validated(self, document: Document) -> ModelConfig:
         from pydantic import ValidationError
 
+        from zoo_core.config_errors import placed
+
         found = list(resolve(document))
         if found:
             raise ConfigError(found)
@@ -231,7 +231,7 @@ class Architectures:
         try:
             return config_class.model_validate(document.data, context={"registry": self.registry})
         except ValidationError as error:
-            raise ConfigError(_placed(error, document)) from None
+            raise ConfigError(placed(error, document)) from None
 
     def _model_class(self, document: Document) -> type[ModelConfig]:
         name = document.data.get("model")
@@ -282,12 +282,32 @@ def _aliases(path: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a mapping, so that nothing that is done to it reaches the caller."""
-    return {
-        key: _plain(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else copy.copy(value)
-        for key, value in source.items()
-    }
+def _copied(source: Mapping[str, Any]) -> Document:
+    """Copy a mapping, so that nothing that is done to it reaches the caller, within the bounds of a file.
+
+    Raises:
+        ConfigError: it is nested too deep, as one that holds itself is, has too many values, or keys that are no text.
+    """
+    marks: dict[KeyPath, Mark] = {}
+    bounds, mark = Bounds(), Mark("mapping")
+
+    def copied(value: Any, path: KeyPath) -> Any:
+        marks[path] = mark
+        if len(path) > bounds.depth:
+            what = f"is nested deeper than {bounds.depth} levels, or holds itself"
+            raise ConfigError(mark.problem(what, dotted(path[:1])))
+        if len(marks) > bounds.values:
+            raise ConfigError(mark.problem(f"has more than {bounds.values:,} values"))
+        if isinstance(value, Mapping):
+            items = cast("Mapping[Any, Any]", value).items()
+            for key in (key for key, _ in items if not isinstance(key, str)):
+                raise ConfigError(mark.problem(f"keys are strings, found {describe(key)}", dotted(path)))
+            return {key: copied(inner, (*path, key)) for key, inner in items}
+        if type(value) in (list, tuple):
+            return type(value)(copied(inner, (*path, index)) for index, inner in enumerate(value))
+        return copy.copy(value)
+
+    return Document(copied(source, ()), marks)
 
 
 def _qualify(data: dict[str, Any], registry: Registry, owner: str) -> None:
@@ -313,8 +333,9 @@ def _merge(base: dict[str, Any], over: dict[str, Any], path: KeyPath, marks: dic
         if isinstance(value, dict) and isinstance(below, dict) and not _names_another(below, value):
             result[key] = _merge(cast("Any", below), cast("Any", value), (*path, key), marks)
         else:
-            for stale in [one for one in marks if one[: len(path) + 1] == (*path, key)]:
-                del marks[stale]
+            if isinstance(below, dict | list):
+                for stale in [one for one in marks if one[: len(path) + 1] == (*path, key)]:
+                    del marks[stale]
             result[key] = value
     return result
 
@@ -328,27 +349,21 @@ def _names_another(base: Any, over: Any) -> bool:
 
 
 def _parse_override(override: str) -> Document:
-    """Turn `"vision.layers=2"` into a document of one value."""
-    mark = Mark(f"override '{override}'")
+    """Turn `"vision.layers=2"` into a document of one value, which has the rules and bounds of a file's."""
+    mark = Mark(f"override {describe(override)}")
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise ConfigError(mark.problem("expected key.path=value, such as vision.layers=2"))
+    *sections, last = key.split(".")
+    if len(sections) >= Bounds.depth:
+        raise ConfigError(mark.problem(f"is nested deeper than {Bounds.depth} levels"))
     try:
         data = read_value(text)
-    except ValueError as error:
-        raise ConfigError(mark.problem(str(error), key)) from None
-    *sections, last = key.split(".")
+    except ConfigError as error:
+        raise ConfigError(
+            [mark.problem(one.message, ".".join(filter(None, (key, one.key)))) for one in error.problems]
+        ) from None
     data = {last: data}
     for section in reversed(sections):
         data = {section: data}
     return Document(data, {(*sections, last): mark})
-
-
-def _placed(error: ValidationError, document: Document) -> list[Problem]:
-    """Return what pydantic found, each with the place of its key, in file order."""
-    found: list[Problem] = []
-    for one in error.errors():
-        path = one["loc"]
-        origin = f" (from {document.references[path]})" if path in document.references else ""
-        found.append(document.mark(path).problem(one["msg"] + origin, dotted(path)))
-    return sorted(found, key=lambda problem: (problem.source, problem.line, problem.column))

@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from zoo_core.config_errors import EXPLAINED, explained, problems, shown, wrong
+from zoo_core.config_errors import EXPLAINED, all_explained, problems, shown, wrong
 from zoo_core.errors import ConfigError, ZooError, one_of
 from zoo_core.plugin import Kind
 from zoo_core.text_cleaning import CleaningOrNone
@@ -133,7 +133,7 @@ class Config(BaseModel):
         try:
             config = handler(data)
         except ValidationError as error:
-            details = [explained(cls, one) for one in error.errors(include_url=False)]
+            details = all_explained(cls, error)
         else:
             details = [
                 InitErrorDetails(

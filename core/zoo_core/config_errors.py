@@ -8,17 +8,42 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from zoo_core.documents import Document
 from zoo_core.errors import Problem, did_you_mean, dotted, one_of
 
-__all__ = ["EXPLAINED", "explained", "problems", "shown", "wrong"]
+__all__ = ["EXPLAINED", "all_explained", "placed", "problems", "shown", "wrong"]
 
 EXPLAINED = "zoo"
 """Error type of problems that already carry their final message."""
+MOST = 32
+"""So many problems of one section are told; the search for the nearest of the known names takes time for each."""
 
 
 def problems(error: ValidationError, source: str = "") -> list[Problem]:
     """Return what pydantic found as problems, with dotted keys."""
     return [Problem(one["msg"], dotted(one["loc"]), source) for one in error.errors(include_url=False)]
+
+
+def placed(error: ValidationError, document: Document) -> list[Problem]:
+    """Return what pydantic found in a document, each with the place of its key, in file order."""
+    found: list[Problem] = []
+    for one in error.errors(include_url=False):
+        path = one["loc"]
+        origin = f" (from {document.references[path]})" if path in document.references else ""
+        found.append(document.mark(path).problem(one["msg"] + origin, dotted(path)))
+    return sorted(found, key=lambda problem: (problem.source, problem.line, problem.column))
+
+
+def all_explained(cls: type[BaseModel], error: ValidationError) -> list[InitErrorDetails]:
+    """Rewrite pydantic's errors as sentences: the first `MOST` of a section, and how many more there are."""
+    errors = error.errors(include_url=False)
+    fresh = [one for one in errors if one["type"] != EXPLAINED]
+    details = [explained(cls, one) for one in errors if one["type"] == EXPLAINED]
+    details += [explained(cls, one) for one in fresh[:MOST]]
+    if len(fresh) > MOST:
+        more = wrong(f"there are {len(fresh) - MOST:,} more problems")
+        details.append(InitErrorDetails(type=more, loc=fresh[MOST]["loc"][:-1], input=None))
+    return details
 
 
 def explained(cls: type[BaseModel], error: ErrorDetails) -> InitErrorDetails:

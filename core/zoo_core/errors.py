@@ -51,6 +51,11 @@ __all__ = [
 ]
 
 
+MOST = 40
+"""So many problems of one config are told, and the others counted."""
+LONGEST_KEY = 120
+
+
 class ZooError(Exception):
     """Root of every error that zoo raises on purpose; `str(error)` is the whole message."""
 
@@ -72,7 +77,8 @@ class Problem:
         place = self.source
         if self.line:
             place += f":{self.line}:{self.column}"
-        return ": ".join(part for part in (place, self.key, self.message) if part)
+        key = self.key if len(self.key) <= LONGEST_KEY else f"{self.key[: LONGEST_KEY - 3]}..."
+        return ": ".join(part for part in (place, key, self.message) if part)
 
 
 class ConfigError(ZooError, ValueError):
@@ -82,7 +88,8 @@ class ConfigError(ZooError, ValueError):
         if isinstance(problems, str):
             problems = Problem(problems)
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        more = [f"and {len(self.problems) - MOST:,} more problems"] if len(self.problems) > MOST else []
+        super().__init__("\n".join([*map(str, self.problems[:MOST]), *more]))
 
 
 class UnknownNameError(ZooError, LookupError):
@@ -174,6 +181,8 @@ def dotted(path: Iterable[str | int]) -> str:
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Return `", did you mean 'x'?"` for the nearest of `known`, or the whole list where nothing is near."""
     choices = sorted(set(known))
+    if len(name) > LONGEST_KEY:  # the search takes time with the square of the length
+        return f"; {one_of(choices)}" if choices else ""
     near = difflib.get_close_matches(name, choices, n=1, cutoff=cutoff)
     if near:
         return f", did you mean '{near[0]}'?"

@@ -47,36 +47,40 @@ def read_document(path: Path) -> Document:
             refused places are listed at once.
     """
     source = str(path)
-    text = read_text(path, BOUNDS.bytes)
-    _check_events(text, source)
     marks: dict[KeyPath, Mark] = {(): Mark(source, 1, 1)}
+    data = _parse(read_text(path, BOUNDS.bytes), source, marks)
+    if data is None:
+        raise ConfigError(Problem("the file is empty; expected a mapping of keys", source=source))
+    if not isinstance(data, dict):
+        raise ConfigError(marks[()].problem("expected a mapping of keys at the top level"))
+    return Document(cast("dict[str, Any]", data), marks)
+
+
+def read_value(text: str) -> Any:
+    """Return the value that `text` has in a YAML file, within the same bounds.
+
+    Raises:
+        ConfigError: it is no YAML, too large, or uses what is refused.
+    """
+    if len(text) > BOUNDS.bytes:
+        raise ConfigError(f"has {len(text):,} characters; at most {BOUNDS.bytes:,} are read")
+    return _parse(text, "", {})
+
+
+def _parse(text: str, source: str, marks: dict[KeyPath, Mark]) -> Any:
+    """Return the value of a YAML text, and note the mark of every key."""
+    _check_events(text, source)
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        if node is None:
-            raise ConfigError(Problem("the file is empty; expected a mapping of keys", source=source))
-        if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(Problem("expected a mapping of keys at the top level", source=source, line=1, column=1))
-        found = list(_walk(node, (), source, marks))
+        found = [] if node is None else list(_walk(node, (), source, marks))
         if found:
             raise ConfigError(found)
-        return Document(loader.construct_document(node), marks)
+        return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError) as error:
         raise _not_yaml(error, source) from None
     finally:
         loader.dispose()
-
-
-def read_value(text: str) -> Any:
-    """Return the value that `text` has in a YAML file.
-
-    Raises:
-        ValueError: it is no YAML; the reason is named.
-    """
-    try:
-        return _YAML.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(str(_not_yaml(error, ""))) from None
 
 
 def _check_events(text: str, source: str) -> None:
