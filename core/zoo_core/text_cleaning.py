@@ -6,12 +6,13 @@ apart first, with one regular expression.
 
 from __future__ import annotations
 
-import html
 import re
 import string
+from collections.abc import Iterable
+from itertools import chain
 from typing import Literal
 
-__all__ = ["Cleaning", "CleaningOrNone", "clean", "clean_and_collapse"]
+__all__ = ["Cleaning", "CleaningOrNone", "clean_and_collapse", "cleaned_words"]
 
 Cleaning = Literal["lower", "whitespace", "canonicalize"]
 """`lower` is lower case, as CLIP; `whitespace` keeps case; `canonicalize` is lower case without ASCII punctuation,
@@ -30,13 +31,16 @@ _is_sound = re.compile(r"[\t\n\f\r -%'-~]*(?:& [\t\n\f\r -%'-~]*)*").fullmatch
 _WITHOUT_PUNCTUATION = {ord("_"): " ", **{ord(mark): None for mark in string.punctuation if mark != "_"}}
 
 
-def clean(text: str, cleaning: Cleaning) -> str:
-    """Return `text` mended (mojibake, entities, control characters, quotes) and normalised, save spaces."""
-    if not _is_sound(text):
-        text = _mended(text)
-    if cleaning == "whitespace":
-        return text
-    return (text.translate(_WITHOUT_PUNCTUATION) if cleaning == "canonicalize" else text).lower()
+def cleaned_words(text: str, cleaning: Cleaning) -> Iterable[str]:
+    """Return the words of `text`, mended (mojibake, entities, control characters, quotes) and normalised.
+
+    Lines are mended one by one, when their words are asked for.
+    """
+    if _is_sound(text):
+        return _normalised(text, cleaning).split()
+    from zoo_core.mending import mended_lines  # which imports ftfy
+
+    return chain.from_iterable(_normalised(line, cleaning).split() for line in mended_lines(text))
 
 
 def clean_and_collapse(text: str, cleaning: CleaningOrNone) -> str:
@@ -46,13 +50,13 @@ def clean_and_collapse(text: str, cleaning: CleaningOrNone) -> str:
     encoding of Unicode can hold, becomes U+FFFD, as they do where text is mended.
     """
     if cleaning != "none":
-        return " ".join(clean(text, cleaning).split())
+        return " ".join(cleaned_words(text, cleaning))
     if not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _mended(text: str) -> str:
-    import ftfy
-
-    return html.unescape(html.unescape(ftfy.fix_text(text)))  # twice, for text that was escaped twice
+def _normalised(text: str, cleaning: Cleaning) -> str:
+    if cleaning == "whitespace":
+        return text
+    return (text.translate(_WITHOUT_PUNCTUATION) if cleaning == "canonicalize" else text).lower()

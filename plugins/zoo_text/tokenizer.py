@@ -15,11 +15,11 @@ import functools
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import chain, islice, pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
-from zoo_core.text_cleaning import clean
+from zoo_core.text_cleaning import cleaned_words
 from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_core.word_cache import LONG_WORD, WordCache
 from zoo_text.tokenizer_config import ClipBpeConfig
@@ -91,26 +91,38 @@ class Merges:
         return symbols
 
     def _merge_long(self, symbols: list[int]) -> list[int]:
-        """Do what `_merge` does in O(n log n): a heap of candidates over a linked list of symbols."""
+        """Do what `_merge` does in O(n log n): rank by rank, over a linked list of symbols.
+
+        A merge makes pairs of later ranks alone, so all places of a rank are there when its turn comes.
+        """
         merged, n = self.merged.get, len(symbols)
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        candidates = map(merged, pairwise(symbols), repeat(_NONE))
-        heap = [candidate * n + at for at, candidate in enumerate(candidates) if candidate != _NONE]
-        heapify(heap)
-        while heap:
-            best, at = divmod(heappop(heap), n)
-            right = after[at]
-            if right == n or merged((symbols[at], symbols[right])) != best:
-                continue  # a neighbour was merged since this candidate was found
-            symbols[at], symbols[right] = best, _GONE
-            left, right = before[at], after[right]
-            after[at] = right
-            if right < n:
-                before[right] = at
-                if (candidate := merged((best, symbols[right]))) is not None:
-                    heappush(heap, candidate * n + at)
-            if left >= 0 and (candidate := merged((symbols[left], best))) is not None:
-                heappush(heap, candidate * n + left)
+        places: dict[int | None, list[int]] = {}
+        ranks: list[int] = []
+
+        def note(candidate: int | None, at: int) -> None:
+            if candidate in places:
+                places[candidate].append(at)
+            elif candidate is not None:
+                places[candidate] = [at]
+                heappush(ranks, candidate)
+
+        for at, pair in enumerate(pairwise(symbols)):
+            note(merged(pair), at)
+        while ranks:
+            best = heappop(ranks)
+            for at in sorted(places.pop(best)):
+                right = after[at]
+                if right == n or merged((symbols[at], symbols[right])) != best:
+                    continue  # a neighbour was merged since
+                symbols[at], symbols[right] = best, _GONE
+                left, right = before[at], after[right]
+                after[at] = right
+                if right < n:
+                    before[right] = at
+                    note(merged((best, symbols[right])), at)
+                if left >= 0:
+                    note(merged((symbols[left], best)), left)
         return [symbol for symbol in symbols if symbol != _GONE]
 
 
@@ -215,7 +227,7 @@ class ClipBpeTokenizer(Tokenizer):
         return transformers_files(_BYTES, len(_VISIBLE_BYTES), self._chunks.merges.merged, self.context_length)
 
     def _ids(self, text: str) -> chain[int]:
-        return chain.from_iterable(map(self._chunks.__getitem__, clean(text, self.config.cleaning).split()))
+        return chain.from_iterable(map(self._chunks.__getitem__, cleaned_words(text, self.config.cleaning)))
 
 
 @functools.cache
