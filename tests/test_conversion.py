@@ -271,11 +271,6 @@ def test_transformers_prepares_pictures_as_the_model_does(kind: Json, tmp_path: 
         (CLIP, {"init_logit_bias": -10}, "no place for logit_bias"),
         (CLIP, {"preprocess": {"resize_mode": "longest"}}, "preprocess.resize_mode: longest"),
         (CLIP, {"preprocess": {"exif": True}}, "preprocess.exif is True and would be read as False"),
-        (
-            CLIP,
-            {"tokenizer": {"vocab_size": 600}, "text": {"vocab_size": 600}},
-            "tokenizer.type is 'clip-bpe' and would be read as 'hf'",
-        ),
         (CLIP, {"tokenizer": {"cleaning": "canonicalize"}}, "tokenizer.cleaning is 'canonicalize'"),
         (SIGLIP, {"vision": {"kwargs": {"reg_tokens": 4}}}, "vision.kwargs.reg_tokens (it has patch_size,"),
         (SIGLIP, {"vision": {"kwargs": {"act_layer": "relu"}}}, "vision.kwargs.act_layer: relu (it has quick_gelu,"),
@@ -320,15 +315,19 @@ def test_a_pool_that_open_clip_builds_at_one_width_alone_is_refused_at_others(po
 
 
 def test_a_tokenizer_of_a_folder_is_no_name_for_open_clip(tmp_path: Path) -> None:
-    tokenizer = SIGLIP["tokenizer"] | {"vocab_size": 49_408}
+    tokenizer = SIGLIP["tokenizer"] | {"vocab_size": 49_408, "cleaning": "none", "special_tokens_in_text": True}
     model = model_of(changed({"text": {"pool_type": "last"}}, {**CLIP, "tokenizer": tokenizer}))
     folder = zoo.save(model, tmp_path / "model", probe=False)
     with pytest.raises(CheckpointError, match=r"found the folder './tokenizer'; say which one is the same"):
         convert(folder, tmp_path / "out", to="open_clip")
+    convert(folder, tmp_path / "clip", to="open_clip", overrides=["tokenizer.type=clip-bpe"])
     same = "tokenizer.name=timm/ViT-B-16-SigLIP"
-    convert(folder, tmp_path / "out", to="open_clip", overrides=[same])
+    with pytest.raises(CheckpointError, match=r"open_clip cleans every caption, found tokenizer.cleaning: none"):
+        convert(folder, tmp_path / "out", to="open_clip", overrides=[same])
+    cleaned = [same, "tokenizer.cleaning=canonicalize"]
+    convert(folder, tmp_path / "out", to="open_clip", overrides=cleaned)
     with pytest.raises(CheckpointError, match=r"tokenizer.pad_id is 0 and would be read as 1$"):
-        convert(folder, tmp_path / "other", to="open_clip", overrides=[same, "tokenizer.pad_id=0"])
+        convert(folder, tmp_path / "other", to="open_clip", overrides=[*cleaned, "tokenizer.pad_id=0"])
 
 
 CAPTIONS = ["a photo of a cat", "Two dogs, 3 cats & it's raining!", "", "naïve café - ΔΕΛΤΑ 東京", "x" * 90]

@@ -16,6 +16,7 @@ import zoo
 from foreign import WORDS, assert_close, equal, save_gemma_tokenizer, save_tokenizer
 from test_conversion import SIGLIP, changed, model_of
 from zoo.conversion import export
+from zoo.hostile_captions import DAMAGED, PLAIN, SPELLED
 from zoo_core.errors import CheckpointError, ConfigError
 
 Json = dict[str, Any]
@@ -172,7 +173,12 @@ def test_transformers_prepares_pictures_and_captions_as_the_model_does(tmp_path:
     import transformers
 
     save_gemma_tokenizer(tmp_path / "tokenizer")
-    ours = model_of(changed({"tokenizer": {"name": str(tmp_path / "tokenizer")}}, NAFLEX))
+    read_as_it_is = {"name": str(tmp_path / "tokenizer"), "cleaning": "none", "special_tokens_in_text": True}
+    ours = model_of(changed({"tokenizer": read_as_it_is}, NAFLEX))
+    with pytest.raises(CheckpointError, match=r"id 0 of 'This is a photo of a CAT\.' is 61 and would be read as 35$"):
+        export(ours, tmp_path / "model", to="transformers")
+    (tmp_path / "tokenizer" / "config.json").write_text('{"model_type": "siglip2"}')  # else it keeps case
+    ours = model_of(ours.config)
     folder = export(ours, tmp_path / "model", to="transformers")
     images = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     assert type(images).__name__ == "Siglip2ImageProcessorPil"
@@ -182,7 +188,7 @@ def test_transformers_prepares_pictures_and_captions_as_the_model_does(tmp_path:
     assert_close(found["patches"], expected.pixel_values[0, : int(expected.pixel_attention_mask.sum())])
     captions: Any = transformers.AutoTokenizer.from_pretrained(folder)
     assert type(captions).__name__ == "Siglip2Tokenizer"
-    texts = ["photo cat", "CATS and 猫", ""]
+    texts = [*PLAIN, *SPELLED, *DAMAGED]
     rows = captions(texts, padding="max_length", max_length=12, truncation=True).input_ids
     assert rows == ours.tokenizer(texts, overflow="truncate").tolist()
 

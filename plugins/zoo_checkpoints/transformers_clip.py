@@ -23,6 +23,7 @@ from zoo_checkpoints.transformers_config import (
     parsed,
 )
 from zoo_checkpoints.transformers_images import image_file, preprocessing
+from zoo_checkpoints.transformers_tokenizers import folder_tokenizer, holds_vocabulary
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.conversions import SCALAR, TRANSPOSED, Constant, Rule, Table
 from zoo_core.errors import CheckpointError
@@ -173,10 +174,12 @@ def _pooling(text: ClipTextCfg) -> Json:
     return {"pool_type": "eos", "eos_id": text.eos_token_id}
 
 
-def _tokenizer(text: ClipTextCfg, folder: Path) -> Json:
-    if text.vocab_size == 49_408 and _pooling(text)["pool_type"] == "argmax":
+def _tokenizer(text: ClipTextCfg, folder: Path) -> Mapping[str, Any]:
+    """Return the tokenizer of the folder; that of the first CLIP where it holds none."""
+    is_first = text.vocab_size == 49_408 and _pooling(text)["pool_type"] == "argmax"
+    if is_first and not holds_vocabulary(folder):
         return {"type": "clip-bpe"}
-    return {"type": "hf", "name": str(folder.resolve()), "vocab_size": text.vocab_size}
+    return folder_tokenizer(folder, text.vocab_size)
 
 
 def _file(config: Mapping[str, Any]) -> Json:

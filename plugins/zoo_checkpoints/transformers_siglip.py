@@ -26,6 +26,7 @@ from zoo_checkpoints.transformers_config import (
     parsed,
 )
 from zoo_checkpoints.transformers_images import image_file, preprocessing
+from zoo_checkpoints.transformers_tokenizers import folder_tokenizer
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.conversions import SCALAR, Constant, Rule, Shaped, Table
 from zoo_core.errors import CheckpointError, ConfigError
@@ -261,9 +262,7 @@ def text_sections(text: SiglipTextCfg, folder: Path) -> Json:
         "pool_type": "last",
         "proj_bias": True,
     }
-    name = str(folder.resolve())
-    tokenizer = {"type": "hf", "name": name, "vocab_size": text.vocab_size, "cleaning": "canonicalize"}
-    return {"text": tower, "tokenizer": tokenizer}
+    return {"text": tower, "tokenizer": folder_tokenizer(folder, text.vocab_size)}
 
 
 def _expect_one_width(text: SiglipTextCfg, vision: SiglipVisionCfg) -> None:

@@ -8,12 +8,15 @@ that are loaded (`use_files`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from zoo_core.documents import Bounds
 from zoo_core.errors import ConfigError, InputError, Problem
+from zoo_core.json_files import parse_json
 from zoo_core.text_cleaning import clean_and_collapse
 from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_hf.captions import CaptionEncoder
@@ -36,6 +39,9 @@ FILES = (
     "config.json",  # says which class reads the others, where tokenizer_config.json does not
 )
 """What tokenizers are made of; no repository has them all."""
+SAID = "tokenizer_config.json"
+BOUNDS = Bounds(bytes=16 << 20, values=1_000_000)
+"""Of that file, which may list tens of thousands of added tokens."""
 
 
 class HfTokenizer(Tokenizer):
@@ -66,8 +72,15 @@ class HfTokenizer(Tokenizer):
         return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
 
     def files_for(self, library: str) -> dict[str, bytes]:
-        """Return its files for transformers, whose they are."""
-        return self.files() if library == "transformers" else {}
+        """Return its files for transformers, whose they are; a control token in a caption is there what it is here."""
+        if library != "transformers":
+            return {}
+        files = self.files()
+        said = parse_json(files.get(SAID, b"{}").decode(), SAID, BOUNDS).data
+        split = not self.config.special_tokens_in_text
+        if bool(said.get("split_special_tokens")) is not split:
+            files[SAID] = (json.dumps(said | {"split_special_tokens": split}, indent=2) + "\n").encode()
+        return files
 
     def use_files(self, folder: Path) -> None:
         """Load the tokenizer from a folder in place of `config.name`."""

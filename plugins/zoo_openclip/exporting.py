@@ -141,9 +141,15 @@ def _hf_text(section: Section) -> Json:
 
 def _tokenizer(section: Section) -> Json:
     if section["type"] == "hf" and section["name"].startswith((".", "/", "~")):
+        clip = ", or ['tokenizer.type=clip-bpe'] for that of CLIP" if section["vocab_size"] == 49_408 else ""
         raise CheckpointError(
             f"open_clip names tokenizers by their repositories on the Hub, found the folder {section['name']!r}; say "
-            "which one is the same: overrides=['tokenizer.name=timm/ViT-B-16-SigLIP'] (--set)"
+            f"which one is the same: overrides=['tokenizer.name=timm/ViT-B-16-SigLIP'] (--set){clip}"
+        )
+    if section["type"] == "hf" and section["cleaning"] == "none":
+        raise CheckpointError(
+            "open_clip cleans every caption, found tokenizer.cleaning: none; say how: "
+            "overrides=['tokenizer.cleaning=canonicalize'] (--set) as it does for SigLIP, or lower or whitespace"
         )
     options = {"clean": section["cleaning"]} if "cleaning" in section else {}
     if section["type"] == "tiktoken":

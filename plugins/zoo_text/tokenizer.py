@@ -224,7 +224,8 @@ class ClipBpeTokenizer(Tokenizer):
         """Return the files of transformers, which cleans captions in the one way of CLIP."""
         if library != "transformers" or self.config.cleaning != "lower":
             return {}
-        return transformers_files(_BYTES, len(_VISIBLE_BYTES), self._chunks.merges.merged, self.context_length)
+        special = self.config.special_tokens_in_text
+        return transformers_files(_BYTES, len(_VISIBLE_BYTES), self._chunks.merges.merged, self.context_length, special)
 
     def _ids(self, text: str) -> chain[int]:
         return chain.from_iterable(map(self._chunks.__getitem__, cleaned_words(text, self.config.cleaning)))

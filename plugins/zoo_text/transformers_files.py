@@ -16,7 +16,7 @@ _END_OF_WORD = "</w>"
 
 
 def transformers_files(
-    alphabet: Iterable[int], visible: int, merged: Iterable[tuple[int, int]], context_length: int
+    alphabet: Iterable[int], visible: int, merged: Iterable[tuple[int, int]], context_length: int, special: bool
 ) -> Mapping[str, bytes]:
     """Return the files of a vocabulary, by name.
 
@@ -25,6 +25,7 @@ def transformers_files(
         visible: how many of them, from the first, stand for themselves.
         merged: the pairs of ids whose merges have the ids from 512 on.
         context_length: number of ids in each row.
+        special: take a control token that a caption spells out for what it is.
     """
     single = [chr(byte) if at < visible else chr(0x100 + at - visible) for at, byte in enumerate(alphabet)]
     names = [*single, *(name + _END_OF_WORD for name in single)]
@@ -40,6 +41,7 @@ def transformers_files(
         "pad_token": END,
         "unk_token": END,
         "model_max_length": context_length,
+        "split_special_tokens": not special,
     }
     return {
         "vocab.json": json.dumps(vocabulary, ensure_ascii=False).encode(),

@@ -54,7 +54,7 @@ def assumptions(
     """
     own = config.model_copy(update={"tokenizer": config.tokenizer.standalone()})  # as a saved model names it
     ours, theirs = dict(leaves(own.data())), _said(source, path)
-    asked = tuple(one.partition("=")[0] for one in overrides)
+    asked = tuple(one.partition("=")[0].removesuffix(".type") for one in overrides)  # which picks a whole section
     differing = {
         key: value
         for key, value in theirs.items()

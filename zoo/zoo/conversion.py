@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,6 +38,9 @@ __all__ = ["ZOO", "convert", "export", "libraries", "written_formats"]
 
 _log = logging.getLogger(__name__)
 
+ROW = 64
+"""Ids of a caption that are compared; no fixed caption is as long in a vocabulary of words."""
+
 ZOO = "zoo"
 """The name of our own folders."""
 UNTOLD = (
@@ -47,10 +51,20 @@ UNTOLD = (
     "init_logit_bias",
     "nonscalar_logit_scale",
     "tokenizer.name",
+    "tokenizer.special_tokens_in_text",
 )
-"""Keys that are seen from the tensors (`clip` and `custom-text-clip` are one model), and where a tokenizer is from."""
+"""Keys that are seen from the tensors (`clip` and `custom-text-clip` are one model), where a tokenizer is from, and
+what each library has a way of its own for."""
 FROM_FILES = ("tokenizer.pad_id", "tokenizer.eos_id")
 """Keys that are null where only the files of a tokenizer tell them: two that are told have to be equal."""
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """Rows of fixed captions, and the id that fills them."""
+
+    rows: Mapping[str, list[int]]
+    pad_id: int
 
 
 def convert(
@@ -110,8 +124,8 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
         for name, content in {**tokenizer_files, **files}.items():
             (scratch / name).write_bytes(content)
         stated = _expect_same(model.config, layout, scratch, target)
-        if tokenizer_files:
-            _expect_same_ids(ids, stated, layout, scratch, target)
+        if ids is not None:
+            _expect_same_ids(model.config, ids, stated, layout, scratch, target)
         _write_weights(_converted(plan, model.state_dict()), scratch / layout.weights_name, target)
     return target
 
@@ -185,21 +199,19 @@ def _fitting(
     raise CheckpointError("; ".join(dict.fromkeys(reasons)))
 
 
-def _tokenizer_files(model: DualEncoder, library: str, target: Path) -> tuple[Mapping[str, bytes], Sequence[list[int]]]:
+def _tokenizer_files(model: DualEncoder, library: str, target: Path) -> tuple[Mapping[str, bytes], _Ids | None]:
     """Return the files in which a library finds the model's tokenizer, and the ids that it gives to fixed captions.
 
     Where the files, or a tokenizer made of them, are not to be had, that is said, and there are none.
     """
-    from zoo.probes import CAPTIONS
-
     if model.tokenizer is None:
-        return {}, []
+        return {}, None
     try:
         files = model.tokenizer.files_for(library)
-        return files, _ids(model.tokenizer, CAPTIONS) if files else []
+        return files, _ids(model.tokenizer) if files else None
     except ZooError as error:
         _log.warning("%s is written without the files of its tokenizer: %s", target, error)
-        return {}, []
+        return {}, None
 
 
 def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path) -> ModelConfig:
@@ -212,36 +224,61 @@ def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, t
     except ConfigError as error:
         text = str(error).replace(str(scratch), str(target))
         raise CheckpointError(f"{layout.name} cannot express the architecture: {text}") from None
-    lost = [one for one in _differences(config.data(), found.data()) if not _is_untold(*one)]
+    own, read = config.data(), found.data()
+    if read["tokenizer"].get("name") == str(scratch.resolve()):  # its ids are compared, if it is there at all
+        own, read = own | {"tokenizer": None}, read | {"tokenizer": None}
+    lost = [one for one in _differences(own, read) if not _is_untold(*one)]
     if lost:
-        told = "; ".join(f"{key} is {_shown(own)} and would be read as {_shown(read)}" for key, own, read in lost[:6])
+        told = "; ".join(f"{key} is {_shown(one)} and would be read as {_shown(other)}" for key, one, other in lost[:6])
         more = f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
         raise CheckpointError(f"{layout.name} cannot express the architecture: {told}{more}")
     return found
 
 
 def _expect_same_ids(
-    own: Sequence[list[int]], stated: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path
+    config: ModelConfig, own: _Ids, stated: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path
 ) -> None:
-    """Hold the tokenizer that a folder states to the ids that the model's own gives to the fixed captions."""
+    """Hold the tokenizer that a folder states to the ids that the model's own gives to fixed captions.
+
+    What the model does to damaged text and to control tokens, and no tokenizer over there, is said and not refused.
+    """
     from zoo.building import tokenizer
-    from zoo.probes import CAPTIONS
+    from zoo.hostile_captions import DAMAGED, SPELLED
 
     try:
-        read = _ids(tokenizer(stated), CAPTIONS)
+        read = _ids(tokenizer(stated))
     except ConfigError as error:
         text = str(error).replace(str(scratch), str(target))
         raise CheckpointError(f"{layout.name} cannot express the tokenizer: {text}") from None
-    for caption, ids, others in zip(CAPTIONS, own, read, strict=True):
-        for at, (one, other) in enumerate(zip(ids, others, strict=True)):
-            if one != other:
-                told = f"id {at} of {caption!r} is {one} and would be read as {other}"
-                raise CheckpointError(f"{layout.name} cannot express the tokenizer: {told}")
+    cleans, unread = config.tokenizer.text_cleaning() != "none", config.text.reading().padding == "unreached"
+    apart = (*(DAMAGED if cleans else ()), *(() if config.tokenizer.reads_special_tokens() else SPELLED))
+    said = ""
+    for caption in own.rows:
+        difference = _difference(own, read, caption, padding=not unread)
+        if difference and caption not in apart:
+            fix = "; overrides=['tokenizer.cleaning=none'] (--set) takes what it reads" if cleans else ""
+            raise CheckpointError(f"{layout.name} cannot express the tokenizer: {difference}{fix}")
+        said = said or difference
+    if said:
+        _log.warning("%s: damaged text and control tokens in captions are read otherwise there: %s", target, said)
 
 
-def _ids(tokenizer: Tokenizer, captions: Sequence[str]) -> list[list[int]]:
-    rows = tokenizer(captions, overflow="truncate")
-    return cast("list[list[int]]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
+def _ids(tokenizer: Tokenizer) -> _Ids:
+    """Return what a tokenizer makes of the fixed captions."""
+    from zoo.hostile_captions import DAMAGED, PLAIN, SPELLED
+
+    captions = (*PLAIN, *SPELLED, *DAMAGED)
+    rows = tokenizer(captions, ROW, overflow="truncate")
+    found = cast("list[list[int]]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
+    return _Ids(dict(zip(captions, found, strict=True)), tokenizer.pad_id)
+
+
+def _difference(own: _Ids, read: _Ids, caption: str, *, padding: bool) -> str:
+    """Return the first id of a caption that two tokenizers do not share, in words; their padding may be left out."""
+    for at, (one, other) in enumerate(zip(own.rows[caption], read.rows[caption], strict=True)):
+        if one != other and (padding or (one, other) != (own.pad_id, read.pad_id)):
+            return f"id {at} of {caption!r} is {one} and would be read as {other}"
+    return ""
 
 
 def _is_untold(key: str, own: object, read: object) -> bool:

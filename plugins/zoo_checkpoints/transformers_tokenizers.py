@@ -1,0 +1,56 @@
+"""The tokenizer of a folder of transformers: the folder's own files, with the ids that transformers gives.
+
+What you would not guess: nothing is cleaned before them. How captions were cleaned in training is a step of the
+tokenizer there, and another one in each family: SigLIP's drops punctuation, SigLIP 2's makes lower case and no more.
+A control token that a caption spells out becomes its id, unless the files say `split_special_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo_core.documents import Bounds
+from zoo_core.errors import ConfigError
+from zoo_core.json_files import read_json
+
+__all__ = ["folder_tokenizer", "holds_vocabulary"]
+
+CONFIG = "tokenizer_config.json"
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+BOUNDS = Bounds(bytes=16 << 20, values=1_000_000)
+"""Of the config of a tokenizer, which may list tens of thousands of added tokens."""
+
+
+def holds_vocabulary(folder: Path) -> bool:
+    """Tell whether a folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in VOCABULARIES)
+
+
+def folder_tokenizer(folder: Path, vocab_size: int) -> Mapping[str, Any]:
+    """Return the `tokenizer` section of the tokenizer of a folder.
+
+    Raises:
+        ConfigError: its config cannot be read, or pads rows on the left, which moves every token.
+    """
+    path = folder / CONFIG
+    document = read_json(path, BOUNDS) if path.is_file() else None
+    said = document.data if document else {}
+    if document and said.get("padding_side") == "left":
+        message = "pads rows on the left, and they are padded on the right here; set it to 'right' if the model was"
+        raise ConfigError(document.mark(("padding_side",)).problem(f"{message} trained so", "padding_side"))
+    return {
+        "type": "hf",
+        "name": str(folder.resolve()),
+        "vocab_size": vocab_size,
+        "cleaning": "none",
+        "special_tokens_in_text": not said.get("split_special_tokens", False),
+    }
