@@ -226,7 +226,8 @@ def test_shards_are_one_source_by_their_index_or_their_folder(tmp_path: Path) ->
         ({"weight_map": {"c": "model-1.safetensors"}}, "its files do not hold c"),
         ({"weight_map": {"b": "model-2.safetensors", "a": "model-2.safetensors"}}, "its files do not hold a"),
         ({"weight_map": {}}, "has no 'weight_map'"),
-        ([], "has no 'weight_map'"),
+        ([], "line 1: expected a mapping of keys at the top level"),
+        ({"weight_map": [["a", "b"]]}, "has no 'weight_map'"),
     ],
 )
 def test_an_index_that_reaches_outside_or_does_not_fit_is_refused(index: Any, message: str, tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from zoo_core.config_errors import EXPLAINED, all_explained, problems, shown, wrong
+from zoo_core.config_errors import EXPLAINED, all_explained, placed, problems, shown, wrong
 from zoo_core.errors import ConfigError, ZooError, one_of
 from zoo_core.plugin import Kind
 from zoo_core.text_cleaning import CleaningOrNone
 from zoo_core.text_contract import TextContract, TextReading
 
 if TYPE_CHECKING:
+    from zoo_core.documents import Document
     from zoo_core.registry import Registry
 
 __all__ = [
@@ -105,6 +106,18 @@ class Config(BaseModel):
             return cls.model_validate(data, context={"registry": registry})
         except ValidationError as error:
             raise ConfigError(problems(error, cls.__name__)) from None
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Validate what a file says.
+
+        Raises:
+            ConfigError: with every problem found, each with its file, line and key.
+        """
+        try:
+            return cls.model_validate(document.data)
+        except ValidationError as error:
+            raise ConfigError(placed(error, document)) from None
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield `(dotted key, what is wrong with it)` for each broken rule that spans several fields."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo_core.errors import ConfigError, Problem
 
-__all__ = ["Bounds", "Document", "KeyPath", "Mark", "read_text"]
+__all__ = ["Bounds", "Document", "KeyPath", "Mark", "expect_file", "read_text"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -50,6 +50,21 @@ class Document:
         while path not in self.marks and path:
             path = path[:-1]
         return self.marks.get(path, Mark(""))
+
+
+def expect_file(path: str | Path) -> None:
+    """Refuse what is there and no regular file: opening a pipe waits for ever, and a device has no end.
+
+    Raises:
+        ConfigError: the message says what to remove.
+        OSError: it cannot be told.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - a path of the Hub's client may be text
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise ConfigError(Problem("is not a regular file; remove it", source=str(path)))
 
 
 def read_text(path: Path, limit: int = Bounds.bytes) -> str:

@@ -17,7 +17,8 @@ from zoo.identification import leaves, rank
 from zoo.layouts import stated_architecture
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
-from zoo_core.errors import CheckpointError
+from zoo_core.errors import CheckpointError, ConfigError, reason
+from zoo_core.json_files import parse_json
 
 __all__ = ["CONFIG_KEY", "assumptions"]
 
@@ -74,9 +75,10 @@ def _said(source: TensorSource, path: Path) -> dict[str, Any]:
     said: dict[str, Any] = dict(getattr(source, "facts", {})) | _stated(path)
     if CONFIG_KEY in source.metadata:
         try:
-            said |= dict(leaves(json.loads(source.metadata[CONFIG_KEY])))
-        except (ValueError, AttributeError, RecursionError):
-            raise CheckpointError(f"{source.path}: its architecture in '{CONFIG_KEY}' is damaged") from None
+            said |= dict(leaves(parse_json(source.metadata[CONFIG_KEY], CONFIG_KEY).data))
+        except ConfigError as error:
+            what = f"its architecture in '{CONFIG_KEY}' is damaged: {reason(error)}"
+            raise CheckpointError(f"{source.path}: {what}") from None
     return said
 
 

@@ -9,18 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo_core.errors import CheckpointError
+from zoo_core.documents import Bounds, read_text
+from zoo_core.errors import CheckpointError, ConfigError, describe
+from zoo_core.json_files import parse_json
 
-__all__ = ["FORMAT", "ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin", "sha256_of"]
+if TYPE_CHECKING:
+    from zoo.origins import Origin
+
+__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin", "sha256_of"]
 
 ORIGIN = "zoo.json"
-FORMAT = 2
 SMALL = 32 * 2**20
 """Files of up to so many bytes are read on every load."""
-MAX_ORIGIN = 4 * 2**20
+BOUNDS = Bounds(bytes=4 * 2**20, depth=8, values=400_000)
+"""What `zoo.json` may hold."""
 _UNCOUNTED = (ORIGIN, "README.md")
 
 
@@ -35,30 +41,35 @@ def digest_of(origin: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_origin(folder: Path) -> dict[str, Any]:
-    """Return what `zoo.json` says.
+def read_origin(folder: Path) -> Origin:
+    """Return what `zoo.json` says; equal text is parsed once.
 
     Raises:
         CheckpointError: it is missing, damaged, or was written by a zoo of another format.
     """
     path = folder / ORIGIN
     try:
-        if path.stat().st_size > MAX_ORIGIN:
-            raise CheckpointError(f"{path} is larger than {MAX_ORIGIN} bytes, so zoo did not write it")
-        origin: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; save the model again") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}; save the model again") from None
-    if not isinstance(origin, dict) or origin.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
-        found = origin.get("format") if isinstance(origin, dict) else type(origin).__name__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        raise CheckpointError(f"{path}: expected format {FORMAT}, found {found!r}; save the model again")
-    if origin.get("digest") != digest_of(origin):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-        raise CheckpointError(f"{path} was changed since the model was saved: its digest is another")
-    return origin  # pyright: ignore[reportUnknownVariableType]
+        return _parsed(read_text(path, BOUNDS.bytes), str(path))
+    except ConfigError as error:
+        told = "; ".join(str(error).splitlines())
+        raise CheckpointError(f"{told}; save the model again, or get its folder anew") from None
 
 
-def differing_files(folder: Path, origin: Mapping[str, Any], *, all_bytes: bool) -> dict[str, str]:
+@lru_cache(maxsize=4)
+def _parsed(text: str, source: str) -> Origin:
+    from zoo.origins import FORMAT, Origin
+
+    document = parse_json(text, source, BOUNDS)
+    found = document.data.get("format")
+    if found != FORMAT:
+        mark = document.mark(("format",))
+        raise ConfigError(mark.problem(f"expected format {FORMAT}, found {describe(found)}", "format"))
+    if document.data.get("digest") != digest_of(document.data):
+        raise CheckpointError(f"{source} was changed since the model was saved: its digest is another")
+    return Origin.of(document)
+
+
+def differing_files(folder: Path, origin: Origin, *, all_bytes: bool) -> dict[str, str]:
     """Return what is wrong with each file that is not as it was saved.
 
     Args:
@@ -66,7 +77,7 @@ def differing_files(folder: Path, origin: Mapping[str, Any], *, all_bytes: bool)
         origin: what its `zoo.json` says.
         all_bytes: read large files too; else only their sizes are looked at.
     """
-    expected: Mapping[str, Mapping[str, Any]] = origin["files"]
+    expected = origin.files
     wrong: dict[str, str] = {}
     for name, told in expected.items():
         path = folder / name
@@ -74,10 +85,10 @@ def differing_files(folder: Path, origin: Mapping[str, Any], *, all_bytes: bool)
             wrong[name] = "is missing"
             continue
         size = path.stat().st_size
-        if size != told["size"]:
-            wrong[name] = f"has {size} bytes, but {told['size']} were saved"
-        elif (all_bytes or size <= SMALL) and sha256_of(path) != told["sha256"]:
-            wrong[name] = f"holds other bytes than were saved, whose sha256 is {told['sha256']}"
+        if size != told.size:
+            wrong[name] = f"has {size} bytes, but {told.size} were saved"
+        elif (all_bytes or size <= SMALL) and sha256_of(path) != told.sha256:
+            wrong[name] = f"holds other bytes than were saved, whose sha256 is {told.sha256}"
     folders = {Path(name).parent for name in expected} - {Path()}
     for name, path in _files(folder):  # the readers of a tokenizer take whatever lies beside its files
         if name not in expected and path.relative_to(folder).parent in folders:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.fitting import LoadOptions
+    from zoo.origins import Origin
     from zoo.probes import Finding
     from zoo_core.dual_encoder import BuiltModel, DualEncoder
 
@@ -106,15 +107,15 @@ def verify(
     _expect_folder(path)
     origin = read_origin(path)
     wrong = differing_files(path, origin, all_bytes=True)
-    names = dict.fromkeys([*origin["files"], *wrong])
+    names = dict.fromkeys([*origin.files, *wrong])
     findings = [Finding(name, name not in wrong, wrong.get(name, "as saved")) for name in names]
     if wrong:
         return [*findings, *(Finding(part, None, "not looked at: files differ") for part in PART_NAMES)]
-    if "probe" not in origin:
+    if origin.probe is None:
         return [*findings, *(Finding(part, None, "the model was saved without a probe") for part in PART_NAMES)]
     model = assemble(load_config(path / CONFIG), weights=path / WEIGHTS, device=device, dtype=dtype)
     read_tokenizer(model.tokenizer, path)
-    return [*findings, *check_probe(model, origin["probe"])]
+    return [*findings, *check_probe(model, origin.probe)]
 
 
 def build_folder(
@@ -137,17 +138,17 @@ def build_folder(
 
     for _ in range(ATTEMPTS):
         _expect_folder(folder)
-        before = read_origin(folder)["digest"]
+        before = read_origin(folder).digest
         try:
             config, weights = open_folder(folder, overrides, all_bytes=all_bytes)
             saved = load_config(folder / CONFIG)
             allowed = sized(options or LoadOptions(), saved, config)
             model = assemble(config, weights=weights, options=allowed, overrides=overrides, **target)
         except CheckpointError:
-            if read_origin(folder)["digest"] == before:
+            if read_origin(folder).digest == before:
                 raise
             continue
-        if read_origin(folder)["digest"] == before:
+        if read_origin(folder).digest == before:
             if config.tokenizer.files_from() == saved.tokenizer.files_from():  # else another one is meant
                 read_tokenizer(model.tokenizer, folder)
             return model
@@ -182,11 +183,10 @@ def open_folder(folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool 
         raise ConfigError([*error.problems, *lacking]) from None
 
 
-def _lacking(origin: Mapping[str, Any]) -> list[str]:
+def _lacking(origin: Origin) -> list[str]:
     """Return the parts of a saved model whose distribution is not installed, such as `loss 'x' of acme 1.0`."""
     installed = {plugin.distribution for plugin in registry().plugins}
-    parts: Mapping[str, str] = origin.get("parts", {})
-    return [part for part in parts.values() if part.rpartition(" of ")[2].partition(" ")[0] not in installed]
+    return [part for part in origin.parts.values() if part.rpartition(" of ")[2].partition(" ")[0] not in installed]
 
 
 def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> None:
@@ -198,21 +198,21 @@ def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> N
     from zoo.probes import check_probe, environment
 
     origin = read_origin(folder)
-    if "probe" not in origin:
+    if origin.probe is None:
         if always:
             raise CheckpointError(f"{folder} was saved without a probe; save it again to have one")
         return
     here = environment(model) | {"zoo": zoo.__version__, "towers": str((model.visual is None, model.text is None))}
-    seen = _mark(origin["digest"], here)
+    seen = _mark(origin.digest, here)
     if not always and os.path.exists(seen):  # noqa: PTH110 - Path.exists() raises where the user's folder is closed
         return
-    findings = check_probe(model, origin["probe"])
+    findings = check_probe(model, origin.probe)
     for one in findings:
         _log.info("%s: %s: %s", folder, one.part, one.detail)
     wrong = [one for one in findings if one.ok is False]
     if wrong:
         told = "; ".join(f"{one.part}: {one.detail}" for one in wrong)
-        there = origin["probe"]["environment"]
+        there = origin.probe.environment.data()
         raise CheckpointError(
             f"{folder} does not give here what it gave where it was saved: {told}. Here: {here}; there: {there}. "
             "zoo.load(..., probe=False) loads it all the same"

@@ -83,7 +83,7 @@ def hub_file(
     if path is None:
         path = asked.get(wanted, or_else=revision)
     size, digest = path.stat().st_size, _digest(path, asked, verify=verify, alone=sha256 is None and known is None)
-    found = Pin(_commit_of(path), digest, size)
+    found = Pin(commit=_commit_of(path), sha256=digest, size=size)
     if sha256 is not None and digest != sha256:
         raise asked.error(f"expected sha256 {sha256}, found {digest} in {path}: it is another file than is meant")
     if known is not None and (digest, size) != (known.sha256, known.size):

@@ -7,14 +7,14 @@ A repository that has none may be one of another library (`zoo.hub_repositories`
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from zoo.digests import ORIGIN, read_origin
 from zoo.hub_files import HubFile, NoSuchFileError, NotCachedError, hub_file
 from zoo.hub_repositories import cached_repository, fetch_repository
 from zoo.pins import pinned_listing
 from zoo.sources import PREFIX
-from zoo_core.errors import DownloadError, InputError
+from zoo_core.errors import InputError
 
 __all__ = ["fetch_folder", "parse_address"]
 
@@ -60,18 +60,11 @@ def fetch_folder(source: str, *, local_files_only: bool = False) -> Path:
             raise
         return found
     folder = origin_file.path.parent
-    for name, told in read_origin(folder)["files"].items():
-        _check_name(name, source)
-        _fetch(origin_file, name, told["sha256"], local_files_only)
+    for name, told in read_origin(folder).files.items():
+        _fetch(origin_file, name, told.sha256, local_files_only)
     return folder
 
 
 def _fetch(origin: HubFile, name: str, sha256: str, local_files_only: bool) -> None:
     """Bring a file of the same commit as `zoo.json` into the cache."""
     hub_file(origin.repo, name, revision=origin.commit, sha256=sha256, local_files_only=local_files_only)
-
-
-def _check_name(name: str, source: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise DownloadError(f"{source}: {ORIGIN} names a file outside of the repository: {name!r}")

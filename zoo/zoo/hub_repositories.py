@@ -7,7 +7,6 @@ cache is not mistaken for a whole repository: a tokenizer that lacks a file may 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from zoo.hub_files import hub_file
 from zoo.layouts import stated_architecture
 from zoo.pins import Listing, pin_listing, pinned_listing
 from zoo_core.containers import INDEX, weights_among
-from zoo_core.errors import CheckpointError, DownloadError
+from zoo_core.containers.shards import read_index
+from zoo_core.errors import DownloadError
 
 __all__ = ["cached_repository", "fetch_repository"]
 
@@ -37,6 +37,7 @@ def fetch_repository(repo: str, revision: str | None = None, *, local_files_only
     Raises:
         DownloadError: a file cannot be had, or has other bytes than its pin tells; or the repository states no
             architecture that an installed plugin reads, or holds no weights.
+        CheckpointError: its index of weights is damaged.
         ConfigError: it states what cannot be built.
     """
     fetch = _Fetching(repo, revision, local_files_only)
@@ -53,7 +54,7 @@ def fetch_repository(repo: str, revision: str | None = None, *, local_files_only
         )
     weights = fetch.weights(there, commit)
     fetch.files(weights, commit)
-    pin_listing(repo, Listing(commit, (*stating, *weights)), revision)
+    pin_listing(repo, Listing(commit=commit, files=(*stating, *weights)), revision)
     return folder
 
 
@@ -100,11 +101,7 @@ class _Fetching:
             )
         if not found[0].endswith(INDEX):
             return found
-        path = self._file(found[0], commit)
-        try:
-            shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} is no index of weights: {type(error).__name__}: {error}") from None
+        shards = sorted(set(read_index(self._file(found[0], commit)).values()))
         lost = [name for name in shards if name not in there]
         if lost:
             raise self.error(f"{found[0]} names {lost[0]!r}, which the repository does not hold")

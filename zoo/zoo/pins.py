@@ -12,44 +12,50 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from zoo.origins import Commit, FileName, Sha256
 from zoo.user_files import user_folder
 from zoo.whole_files import replacing
-from zoo_core.errors import ConfigError, Problem, SaveError
+from zoo_core.config import Config
+from zoo_core.documents import Bounds, expect_file, read_text
+from zoo_core.errors import ConfigError, SaveError
+from zoo_core.json_files import parse_json
 
 __all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinned_listing"]
 
 FORMAT = 1
+BOUNDS = Bounds(bytes=16 * 2**20, depth=8, values=1_000_000)
+"""What a lock file may hold."""
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(Config):
     """What a file was: the commit of its repository, its SHA-256 in hexadecimal, its bytes."""
 
-    commit: str
-    sha256: str
-    size: int
+    commit: Commit
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Config):
     """The files of a repository that make a model, and the commit that they are of."""
 
-    commit: str
-    files: tuple[str, ...]
+    commit: Commit
+    files: Annotated[tuple[FileName, ...], Field(strict=False, min_length=1)]
 
 
-@dataclass
-class _Lock:
+class _Lock(Config):
     """What the lock file tells, by repository and revision."""
 
-    pins: dict[str, dict[str, Pin]] = field(default_factory=dict[str, dict[str, Pin]])
-    listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
+    format: Literal[1]
+    pins: dict[str, dict[str, Pin]]
+    listings: dict[str, Listing] = {}
 
 
 def lock_file() -> Path:
@@ -81,8 +87,9 @@ def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
     Two processes may do so at once; both pins are kept. A user whose folder cannot be written to is told in the log.
     """
 
-    def change(lock: _Lock) -> None:
-        lock.pins.setdefault(_source(repo, revision), {})[file] = found
+    def change(lock: _Lock) -> _Lock:
+        source = _source(repo, revision)
+        return lock.model_copy(update={"pins": {**lock.pins, source: {**lock.pins.get(source, {}), file: found}}})
 
     _change(f"{file} of {repo}", change)
 
@@ -90,23 +97,23 @@ def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
 def pin_listing(repo: str, found: Listing, revision: str | None = None) -> None:
     """Write down which files of a repository make a model, once all of them are pinned; else as `pin`."""
 
-    def change(lock: _Lock) -> None:
-        lock.listings[_source(repo, revision)] = found
+    def change(lock: _Lock) -> _Lock:
+        return lock.model_copy(update={"listings": {**lock.listings, _source(repo, revision): found}})
 
     _change(f"the list of files of {repo}", change)
 
 
-def _change(what: str, change: Callable[[_Lock], None]) -> None:
+def _change(what: str, change: Callable[[_Lock], _Lock]) -> None:
     """Read the lock file, change it and write it, while no other process does."""
     from filelock import FileLock
 
     path = lock_file()
+    guard = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(path.name + ".lock")):
-            lock = _read(path)
-            change(lock)
-            _write(path, lock)
+        expect_file(guard)
+        with FileLock(guard):
+            _write(path, change(_read(path)))
     except (OSError, SaveError) as error:
         _log.warning("%s is not pinned, so it may be another one next time: %s", what, error)
 
@@ -117,28 +124,22 @@ def _source(repo: str, revision: str | None) -> str:
 
 def _read(path: Path) -> _Lock:
     try:
-        told: Any = json.loads(path.read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise ValueError(f"expected format {FORMAT}, found {told['format']!r}")
-        pins = {source: {file: Pin(**pin) for file, pin in files.items()} for source, files in told["pins"].items()}
-        listings = {
-            source: Listing(one["commit"], tuple(one["files"])) for source, one in told.get("listings", {}).items()
-        }
-        return _Lock(pins, listings)
-    except (FileNotFoundError, NotADirectoryError):
-        return _Lock()
-    except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", source=str(path))) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        what = f"is no lock file of zoo: {error}; mend it, or remove it to pin what the Hub has now"
-        raise ConfigError(Problem(what, source=str(path))) from None
+        return _parsed(read_text(path, BOUNDS.bytes), str(path))
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return _Lock(format=FORMAT, pins={})
+        told = "; ".join(str(error).splitlines())
+        raise ConfigError(f"{told}; mend this lock file, or remove it to pin what the Hub has now") from None
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str, source: str) -> _Lock:
+    return _Lock.of(parse_json(text, source, BOUNDS))
 
 
 def _write(path: Path, lock: _Lock) -> None:
-    pins = {
-        source: {file: asdict(files[file]) for file in sorted(files)} for source, files in sorted(lock.pins.items())
-    }
-    listings = {source: asdict(one) for source, one in sorted(lock.listings.items())}
+    pins = {source: {file: files[file].data() for file in sorted(files)} for source, files in sorted(lock.pins.items())}
+    listings = {source: one.data() for source, one in sorted(lock.listings.items())}
     with replacing(path) as (scratch,):
         told = {"format": FORMAT, "pins": pins, "listings": listings}
         scratch.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

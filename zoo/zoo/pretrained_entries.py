@@ -27,7 +27,7 @@ __all__ = ["HubWeights", "Pretrained", "alike_with", "entries_of", "list_pretrai
 class HubWeights(Config):
     """A file of a repository of the Hugging Face Hub."""
 
-    repo: Annotated[str, Field(pattern=r"[^/]+/[^/]+")]
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     """The repository."""
     file: Annotated[str, Field(min_length=1)] | None = None
     """Name of the file, where it is not the one that repositories of open_clip have."""
@@ -53,7 +53,7 @@ class Pretrained(Config):
     """Where it is downloaded from."""
     description: str = ""
     """One line for people."""
-    sha256: Annotated[str, Field(pattern=r"[0-9a-f]{64}")] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Digest of the file; not checked where null."""
     license: Annotated[str, Field(min_length=1)] | None = None
     """What the weights may be used under, as the Hub spells it (`mit`, `cc-by-nc-4.0`); null where nobody looked it up,

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from zoo.origins import ImageProbe, Probe, TextProbe
 from zoo_core.dual_encoder import DualEncoder
 from zoo_core.errors import ConfigError, InputError, ZooError
 from zoo_core.model_inputs import check_tokenizer
@@ -28,6 +29,14 @@ CAPTIONS = ("a photo of a cat, and 2 dogs", "Zwei Hünde & ein 猫!", "a")
 """They hold upper case, marks, a digit, and letters beyond ASCII: cleaning shows in the ids. Behind the shortest there
 is padding in every row that is longer than a few ids."""
 
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+    "float8_e5m2": torch.float8_e5m2,
+}
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """Largest distance `1 - cosine` between recorded features and those here, by the coarser of the two dtypes."""
 PIXELS = 64
@@ -94,50 +103,50 @@ def make_probe(model: DualEncoder) -> dict[str, Any]:
     return probe
 
 
-def check_probe(model: DualEncoder, probe: Mapping[str, Any]) -> list[Finding]:
+def check_probe(model: DualEncoder, probe: Probe) -> list[Finding]:
     """Return how each part of the model compares with its probe; those it was built without are left out."""
-    recorded_in = getattr(torch, probe["environment"]["dtype"])
+    recorded_in = _DTYPES[probe.environment.dtype]
     tolerance = max(TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]) for dtype in (recorded_in, _main_dtype(model)))
     findings: list[Finding] = []
     with evaluating(model), torch.no_grad():
         if model.visual is not None:
-            findings += _check_image(model, probe["image"], tolerance)
+            findings += _check_image(model, probe.image, tolerance)
         if model.text is not None:
-            findings += _check_text(model, probe["text"], tolerance)
+            findings += _check_text(model, probe.text, tolerance)
     return findings
 
 
-def _check_image(model: DualEncoder, recorded: Mapping[str, Any], tolerance: float) -> list[Finding]:
-    if "unavailable" in recorded:
-        return [Finding(part, None, f"not recorded: {recorded['unavailable']}") for part in PART_NAMES[:2]]
+def _check_image(model: DualEncoder, recorded: ImageProbe, tolerance: float) -> list[Finding]:
+    if recorded.unavailable is not None:
+        return [Finding(part, None, f"not recorded: {recorded.unavailable}") for part in PART_NAMES[:2]]
     try:
         picture = _prepared(model)
     except ZooError as error:
         return [Finding(part, None, str(error)) for part in PART_NAMES[:2]]
     found = torch.tensor(_sample(picture), dtype=torch.float64)
-    expected = torch.tensor(recorded["pixels"], dtype=torch.float64)
+    expected = torch.tensor(recorded.pixels or [], dtype=torch.float64)
     difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")
     return [
         Finding("preprocess", difference <= PIXEL_TOLERANCE, f"largest difference of a pixel {difference:.3g}"),
         _compared(
             "image tower",
             model.encode_image(_to(picture, model), normalize=True),
-            recorded["features"],
+            recorded.features or [],
             tolerance,
         ),
     ]
 
 
-def _check_text(model: DualEncoder, recorded: Mapping[str, Any], tolerance: float) -> list[Finding]:
-    if "unavailable" in recorded:
-        return [Finding(part, None, f"not recorded: {recorded['unavailable']}") for part in PART_NAMES[2:]]
-    ids = torch.tensor(recorded["ids"])
-    tokenizer = _check_tokenizer(model, recorded["captions"], ids)
+def _check_text(model: DualEncoder, recorded: TextProbe, tolerance: float) -> list[Finding]:
+    if recorded.unavailable is not None:
+        return [Finding(part, None, f"not recorded: {recorded.unavailable}") for part in PART_NAMES[2:]]
+    ids = torch.tensor(recorded.ids or [])
+    tokenizer = _check_tokenizer(model, recorded.captions or [], ids)
     try:
         features = model.encode_text(_to(ids, model), normalize=True)
     except InputError as error:
         return [tokenizer, Finding("text tower", False, f"it does not take the ids that were recorded: {error}")]
-    return [tokenizer, _compared("text tower", features, recorded["features"], tolerance)]
+    return [tokenizer, _compared("text tower", features, recorded.features or [], tolerance)]
 
 
 def _check_tokenizer(model: DualEncoder, captions: Sequence[str], recorded: Tensor) -> Finding:

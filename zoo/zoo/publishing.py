@@ -76,7 +76,7 @@ def _commit(
     """Write the files of a folder, and return the commit that holds them."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    names = [*read_origin(folder)["files"], ORIGIN, *([README] if (folder / README).is_file() else [])]
+    names = [*read_origin(folder).files, ORIGIN, *([README] if (folder / README).is_file() else [])]
     api = HfApi(token=token)
     try:
         api.create_repo(repo, private=private, exist_ok=True)

@@ -86,7 +86,7 @@ def _copied(folder: Path, target: Path) -> Path:
     """Copy a saved model out of the cache, where links stand for files, and compare the copy with its digests."""
     expect_room(target)
     with replacing_folder(target) as scratch:
-        for name in (*read_origin(folder)["files"], ORIGIN, README):
+        for name in (*read_origin(folder).files, ORIGIN, README):
             if (folder / name).is_file():
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, scratch / name)

@@ -14,7 +14,7 @@ import yaml
 import zoo
 from zoo.agreement import CONFIG_KEY
 from zoo.catalog import registry
-from zoo.digests import FORMAT, ORIGIN, digest_of, file_digests
+from zoo.digests import ORIGIN, digest_of, file_digests
 from zoo.folders import CONFIG, README, WEIGHTS, is_folder
 from zoo.model_cards import model_card
 from zoo.tokenizer_files import write_tokenizer
@@ -163,6 +163,8 @@ def _write_parts(
 def _origin(config: ModelConfig) -> dict[str, Any]:
     import torch
     from PIL import Image
+
+    from zoo.origins import FORMAT
 
     sections = (config, config.vision, config.text, config.tokenizer, config.preprocess)
     parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}

@@ -35,7 +35,7 @@ def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
 
 def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved."""
-    if tokenizer is not None and any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in read_origin(folder)["files"]):
+    if tokenizer is not None and any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in read_origin(folder).files):
         tokenizer.use_files(folder.absolute() / TOKENIZER_FOLDER)
 
 

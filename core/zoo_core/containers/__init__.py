@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from zoo_core.checkpoints import TensorInfo, TensorSource
 from zoo_core.containers.mapped import MappedFile
 from zoo_core.containers.safetensors import SafetensorsFile, looks_like_safetensors
-from zoo_core.containers.shards import ShardedSource
+from zoo_core.containers.shards import ShardedSource, read_index
 from zoo_core.containers.torch_files import TorchFile, looks_like_legacy
 from zoo_core.containers.wrappers import plain_names
 from zoo_core.errors import CheckpointError
@@ -167,10 +166,7 @@ def _what_it_is(path: Path, head: bytes) -> str:
 
 def _hint_of_json(path: Path) -> str:
     try:
-        return (
-            "; give the weights beside it"
-            if "weight_map" not in json.loads(path.read_bytes())
-            else (f"; it is an index of weights, whose name must end in {INDEX}")
-        )
-    except (OSError, ValueError, TypeError, RecursionError):
-        return ""
+        read_index(path)
+    except CheckpointError:
+        return "; give the weights beside it"
+    return f"; it is an index of weights, whose name must end in {INDEX}"

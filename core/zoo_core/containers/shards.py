@@ -5,21 +5,23 @@ The names of files are names only: an index that reaches outside its folder is r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo_core.checkpoints import TensorInfo, TensorSource, shown
 from zoo_core.containers.safetensors import MAX_HEADER, MAX_TENSORS
-from zoo_core.errors import CheckpointError
+from zoo_core.documents import Bounds
+from zoo_core.errors import CheckpointError, ConfigError, describe
+from zoo_core.json_files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_SHARDS", "ShardedSource"]
+__all__ = ["MAX_SHARDS", "ShardedSource", "read_index"]
 
 MAX_SHARDS = 1000
+BOUNDS = Bounds(bytes=MAX_HEADER, depth=8, values=2 * MAX_TENSORS)
 
 
 class ShardedSource(TensorSource):
@@ -37,7 +39,7 @@ class ShardedSource(TensorSource):
 
     def __init__(self, path: Path, open_shard: Callable[[Path], TensorSource]) -> None:
         self.path = path
-        owners = self._index()
+        owners = read_index(path)
         names = list(dict.fromkeys(owners.values()))
         if len(names) > MAX_SHARDS:
             raise self._wrong(f"it names {len(names)} files; allowed: {MAX_SHARDS}")
@@ -69,32 +71,31 @@ class ShardedSource(TensorSource):
         for group in groups.values():
             self._shards[group[0]].check(group)
 
-    def _index(self) -> dict[str, str]:
-        try:
-            if self.path.stat().st_size > MAX_HEADER:
-                raise self._wrong(f"it is longer than any model's; allowed: {MAX_HEADER} bytes")
-            index = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise self._wrong(f"it is no JSON: {error}") from None
-        found: Any = cast("dict[str, Any]", index).get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(found, dict) or not found:
-            raise self._wrong("it has no 'weight_map' from tensors to files")
-        owners = cast("dict[str, Any]", found)
-        if len(owners) > MAX_TENSORS:
-            raise self._wrong(f"it lists {len(owners)} tensors; allowed: {MAX_TENSORS}")
-        for name in owners.values():
-            if (
-                not isinstance(name, str)
-                or not name
-                or name in (".", "..")
-                or "/" in name
-                or "\\" in name
-                or "\0" in name
-            ):
-                raise self._wrong(f"it names the file {name!r}; allowed: names of files beside it")
-        return owners
-
     def _wrong(self, why: str) -> CheckpointError:
-        return CheckpointError(f"{self.path} is no index of weights that can be used: {why}")
+        return _wrong(self.path, why)
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Return the file of each tensor, as an index tells it.
+
+    Raises:
+        CheckpointError: it is no such index, or names a file elsewhere.
+    """
+    try:
+        found: Any = read_json(path, BOUNDS).data.get("weight_map")
+    except ConfigError as error:
+        first = error.problems[0]
+        raise _wrong(path, f"line {first.line}: {first.message}" if first.line else first.message) from None
+    if not isinstance(found, dict) or not found:
+        raise _wrong(path, "it has no 'weight_map' from tensors to files")
+    owners = cast("dict[str, Any]", found)
+    if len(owners) > MAX_TENSORS:
+        raise _wrong(path, f"it lists {len(owners)} tensors; allowed: {MAX_TENSORS}")
+    for name in owners.values():
+        if not isinstance(name, str) or not name or name in (".", "..") or set(name) & set("/\\\0"):
+            raise _wrong(path, f"it names the file {describe(name)}; allowed: names of files beside it")
+    return owners
+
+
+def _wrong(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{path} is no index of weights that can be used: {why}")
