@@ -214,6 +214,7 @@ def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncod
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > config.max_parameters:
         raise ConfigError(Problem(config.excess(count), "max_parameters"))
+    model.config = config
     return model
 
 

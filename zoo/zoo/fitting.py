@@ -1,17 +1,19 @@
 """How the entries of a checkpoint fit a model, decided before a tensor is read; what does not fit is explained.
 
-Names may stand with or without `text.`, and one value may have the shape `[]` or `[1]`: every model loads both.
-Positions of another size are resampled where that is asked for. Everything else has to be equal.
+Names may stand with or without `text.`, and one value may have the shape `[]` or `[1]`: every model loads both. The
+weights of one tower may lack `visual.` and the logit scale, which is no part of a tower. Positions of another size are
+resampled where that is asked for. Everything else has to be equal.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from zoo.identification import COUNTED, likeness, rank
+from zoo.parameter_shapes import shapes_of
 from zoo_core.checkpoints import TensorInfo, TensorSource, shown
 from zoo_core.errors import CheckpointError, MismatchError
 from zoo_core.positions import PositionTable, Resampling, grid_of, resample
@@ -26,7 +28,7 @@ __all__ = ["Fit", "LoadOptions", "fit", "names_fit"]
 Shape = tuple[int, ...]
 
 BIAS = "logit_bias"
-_TEXT = "text."
+_TEXT, _VISUAL = "text.", "visual."
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Fit:
     Attributes:
         keys: entry of the model -> entry of the checkpoint.
         changes: entry of the model -> what has to be done to the tensor.
-        constants: entry of the model -> a value that the caller gave.
+        constants: entry of the model -> a value that the caller gave, or that the model has without weights.
         notes: what was assumed or done, one sentence each.
         warnings: those of the notes that change what the model gives.
     """
@@ -87,6 +89,10 @@ def fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
         missing.remove(BIAS)
         result.constants[BIAS] = options.logit_bias
         result.warnings.append(f"logit_bias is {options.logit_bias:g}, as asked: the weights have none")
+    for key in [one for one in missing if one in _no_part_of_a_tower(model)]:
+        missing.remove(key)
+        result.constants[key] = _own_value(model, key)
+        result.notes.append(f"{key} is that of the model: the weights of one tower have none")
     unexpected = [name for key, name in found.items() if key not in expected]
     misshapen: dict[str, tuple[Shape, Shape]] = {}
     tables = _tables(model, expected)
@@ -108,9 +114,21 @@ def fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
 
 def names_fit(source: TensorSource, model: DualEncoder) -> bool:
     """Tell whether a checkpoint's names are exactly those of a model, so that its layout is ours."""
-    expected = _entries_of(model, source)
+    expected, spare = _entries_of(model, source), _no_part_of_a_tower(model)
     found = [_own_name(name, expected) for name in source.entries]
-    return {key for key in found if key in expected or model.takes(key)} == expected.keys()
+    taken = {key for key in found if key in expected or model.takes(key)}
+    return taken - spare == expected.keys() - spare
+
+
+def _no_part_of_a_tower(model: DualEncoder) -> frozenset[str]:
+    """Return the entries that a model of one tower has beside it, and that the weights of a tower may lack."""
+    return frozenset(("logit_scale", BIAS)) if (model.visual is None) is not (model.text is None) else frozenset()
+
+
+def _own_value(model: DualEncoder, key: str) -> float:
+    """Return what a model has for an entry without weights; on the meta device that is what its config says."""
+    own = cast("Tensor", getattr(model, key))
+    return float(getattr(model.config, f"init_{key}") if own.is_meta else own.detach())
 
 
 def _entries_of(model: DualEncoder, source: TensorSource) -> dict[str, TensorInfo]:
@@ -121,7 +139,7 @@ def _entries_of(model: DualEncoder, source: TensorSource) -> dict[str, TensorInf
     from zoo_core.state_dicts import own_state_dict
 
     state: Mapping[str, Tensor] = own_state_dict(model)
-    if not state.keys() <= {_own_name(name, state) for name in source.entries}:
+    if not _holds_all(source.entries, state, model):
         state = cast("Mapping[str, Tensor]", model.state_dict())
     return {key: TensorInfo(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for key, one in state.items()}
 
@@ -129,11 +147,12 @@ def _entries_of(model: DualEncoder, source: TensorSource) -> dict[str, TensorInf
 def _named(source: TensorSource, expected: Mapping[str, TensorInfo], model: DualEncoder) -> tuple[dict[str, str], Fit]:
     """Return the checkpoint's entries by the names that the model has for them."""
     names = [one for one in source.entries if not one.endswith(COUNTED)]
-    prefix = _prefix_that_fits(names, expected)
+    prefix = _prefix_that_fits(names, expected, model)
     result = Fit(notes=[f"prefix '{prefix}' taken off every name"] if prefix else [])
+    lacking = _lacking_prefix([name.removeprefix(prefix) for name in names], expected, model)
     found: dict[str, str] = {}
     for name in names:
-        key = _own_name(name.removeprefix(prefix), expected)
+        key = _own_name(lacking + name.removeprefix(prefix), expected)
         if not model.takes(key) and key not in expected:
             continue
         if key in found:
@@ -149,15 +168,31 @@ def _own_name(name: str, expected: Mapping[str, object]) -> str:
     return name
 
 
-def _prefix_that_fits(names: list[str], expected: Mapping[str, TensorInfo]) -> str:
+def _holds_all(names: Iterable[str], expected: Mapping[str, object], model: DualEncoder) -> bool:
+    """Tell whether names are all that a model needs, with or without the prefix of a tower."""
+    names = list(names)
+    needed = expected.keys() - _no_part_of_a_tower(model)
+    return needed <= {_own_name(_lacking_prefix(names, expected, model) + name, expected) for name in names}
+
+
+def _lacking_prefix(names: Sequence[str], expected: Mapping[str, object], model: DualEncoder) -> str:
+    """Return `visual.` where names are those of an image tower by itself, and the model has no other."""
+    if model.text is not None or any(name.startswith(_VISUAL) for name in names):
+        return ""
+    return _VISUAL if expected.keys() - _no_part_of_a_tower(model) <= {_VISUAL + name for name in names} else ""
+
+
+def _prefix_that_fits(names: list[str], expected: Mapping[str, TensorInfo], model: DualEncoder) -> str:
     """Return a prefix that every name has and that no name of the model needs; nothing where there is none."""
+    if _holds_all(names, expected, model):
+        return ""
     first = names[0] if names else ""
     parts = first.split(".")
     for count in range(1, min(len(parts), 4)):
         prefix = ".".join(parts[:count]) + "."
         if not all(name.startswith(prefix) for name in names):
             break
-        if {_own_name(name.removeprefix(prefix), expected) for name in names} >= expected.keys():
+        if _holds_all([name.removeprefix(prefix) for name in names], expected, model):
             return prefix
     return ""
 
@@ -267,15 +302,30 @@ def _cause(
             "The weights were trained with sigmoids and a logit bias: take it with overrides=['init_logit_bias=-10'], "
             "whose value the weights replace"
         )
+    alone = _tower_alone(source, model)
+    if alone:
+        other = "text" if alone == "image" else "image"
+        return f"The whole {other} tower is missing: build the other one with towers=('{alone}',)"
     if len(found.missing) == len(expected):
         return "No name is one of the model's: the weights are in a layout that no installed plugin knows" + _begins(
             source
         )
-    for tower, side in (("text", "image"), ("image", "text")):
-        lost = {key for key in expected if key.startswith("visual.") is (side == "image") and "logit_" not in key}
-        if lost and lost <= set(found.missing) and not found.unexpected and not misshapen:
-            return f"The whole {side} tower is missing: build the other one with towers=('{tower}',)"
-    return _better_architecture(source, expected)
+    return _better_architecture(source, expected, model)
+
+
+def _tower_alone(source: TensorSource, model: DualEncoder) -> str:
+    """Return the tower that a checkpoint holds and nothing else, where that is not the one of the model; or nothing."""
+    from zoo.building import skeleton
+
+    names = [name for name in source.entries if not name.endswith(COUNTED)]
+    for tower, lacking in (("image", model.text is None), ("text", model.visual is None)):
+        if lacking or model.config is None:
+            continue
+        alone = skeleton(model.config, (tower,))
+        expected, spare = _entries_of(alone, source), _no_part_of_a_tower(alone)
+        if _holds_all(names, expected, alone) and len(set(names) - spare) == len(expected.keys() - spare):
+            return tower
+    return ""
 
 
 def _about_positions(misshapen: Mapping[str, tuple[Shape, Shape]], tables: Mapping[str, PositionTable]) -> str:
@@ -297,10 +347,13 @@ def _begins(source: TensorSource) -> str:
     return f" ({source.container}; names such as {shown(list(source.entries)[:3])})"
 
 
-def _better_architecture(source: TensorSource, expected: Mapping[str, TensorInfo]) -> str:
+def _better_architecture(source: TensorSource, expected: Mapping[str, TensorInfo], model: DualEncoder) -> str:
     shapes, ours = ({key: info.shape for key, info in one.items()} for one in (source.entries, expected))
     best = rank(shapes, limit=1)
     if not best or best[0].fit < 0.5 or best[0].fit <= likeness(shapes, ours):
+        return ""
+    best_of_towers = {key: shape for key, shape in shapes_of(best[0].names[0]).items() if model.takes(key)}
+    if likeness(best_of_towers, ours) == 1:  # it is the one of the model, of which a tower was left out
         return ""
     names = " or ".join(f"'{name}'" for name in best[0].names[:4])
     how = "every entry fits" if math.isclose(best[0].fit, 1.0) else f"{best[0].fit:.0%} of the entries fit"

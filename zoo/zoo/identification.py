@@ -1,12 +1,13 @@
 """Which architecture a checkpoint belongs to, told from the names and shapes in it; no tensor is read.
 
 Containers, wrappers and layouts of other libraries are no difference, and neither is whether the text tower stands at
-the top or below `text.`: every model loads both. What names and shapes cannot tell, such as the activation, is named.
+the top or below `text.`: every model loads both. A file of one tower is told by that tower. What names and shapes
+cannot tell, such as the activation, is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,14 @@ from zoo.parameter_shapes import Shape, names, shapes_of
 
 __all__ = ["COUNTED", "Candidate", "identify", "leaves", "likeness", "rank"]
 
+TOWERS: tuple[str, ...] = ("image", "text")
+_VISUAL = "visual."
+_SECTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
+    TOWERS: ("",),
+    ("image",): ("vision.", "preprocess."),
+    ("text",): ("text.", "tokenizer."),
+}
+"""How the keys of configs begin that say something of towers."""
 COUNTED = "position_ids"
 """Counted numbers that older versions of transformers saved with the weights; no model needs them."""
 
@@ -32,6 +41,7 @@ class Candidate:
         unexpected: entries that only the file has.
         misshapen: entries of another shape, with the shape in the file and that of the architecture.
         untold: keys of the configs that names and shapes cannot tell, with the value of each of `names`.
+        towers: what the file holds: `("image", "text")`, or one of them, to which all of the above is confined.
     """
 
     names: tuple[str, ...]
@@ -40,6 +50,7 @@ class Candidate:
     unexpected: tuple[str, ...]
     misshapen: dict[str, tuple[Shape, Shape]]
     untold: dict[str, tuple[Any, ...]]
+    towers: tuple[str, ...] = TOWERS
 
 
 def identify(path: str | Path, *, limit: int = 5, weights: str | None = None) -> list[Candidate]:
@@ -59,15 +70,42 @@ def identify(path: str | Path, *, limit: int = 5, weights: str | None = None) ->
 
 def rank(shapes: Mapping[str, Shape], *, limit: int) -> list[Candidate]:
     """Return the architectures that names and shapes fit best, the best first."""
-    found = _canonical(shapes)
-    groups: dict[tuple[tuple[str, Shape], ...], list[str]] = {}
-    for name in names():
-        groups.setdefault(tuple(sorted(_canonical(shapes_of(name)).items())), []).append(name)
-    ranked = sorted(
-        ((_fit(found, dict(entries)), alike, dict(entries)) for entries, alike in groups.items()),
-        key=lambda one: (-one[0], one[1]),
+    ranked: list[tuple[float, list[str], dict[str, Shape], Mapping[str, Shape], tuple[str, ...]]] = []
+    for towers, found in _readings(_canonical(shapes)):
+        groups: dict[tuple[tuple[str, Shape], ...], list[str]] = {}
+        for name in names():
+            entries = _of_towers(_canonical(shapes_of(name)), towers)
+            groups.setdefault(tuple(sorted(entries.items())), []).append(name)
+        ranked += [(_fit(found, dict(one)), alike, dict(one), found, towers) for one, alike in groups.items()]
+    ranked.sort(key=lambda one: (-one[0], one[1]))
+    return [
+        _candidate(found, entries, alike, fit, towers) for fit, alike, entries, found, towers in ranked[:limit] if fit
+    ]
+
+
+def _readings(found: Mapping[str, Shape]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Shape]]]:
+    """Yield what a file may hold: both towers, or where no entry is of the other one, a tower and nothing else."""
+    alone = _of_towers(found, ())
+    visual = [key.startswith(_VISUAL) for key in alone]
+    if not visual or (any(visual) and not all(visual)):
+        yield TOWERS, found
+    elif all(visual):
+        yield ("image",), alone
+    else:
+        yield ("text",), alone
+        yield ("image",), {_VISUAL + key: shape for key, shape in alone.items()}  # as its own state dict names them
+
+
+def _of_towers(entries: Mapping[str, Shape], towers: tuple[str, ...]) -> Mapping[str, Shape]:
+    """Return the entries of one tower, or all of both; those of none are all but the logit scale and bias."""
+    if towers == TOWERS:
+        return entries
+    own = {key: shape for key, shape in entries.items() if not key.startswith("logit_")}
+    return (
+        own
+        if not towers
+        else {key: shape for key, shape in own.items() if key.startswith(_VISUAL) is (towers == ("image",))}
     )
-    return [_candidate(found, entries, alike, fit) for fit, alike, entries in ranked[:limit] if fit]
 
 
 def likeness(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> float:
@@ -98,7 +136,9 @@ def _fit(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> float:
     return equal / len(found.keys() | expected.keys())
 
 
-def _candidate(found: Mapping[str, Shape], expected: Mapping[str, Shape], alike: list[str], fit: float) -> Candidate:
+def _candidate(
+    found: Mapping[str, Shape], expected: Mapping[str, Shape], alike: list[str], fit: float, towers: tuple[str, ...]
+) -> Candidate:
     return Candidate(
         names=tuple(alike),
         fit=fit,
@@ -109,13 +149,18 @@ def _candidate(found: Mapping[str, Shape], expected: Mapping[str, Shape], alike:
             for key in sorted(found.keys() & expected.keys())
             if found[key] != expected[key]
         },
-        untold=_untold(alike),
+        untold=_untold(alike, _SECTIONS[towers]),
+        towers=towers,
     )
 
 
-def _untold(alike: list[str]) -> dict[str, tuple[Any, ...]]:
+def _untold(alike: list[str], sections: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
     """Return the keys in which the configs of architectures of equal shapes differ, with the value of each."""
     flat = [dict(leaves(config(name).data())) for name in alike]
-    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key != "description"]
+    keys = [
+        key
+        for key in dict.fromkeys(key for one in flat for key in one)
+        if key != "description" and key.startswith(sections)
+    ]
     values = {key: tuple(one.get(key) for one in flat) for key in keys}
     return {key: value for key, value in values.items() if any(other != value[0] for other in value)}

@@ -110,7 +110,13 @@ def identify_command(
     else:
         counts = ("missing", "unexpected", "other shape")
         rows = [
-            (f"{one.fit:.1%}", ", ".join(one.names), len(one.missing), len(one.unexpected), len(one.misshapen))
+            (
+                f"{one.fit:.1%}",
+                ", ".join(one.names) + _alone(one.towers),
+                len(one.missing),
+                len(one.unexpected),
+                len(one.misshapen),
+            )
             for one in found
         ]
         show(table(("fit", "architectures", *counts), rows, right=("fit", *counts)))
@@ -120,6 +126,10 @@ def identify_command(
                 typer.echo(f"names and shapes cannot tell {key} ({told})")
     if not found or found[0].fit < 1:
         raise typer.Exit(1)
+
+
+def _alone(towers: tuple[str, ...]) -> str:
+    return f" ({towers[0]} tower alone)" if len(towers) == 1 else ""
 
 
 def _problems(file: Path, overrides: list[str]) -> tuple[Problem, ...]:
