@@ -534,6 +534,26 @@ def fx_recorded(name: str, *, offered: bool = True) -> None:
 # Copies
 
 
+def functional(name: str) -> None:
+    """`torch.func.functional_call` with `state_dict()` and with `named_parameters()`"""
+    model, other = model_of(name), FAMILIES[name].build(seed=1)
+    model.output_dict = other.output_dict = True
+    given = pictures(model), words(model)
+    before, parameters = outputs(model), {key: id(value) for key, value in model.named_parameters()}
+    expected = outputs(other)
+    named = dict(other.named_parameters()) | dict(other.named_buffers())
+    for state in (other.state_dict(), other.own_state_dict(), named):
+        leaf = {key: value.detach().clone() for key, value in state.items()}
+        weight = next(key for key in leaf if "attn.in_proj" in key or key.endswith(("query.weight", "qkv.weight")))
+        leaf[weight].requires_grad_(True)
+        with torch.no_grad():
+            same(torch.func.functional_call(model, leaf, given), expected)
+        loss_of(torch.func.functional_call(model, leaf, given)).backward()
+        assert leaf[weight].grad is not None and leaf[weight].grad.any()
+        assert {key: id(value) for key, value in model.named_parameters()} == parameters
+        same(outputs(model), before, 0)
+
+
 def deep_copy(name: str) -> None:
     """`copy.deepcopy`"""
     model = model_of(name)
@@ -559,7 +579,7 @@ BEHAVIOURS: dict[str, Callable[..., None]] = {
         image_formats, image_prefix, text_suffix, normed_image_intermediates, normed_text_intermediates,
         features_beside_intermediates, lock_image_tower, lock_text_tower, info_groups, gradient_checkpointing,
         bfloat16, float16, float64, matrices_in_half, compiled, exported, jit_traced, fx_traced, fx_recorded,
-        deep_copy, pickled,
+        functional, deep_copy, pickled,
     )
 }  # fmt: skip
 """Name -> what checks it."""

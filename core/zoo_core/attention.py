@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo_core.block_config import BlockConfig
 from zoo_core.key_values import KeyValues
 from zoo_core.layers import LayerNorm
-from zoo_core.state_dicts import join_entries, split_entry
+from zoo_core.state_dicts import join_entries, joined, put_joined, split_entry
 
 __all__ = ["Attention", "CrossAttention", "split_heads"]
 
@@ -29,12 +29,11 @@ MAX_LOGIT_SCALE = math.log(100)
 def _published(name: str) -> property:
     """Return a property that shows what has this published name, which is None where the projections have others."""
 
-    def joined(attention: MultiHead) -> Tensor | None:
+    def shown(attention: MultiHead) -> Tensor | None:
         own = attention.published.get(name)
-        found: list[Tensor] = [attention.get_parameter(one) for one in own or ()]
-        return None if own is None else found[0] if len(found) == 1 else torch.cat(found)
+        return None if own is None else joined(attention, own)
 
-    return property(joined, doc=f"`{name}` as published checkpoints hold it.")
+    return property(shown, doc=f"`{name}` as published checkpoints hold it.")
 
 
 class MultiHead(nn.Module):
@@ -93,6 +92,14 @@ class MultiHead(nn.Module):
             x = x * self.head_scale
         x = x.transpose(1, 2).reshape(batch, tokens, heads * head_width)
         return self.out_proj(x if self.ln_inner is None else self.ln_inner(x))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set projections by their published names."""
+        own = self.__dict__.get("published", {}).get(name)
+        if own is not None and isinstance(value, Tensor):
+            put_joined(self, name, own, value)
+        else:
+            super().__setattr__(name, value)
 
     def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
         """Return the state dict with the published names of the projections."""

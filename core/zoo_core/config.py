@@ -498,6 +498,10 @@ class ModelConfig(ComponentConfig):
             return None
         return sum(count for count in towers if count is not None) + self.own_parameter_count()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return `data()`, by the name under which libraries such as peft ask the config of any model for it."""
+        return self.data()
+
     def standalone(self) -> Self:
         """Return the architecture with each of its sections standing alone."""
         sections = ("vision", "text", "tokenizer", "preprocess")

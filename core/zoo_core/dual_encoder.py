@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
@@ -27,12 +28,13 @@ from zoo_core.model_inputs import (
     check_token_ids,
     check_tokenizer,
     checked_patches,
+    device_of,
     is_raw,
     matrix_dtype,
 )
 from zoo_core.overflow import Overflow, checked_overflow
 from zoo_core.patches import PatchBatch
-from zoo_core.state_dicts import is_sharded, own_state_dict, sharded_like
+from zoo_core.state_dicts import is_sharded, own_names, own_state_dict, publishes, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Tokenizer, checked_texts
 from zoo_core.tracing import is_symbolic
@@ -62,14 +64,15 @@ class DualEncoder(nn.Module):
         output_dict: `forward` returns a dict instead of a tuple.
 
     Attributes:
-        config: the resolved architecture, where one was used to build the model.
+        config: the resolved architecture, where one was used to build the model; a model built by hand has no such
+            attribute, since libraries that find one expect something in it.
         optimizations: what `zoo.build(..., optimize="inference")` did, and what it brought; None for any other model.
             Where it is not None the model computes features and nothing else: it cannot be trained, saved or moved.
         tokenizer, preprocess: what strings and pictures go through; None for a model built by hand.
         notes: what was assumed and done when weights were loaded, one sentence each.
     """
 
-    config: ModelConfig | None = None
+    config: ModelConfig
     optimizations: tuple[Optimization, ...] | None = None
     tokenizer: Tokenizer | None = None
     preprocess: Preprocessor | None = None
@@ -109,7 +112,8 @@ class DualEncoder(nn.Module):
     @property
     def text_contract(self) -> TextContract | None:
         """What a caption becomes and how it is read; None for a model built by hand."""
-        return None if self.config is None else self.config.text_contract()
+        config = self._config()
+        return None if config is None else config.text_contract()
 
     def encode_image(self, image: Any, normalize: bool = False) -> Tensor:
         """Return image features.
@@ -398,6 +402,14 @@ class DualEncoder(nn.Module):
         self._refuse_if_optimized("saved")
         return own_state_dict(self)
 
+    @staticmethod
+    def own_names() -> AbstractContextManager[None]:
+        """Return a block in which `state_dict` gives the names and shapes of `named_parameters()`.
+
+        It is for libraries that take the one for the other, such as accelerate's offloading and dispatching.
+        """
+        return own_names()
+
     def takes(self, key: str) -> bool:
         """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
         if key.startswith("visual."):
@@ -430,8 +442,7 @@ class DualEncoder(nn.Module):
             return image.to(matrix_dtype(tower, image.dtype))
         if is_raw(image) or not isinstance(image, Tensor):
             if not isinstance(image, Mapping):
-                like = next(tower.parameters(), self.logit_scale)
-                image = moved(self._pictures(image), like.device)
+                image = moved(self._pictures(image), device_of(tower, self.logit_scale))
             if isinstance(image, Mapping):
                 return checked_patches(cast("Mapping[str, Any]", image), tower)
         check_image(image, tower)
@@ -473,25 +484,28 @@ class DualEncoder(nn.Module):
 
     def _fitting(self, ids: Tensor, tower: TextTower, tokenizer: Tokenizer) -> Tensor:
         """Return ids that a tokenizer gave, where the tower is, after both were held to each other."""
-        like = next(tower.parameters(), self.logit_scale)
-        check_tokenizer(tokenizer, tower, self.config)
-        return self._checked_ids(ids.to(like.device), tower)
+        check_tokenizer(tokenizer, tower, self._config())
+        return self._checked_ids(ids.to(device_of(tower, self.logit_scale)), tower)
 
     def _checked_ids(self, ids: Tensor, tower: TextTower) -> Tensor:
         check_token_ids(ids, tower)
-        if self.config is not None:
-            check_largest_ids(ids, self.config.text.largest_id(self.config.tokenizer.token_ids()))
+        config = self._config()
+        if config is not None:
+            check_largest_ids(ids, config.text.largest_id(config.tokenizer.token_ids()))
         return ids
+
+    def _config(self) -> ModelConfig | None:
+        return self.__dict__.get("config")
 
     def _published(self, value: Tensor) -> Tensor:
         """Return a logit scale or bias in the shape that callers and checkpoints see; inside, FSDP needs `[1]`."""
-        return value if self.nonscalar_logit_scale else value.reshape(())
+        return value.reshape((1,) if self.nonscalar_logit_scale else ())  # functional_call may bring either
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType]
         for name in ("logit_scale", "logit_bias"):
             value = destination.get(prefix + name)
-            if value is not None and not keep_vars and not is_sharded(value):
+            if value is not None and publishes() and not keep_vars and not is_sharded(value):
                 destination[prefix + name] = self._published(value)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -515,7 +529,6 @@ if TYPE_CHECKING:
         A tower that `towers=` leaves out is None all the same.
         """
 
-        config: ModelConfig  # pyright: ignore[reportIncompatibleVariableOverride]
         tokenizer: Tokenizer  # pyright: ignore[reportIncompatibleVariableOverride]
         preprocess: Preprocessor  # pyright: ignore[reportIncompatibleVariableOverride]
         visual: VisionTower  # pyright: ignore[reportIncompatibleVariableOverride]

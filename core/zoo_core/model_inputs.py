@@ -27,6 +27,7 @@ __all__ = [
     "check_token_ids",
     "check_tokenizer",
     "checked_patches",
+    "device_of",
     "is_raw",
     "matrix_dtype",
 ]
@@ -41,6 +42,13 @@ def matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
             if parameter is not None and parameter.ndim > 1:
                 return parameter.dtype
     return default
+
+
+def device_of(tower: nn.Module, default: Tensor) -> torch.device:
+    """Return where inputs of a tower go: to its parameters, but for those that accelerate keeps away until it runs."""
+    like = next(tower.parameters(), default)
+    away = like.is_meta and hasattr(tower, "_hf_hook")  # which moves inputs itself
+    return torch.device("cpu") if away else like.device
 
 
 def is_raw(image: object) -> bool:

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["is_sharded", "join_entries", "own_state_dict", "rename_entry", "sharded_like", "split_entry"]
+from zoo_core.errors import InputError
+
+__all__ = [
+    "is_functional_call",
+    "is_sharded",
+    "join_entries",
+    "joined",
+    "own_names",
+    "own_state_dict",
+    "publishes",
+    "put_joined",
+    "rename_entry",
+    "sharded_like",
+    "split_entry",
+]
 
 
 def is_sharded(value: Tensor) -> bool:
     """Tell whether a tensor is one of FSDP's, of which each process holds a part."""
     tensors = sys.modules.get("torch.distributed.tensor")  # not imported for this: it takes a second, and sympy
     return tensors is not None and isinstance(value, tensors.DTensor)
+
+
+_own_names: ContextVar[bool] = ContextVar("own_names", default=False)
+
+
+@contextmanager
+def own_names() -> Generator[None]:
+    """Let state dicts carry the names and shapes that modules have, not the published ones, in this block."""
+    token = _own_names.set(True)
+    try:
+        yield
+    finally:
+        _own_names.reset(token)
+
+
+def publishes() -> bool:
+    """Tell whether state dicts carry published names and shapes: everywhere but in `own_names`."""
+    return not _own_names.get()
 
 
 def own_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -70,9 +105,13 @@ def join_entries(
 ) -> None:
     """Put parameters of `module`, whose entries begin with `prefix`, under their published names, in place.
 
+    Nothing is done in `own_names`.
+
     Published entries come first. Those that were joined are copies, all others are the tensors that they were. What
     is no parameter any more keeps its name; see `split_entry`.
     """
+    if not publishes():
+        return
     parameters = {name for name, _ in module.named_parameters()}
     found = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     for name, own in published.items():
@@ -80,6 +119,62 @@ def join_entries(
             parts = [found.pop(prefix + one) for one in own]
             state_dict[prefix + name] = parts[0] if len(parts) == 1 else torch.cat(parts)
     state_dict.update(found)
+
+
+def joined(module: nn.Module, own: Sequence[str]) -> Tensor:
+    """Return the parameters of `module` that stand in one published entry: the only one, or their rows together.
+
+    What was joined of several remembers them, for `put_joined`.
+    """
+    parts: list[Tensor] = [attrgetter(name)(module) for name in own]  # in a functional call, these are no parameters
+    if not all(isinstance(part, Tensor) for part in cast("Sequence[object]", parts)):
+        raise AttributeError(f"{own[0]} is no tensor any more: something has replaced its layer")
+    if len(parts) == 1:
+        return parts[0]
+    rows: Any = torch.cat(parts)
+    rows.parts = parts
+    return rows
+
+
+def put_joined(module: nn.Module, published: str, own: Sequence[str], value: Tensor) -> None:
+    """Set the parameters of `module` that stand in one published entry, as `setattr` sets one.
+
+    `torch.func.functional_call` swaps tensors by published names too; what it puts back is what `joined` gave.
+
+    Raises:
+        TypeError: `value` is no parameter, and no such call is what sets it.
+        InputError: it has not as many rows, or something else has replaced these parameters.
+    """
+    parameters = dict(module.named_parameters())
+    if not parameters.keys() >= set(own):
+        raise InputError(f"{published}: {own[0]} was replaced; set the parameters of what stands there")
+    parts: Sequence[Tensor] | None = getattr(value, "parts", None)
+    if parts is None:
+        if not isinstance(value, nn.Parameter) and not is_functional_call():
+            raise TypeError(f"cannot assign '{type(value).__name__}' as parameter '{published}' (torch.nn.Parameter)")
+        rows = [parameters[name].shape[0] for name in own]
+        if value.ndim == 0 or value.shape[0] != sum(rows):
+            raise InputError(f"{published}: expected {sum(rows)} rows, found shape {list(value.shape)}")
+        parts = torch.split(value, rows) if len(own) > 1 else [value]
+        if len(own) > 1 and isinstance(value, nn.Parameter):
+            parts = [nn.Parameter(part.detach().clone(), value.requires_grad) for part in parts]
+    for name, part in zip(own, parts, strict=True):
+        path, _, last = name.rpartition(".")
+        module.get_submodule(path)._parameters[last] = cast("nn.Parameter", part)  # pyright: ignore[reportPrivateUsage]
+
+
+def is_functional_call() -> bool:
+    """Tell whether `torch.func.functional_call` puts tensors in place, which alone may put what is no parameter."""
+    if torch.compiler.is_compiling():  # there are no frames to look at
+        return True
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    for _ in range(4):
+        if frame.f_globals.get("__name__") == "torch.nn.utils._named_member_accessor":
+            return True
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return False
 
 
 def _is_free(state_dict: dict[str, Any], own: str, module: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
 from zoo_core.dual_encoder_config import ConstructorArguments
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.registry import Registry, default_registry
+from zoo_core.state_dicts import is_functional_call, publishes
 from zoo_core.towers import build_tower
 
 
@@ -107,7 +108,8 @@ class CLIP(CustomTextCLIP):
     def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
         """Return the state dict without the prefix `text.`; `nested_state_dict` keeps it."""
         state = super().state_dict(*args, prefix=prefix, **kwargs)
-        flatten(state, prefix)
+        if publishes():
+            flatten(state, prefix)
         return state
 
     def nested_state_dict(self) -> dict[str, Any]:
@@ -133,6 +135,9 @@ class CLIP(CustomTextCLIP):
         """Set parts of the text tower by their published names."""
         text = self.__dict__.get("_modules", {}).get("text")
         if isinstance(text, nn.Module) and name not in own_names(self) and name in own_names(text):
-            setattr(text, name, value)
+            if name in text._parameters and is_functional_call():
+                text._parameters[name] = value
+            else:
+                setattr(text, name, value)
         else:
             super().__setattr__(name, value)

@@ -174,9 +174,10 @@ class CoCa(DualEncoder):
         """
         parsed = GenerationConfig.parse(options)
         tower, decoder = self._text_tower(), self._decoder()
-        if self.config is not None and not self.config.text.continues():
+        config = self._config()
+        if config is not None and not config.text.continues():
             raise CapabilityError(
-                f"this model cannot write captions: tokens of its text tower '{self.config.text.component}' depend on "
+                f"this model cannot write captions: tokens of its text tower '{config.text.component}' depend on "
                 "later ones, so its decoder was trained with the captions before its eyes; choose another CoCa"
             )
         if parsed.max_length > tower.context_length:

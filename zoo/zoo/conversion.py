@@ -110,14 +110,15 @@ def convert(
 
 def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = False) -> Path:
     """Write a model that is built already; the arguments and errors are those of `convert`."""
-    from zoo.saving import save
+    from zoo.saving import check_plain, save
 
     target = Path(folder)
     _expect_free(target, force)
     if to == ZOO:
         return save(model, target)
-    if not isinstance(model.config, ModelConfig) or model.visual is None or model.text is None:
+    if not isinstance(getattr(model, "config", None), ModelConfig) or model.visual is None or model.text is None:
         raise InputError("a folder holds a whole model with its config; build it with zoo.build, with both towers")
+    check_plain(model.state_dict())
     layout, files, plan = _fitting(model.config, _infos(model.state_dict()), written_formats(to))
     with replacing_folder(target) as scratch:
         tokenizer_files, ids = _tokenizer_files(model, to, target)

@@ -64,7 +64,8 @@ def load_weights(
             "a state dict goes into a model with model.load_state_dict"
         )
     opened = open_weights(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
-    assumed = [] if model.config is None else assumptions(opened, Path(source), model.config)
+    config = getattr(model, "config", None)
+    assumed = [] if config is None else assumptions(opened, Path(source), config)
     plan = _checked_fit(opened, model, options, assumed)
     tensors = {key: value for key, value, _ in _tensors(opened, plan, model)}
     with torch.no_grad():

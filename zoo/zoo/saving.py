@@ -25,7 +25,7 @@ from zoo_core.errors import InputError, SaveError, ZooError
 if TYPE_CHECKING:
     from zoo_core.dual_encoder import DualEncoder
 
-__all__ = ["expect_room", "save", "write_folder"]
+__all__ = ["check_plain", "expect_room", "save", "write_folder"]
 
 LACKING = "the files of the tokenizer were not to be had where the model was saved"
 
@@ -78,7 +78,7 @@ def write_folder(
     from zoo_core.dual_encoder import dual_encoder_of
 
     model = dual_encoder_of(model)
-    config = model.config
+    config = getattr(model, "config", None)
     if not isinstance(config, ModelConfig):
         raise InputError("this model has no config, so it could not be built again; build it with zoo.build")
     if model.visual is None or model.text is None:
@@ -115,6 +115,7 @@ def _check_layers(model: DualEncoder, config: ModelConfig) -> None:
     from zoo_core.containers.wrappers import plain_names
 
     entries = model.state_dict()
+    check_plain(entries)
     names = plain_names(entries)[0]
     found = {names[key]: getattr(value, "shape", None) for key, value in entries.items()}
     expected = {key: value.shape for key, value in skeleton(config).state_dict().items()}
@@ -124,6 +125,23 @@ def _check_layers(model: DualEncoder, config: ModelConfig) -> None:
             f"{len(other)} tensors are not those of the model's architecture, {other[0]} the first: its layers were "
             "replaced (adapters, quantization); merge or undo that first, or keep model.state_dict() with torch.save"
         )
+
+
+def check_plain(entries: Mapping[str, Any]) -> None:
+    """Refuse weights that are no plain tensors with values, which a file of theirs would not bring back."""
+    import torch
+
+    from zoo_core.state_dicts import is_sharded
+
+    for key, value in entries.items():
+        if value.is_meta:
+            raise InputError(f"{key} has no values here: the model is offloaded, or was built on the meta device")
+        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+            fix = "load a gathered state dict into a whole model" if is_sharded(value) else "save the model before that"
+            raise InputError(
+                f"{key} is a {type(value).__name__}, no plain tensor: the model is quantized or sharded; {fix}, or "
+                "keep model.state_dict() with torch.save"
+            )
 
 
 def _sort_metadata(path: Path) -> None:

@@ -36,7 +36,6 @@ def profile_command(
     from zoo.profiling import profile_model
 
     model = zoo.build(name, device=device, dtype=dtype_named(dtype))
-    assert model.config is not None  # zoo.build gives every model its config
     found = profile_model(
         model,
         image_size=model.config.vision.image_size,
