@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ import pytest
 import torch
 
 import zoo
-from command_line import Run
-from zoo.embedding import identity
+from command_line import Run, save_tiny
+from zoo.embedding import embed_images, embed_texts, identity
+from zoo.embedding_sets import read_set
+from zoo_core.errors import InputError
 
 
 def ids(path: Path) -> list[str]:
@@ -32,7 +36,11 @@ def reference(folder: Path, images: list[str]) -> np.ndarray[Any, Any]:
 def test_embed_writes_unit_rows_and_their_ids(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "vectors.npy"
     status, printed, err = run("embed", pictures, "--out", out, "--model", tiny, "--batch-size", 3)
-    assert (status, err) == (0, "")
+    assert status == 0
+    told = (
+        f"passed over files of other extensions (1 .txt): '{pictures}/notes.txt'; name those that are images themselves"
+    )
+    assert err == f"warning: {told}\n"
     assert "4 embeddings of width 16" in printed
     found = ids(tmp_path / "new" / "vectors.ids.txt")
     assert found == [str(pictures / name) for name in ("a.JPG", "b.png", "d.webp", "sub/c.png")]
@@ -121,7 +129,7 @@ def test_nothing_is_written_where_no_image_can_be_read(run: Run, tiny: Path, tmp
     (tmp_path / "x.npy").write_text("old")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.png").write_text("no picture")
-    assert run("embed", tmp_path / "in", "--out", tmp_path / "x.npy", "--model", tiny)[0] == 1
+    assert run("embed", tmp_path / "in", "--out", tmp_path / "x.npy", "--model", tiny, "--force")[0] == 1
     assert {one.name: one.read_text() for one in tmp_path.iterdir() if one.is_file()} == {"x.npy": "old"}
 
 
@@ -136,14 +144,15 @@ def test_an_interrupted_run_leaves_the_old_file_whole(
     monkeypatch.setattr(Writer, "add", interrupted)
     for name in ("x.npy", "x.parquet"):
         (tmp_path / name).write_text("old")
-        assert run("embed", pictures, "--out", tmp_path / name, "--model", tiny) == (130, "", "")
+        status, printed, _ = run("embed", pictures, "--out", tmp_path / name, "--model", tiny, "--force")
+        assert (status, printed) == (130, "")
     assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"x.npy": "old", "x.parquet": "old"}
 
 
 def test_whoever_reads_the_old_file_keeps_it(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_text("old")
     with (tmp_path / "x.npy").open() as reader:
-        assert run("embed", pictures, "--out", tmp_path / "x.npy", "--model", tiny)[0] == 0
+        assert run("embed", pictures, "--out", tmp_path / "x.npy", "--model", tiny, "--force")[0] == 0
         assert reader.read() == "old"
     assert np.load(tmp_path / "x.npy").shape == (4, 16)
 
@@ -191,6 +200,101 @@ def test_captions_that_were_cut_are_told_in_one_line(
     assert (status, "overflow must be 'warn', 'truncate', 'error', found 'cut'" in err) == (2, True)
 
 
+def test_embed_says_what_it_passed_over_and_why(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(pictures, folder)
+    for name in ("x.HEIC", "y.heic", "z.avif", "more.zip", "clip.mp4", "IMG_1", "sub/README"):
+        (folder / name).touch()
+    (folder / "link").symlink_to(folder / "sub")
+    status, _, err = run("embed", folder, "--out", tmp_path / "x.npy", "--model", tiny)
+    assert status == 0
+    assert set(err.splitlines()) == {
+        f"warning: passed over files of a format that is not read (2 .heic, 1 .avif): '{folder}/x.HEIC', ...; convert "
+        "them to JPEG or PNG",
+        f"warning: passed over archives (1 .zip): '{folder}/more.zip'; unpack those that hold images",
+        f"warning: passed over moving pictures (1 .mp4): '{folder}/clip.mp4'; take single pictures out of them",
+        f"warning: passed over files without an extension (2): '{folder}/IMG_1', ...; name those that are images "
+        "themselves",
+        f"warning: passed over files of other extensions (1 .txt): '{folder}/notes.txt'; name those that are images "
+        "themselves",
+        f"warning: passed over links to folders (1): '{folder}/link'; name the folders that they lead to",
+    }
+    assert run("embed", folder / "IMG_1", "--out", tmp_path / "y.npy", "--model", tiny)[0] == 1
+
+
+def test_embed_says_what_it_passed_over_where_nothing_is_left(run: Run, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.heic").touch()
+    status, _, err = run("embed", tmp_path, "--out", tmp_path / "x.npy", "--model", tiny)
+    assert (status, "passed over files of a format that is not read (1 .heic)" in err) == (2, True)
+    assert "error: found no image" in err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_told_and_the_job_exits_with_1(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pictures, tmp_path / "in")
+    (tmp_path / "in" / "sub").chmod(0)
+    status, _, err = run("embed", tmp_path / "in", "--out", tmp_path / "x.npy", "--model", tiny)
+    (tmp_path / "in" / "sub").chmod(0o700)
+    assert (status, "passed over folders that cannot be listed (1): '" in err) == (1, True)
+
+
+def test_a_name_that_is_no_unicode_is_told_and_the_others_are_embedded(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pictures, tmp_path / "in")
+    os.rename(tmp_path / "in" / "b.png", os.fsencode(tmp_path / "in") + b"/caf\xe9.png")  # noqa: PTH104
+    status, _, err = run("embed", tmp_path / "in", "--out", tmp_path / "x.npy", "--model", tiny)
+    assert (status, "passed over names that are no Unicode and can be no ids (1): '" in err) == (1, True)
+    assert len(ids(tmp_path / "x.ids.txt")) == 3
+
+
+def test_a_name_with_a_line_break_is_an_id_where_ids_are_no_lines(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = [str(tmp_path / "in" / name) for name in ("a\nb.png", "c\u2028d.png")]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        shutil.copy(pictures / "b.png", name)
+    assert run("embed", tmp_path / "in", "--out", tmp_path / "x.parquet", "--model", tiny)[0] == 0
+    assert parquet.read_table(tmp_path / "x.parquet")["id"].to_pylist() == names
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\0".join([*names, ""]).encode())))
+    assert run("embed", "-", "--out", tmp_path / "set", "--model", tiny)[0] == 0
+    assert read_set(tmp_path / "set").ids == names
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{names[1]}\n".encode())))
+    assert run("embed", "-", "-o", tmp_path / "y.npy", "--model", tiny)[0] == 0
+    assert (tmp_path / "y.ids.txt").read_text(encoding="utf-8") == f"{names[1]}\n"
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.ids.txt", "x.model.json", "x.parquet"])
+def test_what_is_there_is_replaced_by_force_alone(
+    name: str, run: Run, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / ("x.parquet" if name.endswith("parquet") else "x.npy")
+    (tmp_path / name).write_text("old")
+    arguments = ["embed", pictures / "b.png", "-o", out, "--model", tiny]
+    status, _, err = run(*arguments)
+    assert (status, err) == (2, f"error: {tmp_path / name} is there already; give --force to replace it\n")
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["old"]
+    assert run(*arguments, "--force")[0] == 0
+    assert (tmp_path / name).read_bytes() != b"old"
+
+
+def test_features_that_are_not_finite_are_no_embedding(run: Run, pictures: Path, tmp_path: Path) -> None:
+    model = zoo.load(save_tiny(tmp_path / "whole"))
+    with torch.no_grad():
+        model.visual.proj.fill_(float("nan"))  # type: ignore[union-attr, operator]
+        model.text_projection.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    refused: dict[str, str] = {}
+    image = str(pictures / "b.png")
+    assert not list(embed_images(model, [image], refused=lambda path, error: refused.update({path: str(error)})))
+    assert refused[image].startswith(f"{image}: the model gives features that are not finite; compute in float32")
+    with pytest.raises(InputError, match="features of 'a dog' that are not finite"):
+        list(embed_texts(model, ["a dog"]))
+
+
 EMBED_ERRORS = {
     "another extension": ("x.csv", ["."], "x.csv: unknown extension '.csv'; allowed: .npy, .parquet, or none"),
     "a folder": ("folder.npy", ["."], "folder.npy is a folder; name a file"),
@@ -204,7 +308,8 @@ EMBED_ERRORS = {
     "captions for images": ("x.npy", ["latin.txt"], "latin.txt is a text file; captions are embedded with --text"),
     "a table": ("x.npy", ["--text", "captions.csv"], "captions.csv is a table, expected a caption a line"),
     "no text": ("x.npy", ["--text", "latin.txt"], "latin.txt is not UTF-8 text (byte 1)"),
-    "a line break in a name": ("x.npy", ["odd"], "has a line break in it"),
+    "a line break in a name": ("x.npy", ["odd"], "'odd/a\\nb.png' has a line break in it, and x.ids.txt holds an id a"),
+    "force for a folder": ("x", ["--force", "."], "--force replaces a file, and x is a folder"),
 }
 
 

@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from zoo_core.errors import CheckpointError, InputError, one_of
+from zoo.image_folders import EXTENSIONS, NO_UNICODE, PassedOver, file_ids, images_of
+from zoo_core.errors import CheckpointError, InputError, describe, one_of
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from zoo_core.overflow import Overflow
 
 __all__ = [
-    "EXTENSIONS",
     "Pace",
     "embed_images",
     "embed_texts",
@@ -40,9 +41,6 @@ __all__ = [
     "read_captions",
 ]
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What counts as an image inside a folder; a file that is named itself may end in anything."""
-
 TABLES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
 """How files end whose lines are no captions, though many could be read as such."""
 
@@ -51,6 +49,7 @@ READ_AHEAD = 2
 CAPTIONS = 1024
 """Captions that are encoded in one call; the model divides them by their length."""
 STANDARD_INPUT = "-"
+NOT_FINITE = "compute in float32 (--dtype float32), or look at its weights"
 
 Refused = Callable[[str, InputError], None]
 
@@ -80,25 +79,32 @@ def open_model(source: str, pretrained: str | None = None, **place: Any) -> Dual
     return zoo.build(source, pretrained=pretrained, **place)
 
 
-def find_images(paths: Iterable[str | Path]) -> list[str]:
-    """Return the images that files and folders stand for, as given; those of a folder are sorted by path.
+def find_images(paths: Iterable[str | Path], passed_over: PassedOver | None = None) -> list[str]:
+    """Return the images that files and folders stand for, as given, each once; those of a folder are sorted by path.
 
-    `-` stands for the paths on standard input, one a line.
+    `-` stands for the paths on standard input, one a line, or with a null character behind each.
+
+    Args:
+        paths: files and folders.
+        passed_over: takes up what is no image by its name.
 
     Raises:
-        InputError: there is none, or text files alone, or a path could be no id: it has a line break in it or is no
-            Unicode.
+        InputError: there is none, or text files alone.
     """
-    paths = list(paths)
+    paths, passed_over = list(paths), PassedOver() if passed_over is None else passed_over
     if paths and all(str(path).lower().endswith(".txt") for path in paths):
         raise InputError(f"{paths[0]} is a text file; captions are embedded with --text")
-    found = dict.fromkeys(one for path in _named(paths) for one in _images_of(Path(path)))
+    found: dict[str, str] = {}
+    file_id = file_ids()
+    for path in _named(paths):
+        for image in images_of(Path(path), passed_over) if Path(path).is_dir() else [str(Path(path))]:
+            if _is_unicode(image):
+                found.setdefault(file_id(image), image)
+            else:
+                passed_over.add(image, NO_UNICODE)
     if not found:
         raise InputError(f"found no image; in a folder those count that end in {', '.join(EXTENSIONS)}")
-    for path in found:
-        if "\n" in path or "\r" in path or not _is_unicode(path):
-            raise InputError(f"{path!r} has a line break in it or is no Unicode and can be no id; rename it")
-    return list(found)
+    return list(found.values())
 
 
 def read_captions(paths: Iterable[str | Path]) -> list[str]:
@@ -174,9 +180,11 @@ def embed_images(
         paths: image files.
         batch_size: how many at a time.
         workers: threads that read; as many as there are processors where None.
-        refused: called with the path and the reason for every image that cannot be read; it is left out.
+        refused: called with the path and the reason for every image that cannot be read, or whose features are not
+            finite; it is left out.
         pace: takes up where the time goes.
     """
+    import numpy
     import torch
 
     assert model.preprocess is not None  # zoo.build gives every model its preprocessing
@@ -195,7 +203,12 @@ def embed_images(
                 features = model.encode_image([image for _, image in read], normalize=True)
                 rows = features.float().cpu().numpy()
             pace.done += len(read)
-            yield [path for path, _ in read], rows
+            finite = [bool(numpy.isfinite(row).all()) for row in rows]
+            for (path, _), is_finite in zip(read, finite, strict=True):
+                if not is_finite:
+                    refused(path, InputError(f"{path}: the model gives features that are not finite; {NOT_FINITE}"))
+            if any(finite):
+                yield [path for path, _ in compress(read, finite)], rows[finite]
 
 
 def _read_ahead(
@@ -229,7 +242,11 @@ def embed_texts(
     """Yield captions and their unit-norm features `[B, embed_dim]` (float32), some at a time.
 
     `overflow` is as in `encode_text`. Whoever wants one warning for all of them asks for it by `told_once`.
+
+    Raises:
+        InputError: features are not finite, or as `encode_text`.
     """
+    import numpy
     import torch
 
     pace = pace or Pace()
@@ -237,6 +254,10 @@ def embed_texts(
         with pace.spent("encoding"), torch.inference_mode():
             rows = model.encode_text(batch, normalize=True, overflow=overflow).float().cpu().numpy()
         pace.done += len(batch)
+        finite = [bool(numpy.isfinite(row).all()) for row in rows]
+        if not all(finite):
+            caption = describe(batch[finite.index(False)])
+            raise InputError(f"the model gives features of {caption} that are not finite; {NOT_FINITE}")
         yield batch, rows
 
 
@@ -259,7 +280,9 @@ def identity(model: DualEncoder, source: str, pretrained: str | None) -> dict[st
 def _named(paths: Iterable[str | Path]) -> Iterator[str | Path]:
     for path in paths:
         if _is_standard_input(path):
-            yield from filter(None, os.fsdecode(_standard_input()).splitlines())
+            given = _standard_input()
+            lines = given.split(b"\0") if b"\0" in given else given.replace(b"\r\n", b"\n").split(b"\n")
+            yield from (os.fsdecode(line) for line in lines if line)
         else:
             yield path
 
@@ -270,14 +293,6 @@ def _is_standard_input(path: str | Path) -> bool:
 
 def _standard_input() -> bytes:
     return sys.stdin.buffer.read()
-
-
-def _images_of(path: Path) -> Iterator[str]:
-    if not path.is_dir():
-        yield str(path)
-        return
-    found = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-    yield from (str(one) for one in sorted(found) if one.suffix.lower() in EXTENSIONS)
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,76 +1,153 @@
 """Sets of embeddings: a folder of Parquet files that grows, goes on after a kill, and knows which model made it.
 
-    embeddings.json            the model's identity, the width, the columns
-    part-00000000.parquet ...  rows (id, path, vector, error), each file whole or not there
+    embeddings.json              the model's identity, the width
+    part-00000000.parquet ...    id, vector, and size and time of the file that was embedded
+    errors-00000000.parquet ...  id, kind, reason and attempts of what has no vector
 
-What was embedded is what stands in a part: a killed job repeats the rows that it had not written yet, and no others. A
-row holds a vector, or the reason why there is none. One process at a time adds to a set.
+What is done is what has a vector, of a file of the size and time that it has now: a killed job repeats the rows that
+it had not written yet, a run tries again what failed before, and an image that was replaced is embedded anew. Each
+file is whole or not there. Where two parts hold an id, the later one counts; the other loses that row when the set is
+closed or opened next. One process at a time adds to a set.
 
-Sets are told apart by what makes a vector: weights, architecture, preprocessing, dtype, version. Where the model came
-from, and what is said of it, is recorded in the manifest and in each part, and does not matter.
+The id of an image is its absolute path, links in the folders above it resolved, so that a file stands there once
+however it was named; that of a caption is the caption. Sets of format 1 keep the ids that they have.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Generator, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from zoo.embedding_files import Writer, parquet_modules, writer
-from zoo.whole_files import replacing
+from zoo.embedding_manifest import MANIFEST, SetManifest, differences, read_manifest, write_manifest
+from zoo.embedding_parts import PART_NAME, Failure, Part, part_numbers, read_part, write_part
+from zoo.image_folders import file_ids
+from zoo.whole_files import scratch_target, sweep
 from zoo_core.errors import InputError, SaveError
 
 if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
-__all__ = ["EmbeddingSet", "open_output", "open_set"]
+__all__ = ["EmbeddingSet", "SetContents", "open_output", "open_set", "read_set"]
 
-MANIFEST = "embeddings.json"
 LOCK = ".lock"
-PARTS = "part-*.parquet"
-FORMAT = 1
+OWN_FILES = re.compile(rf"{re.escape(MANIFEST)}|{PART_NAME.pattern}")
 SECONDS_PER_PART = 60.0
 """Rows do not wait longer than this for a part to be full: they would be lost with a process that is killed."""
-IRRELEVANT = ("zoo.model", "zoo.pretrained", "description", "max_parameters")
-"""Facts about a model that do not change its vectors."""
+
+
+class SetContents(NamedTuple):
+    """What a set holds.
+
+    Attributes:
+        ids: paths of images or captions, each once.
+        vectors: float32 `[N, width]`, one for each id.
+        errors: inputs that have no vector, and why.
+    """
+
+    ids: list[str]
+    vectors: NDArray[float32]
+    errors: list[Failure]
+
+
+def read_set(folder: str | Path) -> SetContents:
+    """Read a set of embeddings, as `zoo embed --out FOLDER` makes it; it may be added to meanwhile.
+
+    Raises:
+        ConfigError: its manifest is damaged.
+        InputError: the folder is no set, or a part is damaged or of another set; it is named.
+        MissingDependencyError: pyarrow is not installed.
+    """
+    import numpy as np
+
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    parts = {number: read_part(folder, number, manifest) for number in part_numbers(folder)}
+    _, replaced = _indexed(parts.items(), manifest)
+    for number, ids in replaced.items():
+        parts[number] = parts[number].without(ids)
+    ids = [one for part in parts.values() for one in part.ids]
+    errors = [failure for part in parts.values() for failure in part.failures]
+    vectors = np.empty((len(ids), manifest.width), np.float32)
+    start = 0
+    for number in list(parts):  # each goes as it is copied, so that the vectors are never in memory twice
+        part = parts.pop(number)
+        vectors[start : start + len(part.ids)] = part.vectors
+        start += len(part.ids)
+    return SetContents(ids, vectors, errors)
+
+
+class _Entry(NamedTuple):
+    """Where an id stands, the file's size and time, and how often it failed; 0 where it has a vector."""
+
+    id: str
+    number: int
+    size: int | None
+    time: int | None
+    attempts: int = 0
+
+    def is_of(self, size: int | None, time: int | None) -> bool:
+        """Whether a file of this size and time is the one that was embedded; one that is gone may well be."""
+        if time is None or self.time is None:
+            return True
+        return time <= self.time if self.size is None else (size, time) == (self.size, self.time)
 
 
 class EmbeddingSet(Writer):
     """A set that is open for rows; `open_set` makes it."""
 
-    def __init__(
-        self, folder: Path, width: int, identity: dict[str, str], *, of_files: bool, rows_per_part: int
-    ) -> None:
+    def __init__(self, folder: Path, manifest: SetManifest, *, rows_per_part: int) -> None:
         super().__init__()
-        arrow, parquet = parquet_modules()
-        vector = arrow.list_(arrow.float32(), width)
-        columns = {"id": arrow.string(), "path": arrow.string(), "vector": vector, "error": arrow.string()}
         self.folder = folder
-        self._schema = arrow.schema(list(columns.items()), metadata=identity)
-        self._of_files = of_files
+        self._manifest = manifest
         self._rows_per_part = rows_per_part
-        self._waiting: list[dict[str, Any]] = []
+        self._of_files = manifest.of == "images"
+        self._id = _ids_of(manifest)
+        self._stats: dict[str, tuple[int | None, int | None]] = {}
+        self._waiting: dict[str, NDArray[float32] | Failure] = {}
         self._since = monotonic()
-        self._parts = 0
-        for path in sorted(folder.glob(PARTS)):
-            try:
-                self.done.update(parquet.read_table(path, columns=["id"]).column("id").to_pylist())
-            except Exception as error:  # whatever pyarrow raises for a damaged file
-                raise InputError(f"{path} is damaged: {error}; remove it, and its rows are embedded again") from error
-            self._parts = int(path.stem.removeprefix("part-")) + 1
+        numbers = part_numbers(folder)
+        self._next = max(numbers, default=-1) + 1
+        parts = ((number, read_part(folder, number, manifest)) for number in numbers)
+        self._entries, self._replaced = _indexed(parts, manifest)
+        self._drop_replaced()
+
+    def remaining(self, items: Sequence[str]) -> list[str]:
+        """Return what has no vector yet, failed before, or is another file than was embedded; each once."""
+        named: dict[str, str] = {}
+        for item in items:
+            named.setdefault(self._id(item), item)
+        rest: list[str] = []
+        for name, item in named.items():
+            size, time = self._stat(item)
+            entry = self._entries.get(name)
+            has_vector = entry is not None and not entry.attempts
+            if entry is not None and has_vector and entry.is_of(size, time):
+                self.kept += 1
+                self.gone += self._of_files and time is None
+                continue
+            self.changed += has_vector
+            self._stats[name] = size, time
+            rest.append(item)
+        self.failed_before = sum(entry.attempts > 0 for name, entry in self._entries.items() if name not in named)
+        return rest
 
     def refuse(self, name: str, error: Exception) -> None:
-        """Add a row that holds the reason instead of a vector."""
+        """Take note of the reason why an input has no vector."""
         super().refuse(name, error)
-        self._take(name, None, str(error))
+        item, name = name, self._id(name)
+        before = self._entries.get(name)
+        self._take(name, item, Failure(name, _kind(error), str(error), 1 + (before.attempts if before else 0)))
 
     def close(self) -> None:
-        """Write the rows that wait."""
+        """Write the rows that wait, and drop those that they replace."""
         self.flush()
+        self._drop_replaced()
 
     def flush(self) -> None:
         """Write the rows that wait as one part.
@@ -78,26 +155,48 @@ class EmbeddingSet(Writer):
         Raises:
             SaveError: it cannot be written; the parts before are whole.
         """
+        import numpy as np
+
         if not self._waiting:
             return
-        arrow, parquet = parquet_modules()
-        table = arrow.Table.from_pylist(self._waiting, schema=self._schema)
-        with replacing(self.folder / f"part-{self._parts:08}.parquet") as (scratch,):
-            parquet.write_table(table, scratch)
-        self._parts += 1
-        self._waiting = []
+        failures = [one for one in self._waiting.values() if isinstance(one, Failure)]
+        vectors = {name: row for name, row in self._waiting.items() if not isinstance(row, Failure)}
+        stats = [self._stats[name] for name in vectors]
+        rows = np.stack(list(vectors.values())) if vectors else np.empty((0, self._manifest.width), np.float32)
+        part = Part(list(vectors), rows, [size for size, _ in stats], [time for _, time in stats], failures)
+        write_part(self.folder, self._next, part, self._manifest.identity)
+        _note(self._entries, self._replaced, self._next, part, self._id)
+        self._next += 1
+        for name in self._waiting:
+            del self._stats[name]
+        self._waiting = {}
 
     def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
-        for name, row in zip(ids, rows, strict=True):
-            self._take(name, row, None)
+        for item, row in zip(ids, rows, strict=True):
+            self._take(self._id(item), item, row)
 
-    def _take(self, name: str, vector: NDArray[float32] | None, error: str | None) -> None:
-        path = name if self._of_files else None
+    def _take(self, name: str, item: str, row: NDArray[float32] | Failure) -> None:
         if not self._waiting:
             self._since = monotonic()
-        self._waiting.append({"id": name, "path": path, "vector": vector, "error": error})
+        self._stats.setdefault(name, self._stat(item))
+        self._waiting[name] = row
         if len(self._waiting) >= self._rows_per_part or monotonic() - self._since >= SECONDS_PER_PART:
             self.flush()
+
+    def _stat(self, item: str) -> tuple[int | None, int | None]:
+        """Return size and time of a file before it is read: one that changes meanwhile is embedded again next time."""
+        try:
+            found = Path(item).stat() if self._of_files else None
+        except (OSError, ValueError):
+            found = None
+        return (found.st_size, found.st_mtime_ns) if found else (None, None)
+
+    def _drop_replaced(self) -> None:
+        """Write parts anew without the rows that a later part replaced."""
+        for number, ids in sorted(self._replaced.items()):
+            part = read_part(self.folder, number, self._manifest).without(ids)
+            write_part(self.folder, number, part, self._manifest.identity)
+        self._replaced.clear()
 
 
 @contextmanager
@@ -114,26 +213,25 @@ def open_set(
         rows_per_part: rows of a part.
 
     Raises:
-        InputError: another model made the set, it is one of captions and not of images or the other way round, the
-            folder holds something else, or another process adds to it.
+        ConfigError: the manifest is damaged.
+        InputError: another model made the set, it is one of captions and not of images or the other way round, a part
+            is damaged, the folder holds something else, or another process adds to it.
         MissingDependencyError: pyarrow is not installed.
         SaveError: a file cannot be written.
     """
     parquet_modules()
-    manifest = folder / MANIFEST
-    if folder.exists() and not manifest.is_file() and any(one.name != LOCK for one in folder.iterdir()):
+    wanted = SetManifest(of="images" if of_files else "captions", width=width, identity=identity)
+    has_manifest = (folder / MANIFEST).is_file()
+    if folder.exists() and not has_manifest and not (folder.is_dir() and all(map(_is_begun, folder.iterdir()))):
         raise InputError(f"{folder} exists and is no set of embeddings; choose another folder")
     with _only_one(folder):
-        for torn in folder.glob(".*.tmp"):  # of a process that was killed
-            torn.unlink(missing_ok=True)
-        of = "images" if of_files else "captions"
-        wanted = {"format": FORMAT, "of": of, "width": width, "identity": identity}
-        if manifest.is_file():
-            _expect_same(manifest, wanted)
-        else:
-            with replacing(manifest) as (scratch,):
-                scratch.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        made = EmbeddingSet(folder, width, identity, of_files=of_files, rows_per_part=rows_per_part)
+        sweep(folder, OWN_FILES, alone=True)
+        found = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+        if found is not None:
+            _expect_same(folder, found, wanted)
+        if found is None or found.format != wanted.format:
+            write_manifest(folder, wanted)
+        made = EmbeddingSet(folder, wanted, rows_per_part=rows_per_part)
         try:
             yield made
         finally:
@@ -150,39 +248,67 @@ def open_output(
     return writer(out, width, identity) if out.suffix else open_set(out, width, identity, of_files=of_files)
 
 
-def _expect_same(manifest: Path, wanted: dict[str, Any]) -> None:
-    try:
-        theirs = _facts(json.loads(manifest.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{manifest} is damaged: {type(error).__name__}: {error}") from error
-    ours = _facts(wanted)
-    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    if differing:
-        told = "; ".join(f"{key} is {_short(theirs.get(key))}, here {_short(ours.get(key))}" for key in differing)
+def _ids_of(manifest: SetManifest) -> Callable[[str], str]:
+    return file_ids() if manifest.of == "images" else str
+
+
+def _indexed(parts: Iterable[tuple[int, Part]], manifest: SetManifest) -> tuple[dict[str, _Entry], dict[int, set[str]]]:
+    """Return where each id stands, and the ids of each part that a later one replaced.
+
+    A part of format 1 that has failures is among those, for it is to be written anew in any case.
+    """
+    entries: dict[str, _Entry] = {}
+    replaced: dict[int, set[str]] = {}
+    id_of = _ids_of(manifest)
+    for number, part in parts:
+        _note(entries, replaced, number, part, id_of)
+        if part.is_old and part.failures:
+            replaced.setdefault(number, set())
+    return entries, replaced
+
+
+def _note(
+    entries: dict[str, _Entry], replaced: dict[int, set[str]], number: int, part: Part, id_of: Callable[[str], str]
+) -> None:
+    found = [
+        _Entry(one, number, size, part.written if time is None else time)
+        for one, size, time in zip(part.ids, part.sizes, part.times, strict=True)
+    ]
+    for entry in (*found, *(_Entry(one.id, number, None, None, one.attempts) for one in part.failures)):
+        name = id_of(entry.id)
+        before = entries.get(name)
+        if before is not None:
+            replaced.setdefault(before.number, set()).add(before.id)
+        entries[name] = entry
+
+
+def _kind(error: BaseException) -> str:
+    """Return the kind of a failure, by the error of the system that is behind it, if any."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return "missing" if isinstance(cause, FileNotFoundError) else "unreadable"
+        cause = cause.__cause__ or cause.__context__
+    return "invalid"
+
+
+def _expect_same(folder: Path, found: SetManifest, wanted: SetManifest) -> None:
+    told = [
+        f"{key} is {theirs}, here {ours}"
+        for key, theirs, ours in (("of", found.of, wanted.of), ("width", found.width, wanted.width))
+        if theirs != ours
+    ]
+    told.append(differences(found.identity, wanted.identity, folder / MANIFEST))
+    if any(told):
         raise InputError(
-            f"{manifest.parent} holds embeddings that are not comparable with these: {told}. Choose another folder"
+            f"{folder} holds embeddings that are not comparable with these: {'; '.join(filter(None, told))}. "
+            "Choose another folder"
         )
 
 
-def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return what has to be the same for vectors to be comparable, the architecture key by key."""
-    identity: dict[str, Any] = dict(manifest["identity"])
-    config = dict(_leaves(json.loads(identity.pop("zoo.config", "{}"))))
-    facts = {**identity, **config, **{key: manifest[key] for key in ("format", "width")}, "of": manifest.get("of")}
-    return {key: value for key, value in facts.items() if key not in IRRELEVANT}
-
-
-def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _leaves(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def _is_begun(path: Path) -> bool:
+    """Whether a file may lie in a folder that is to become a set, of a process that was killed while it made it."""
+    return path.name == LOCK or scratch_target(path) == MANIFEST
 
 
 @contextmanager

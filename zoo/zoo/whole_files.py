@@ -1,15 +1,24 @@
-"""Files that are there whole or not at all: written beside their name, brought to the disk, then renamed."""
+"""Files that are there whole or not at all: written beside their name, brought to the disk, then renamed.
+
+A process that is killed leaves its scratch file, `.NAME.PID.tmp`, which whoever writes to that name next removes.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo_core.errors import SaveError, ZooError
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "scratch_target", "sweep"]
+
+SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
+SECONDS_ABANDONED = 24 * 3600.0
+"""A scratch file that nobody has written to for so long is abandoned, whatever process bears its number now."""
 
 
 @contextmanager
@@ -25,6 +34,8 @@ def replacing(*targets: Path) -> Generator[list[Path]]:
     try:
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
+        for folder in {target.parent for target in targets}:
+            sweep(folder, re.compile("|".join(re.escape(target.name) for target in targets)))
         yield scratch
         written = [(new, target) for new, target in zip(scratch, targets, strict=True) if new.exists()]
         for new, _ in written:
@@ -39,6 +50,40 @@ def replacing(*targets: Path) -> Generator[list[Path]]:
         for new in scratch:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
+
+
+def scratch_target(path: Path) -> str:
+    """Return the name that a scratch file is to take, or nothing where `path` is none."""
+    match = SCRATCH.fullmatch(path.name)
+    return match["name"] if match else ""
+
+
+def sweep(folder: Path, names: re.Pattern[str], *, alone: bool = False) -> None:
+    """Remove the scratch files of writers that are gone, of those targets whose names match.
+
+    Args:
+        folder: where they lie.
+        names: has to match the whole name of a target.
+        alone: no other thread of this process writes here, so that a file with its number is of one before it.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            match = SCRATCH.fullmatch(path.name)
+            if match and names.fullmatch(match["name"]) and _is_abandoned(path, int(match["pid"]), alone):
+                path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path, pid: int, alone: bool) -> bool:
+    if pid == os.getpid():
+        return alone
+    if os.name == "posix":  # elsewhere asking whether a process is there ends it
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            pass
+    return time.time() - path.stat().st_mtime > SECONDS_ABANDONED
 
 
 def _sync(path: Path) -> None:

@@ -9,9 +9,10 @@ import typer
 
 from zoo.commands.classifying import DEMO_MODEL, default_tag
 from zoo.commands.options import Device, Dtype, dtype_named
-from zoo.commands.output import progress, report
+from zoo.commands.output import progress, report, report_warning
 
 if TYPE_CHECKING:
+    from zoo.embedding_files import Writer
     from zoo_core.errors import ZooError
 
 __all__ = ["embed_command"]
@@ -19,7 +20,7 @@ __all__ = ["embed_command"]
 
 def embed_command(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images or folders; - reads paths from stdin.")],
-    out: Annotated[Path, typer.Option(metavar="OUT", help="Ends in .npy or .parquet, or is a folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Ends in .npy or .parquet, or is a folder.")],
     model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
     pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model at a time.")] = 32,
@@ -28,6 +29,7 @@ def embed_command(
     dtype: Dtype = None,
     text: Annotated[bool, typer.Option("--text", help="Paths are text files with a caption a line.")] = False,
     overflow: Annotated[str, typer.Option(help="Captions that are too long: warn, truncate or error.")] = "warn",
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
 ) -> None:
     """Write embeddings of images or captions to a file, or add them to a folder.
 
@@ -36,18 +38,26 @@ def embed_command(
     weights. A .parquet file has columns id and embedding, and the same in its metadata. The id of an image is its
     path, that of a caption the caption.
 
-    A folder is filled with Parquet files as the job goes on, with columns id, path, vector and error. What is
-    there is not embedded again, so a job that was killed goes on where it was. Another model is refused, and so are
-    captions in a folder of images.
+    A folder is filled with Parquet files as the job goes on; the id of an image is then its absolute path. What is
+    there is not embedded again, so a job that was killed goes on where it was. What failed before is tried again, and
+    an image of another size or time is embedded anew. Another model is refused, and so are captions in a folder of
+    images.
     """
     from zoo.embedding import Pace, embed_images, embed_texts, find_images, identity, open_model, read_captions
-    from zoo.embedding_files import check_output
+    from zoo.embedding_files import check_ids, check_output
     from zoo.embedding_sets import open_output
+    from zoo.image_folders import PassedOver
     from zoo_core.overflow import checked_overflow, told_once
 
-    check_output(out)
+    check_output(out, force=force)
     policy = checked_overflow(overflow)
-    items = read_captions(paths) if text else find_images(paths)
+    passed_over = PassedOver()
+    try:
+        items = read_captions(paths) if text else find_images(paths, passed_over)
+    finally:
+        for sentence in passed_over.sentences():
+            report_warning(sentence)
+    check_ids(out, items)
     tag = default_tag(model, pretrained)
     built = open_model(model, tag, device=device, dtype=dtype_named(dtype))
     width, pace = built.config.embed_dim, Pace()
@@ -61,8 +71,7 @@ def embed_command(
             file.refuse(path, error)
             report(str(error))
 
-        once = items if out.suffix else list(dict.fromkeys(items))  # an .npy file has a row for every line
-        rest = [item for item in once if item not in file.done]
+        rest = file.remaining(items)
         batches = (
             embed_texts(built, rest, overflow=policy, pace=pace)
             if text
@@ -71,11 +80,23 @@ def embed_command(
         for ids, rows in batches:
             with pace.spent("writing"):
                 file.add(ids, rows)
-            advance(len(once) - len(rest) + file.count + file.refused, len(once), str(pace))
-    if file.count or file.done:
-        known = f", beside {len(once) - len(rest)} that were there" if file.done else ""
-        speed = f", {pace}" if file.count else ""
-        typer.echo(f"{out}: {file.count} embeddings of width {width}{known}{speed}")
+            advance(file.kept + file.count + file.refused, file.kept + len(rest), str(pace))
+    if file.count or file.kept:
+        typer.echo(f"{out}: {_summary(file, width)}" + (f", {pace}" if file.count else ""))
     if file.refused:
         report(f"skipped {file.refused} of {len(items)} images that cannot be read")
+    if file.refused or passed_over.lost:
         raise typer.Exit(1)
+
+
+def _summary(file: Writer, width: int) -> str:
+    told = f"{file.count} embeddings of width {width}"
+    if file.changed:
+        told += f", {file.changed} of them of images that changed"
+    if file.kept:
+        told += f", beside {file.kept} that were there"
+    if file.gone:
+        told += f" ({file.gone} of images that are gone)"
+    if file.failed_before:
+        told += f"; {file.failed_before} of other runs failed"
+    return told
