@@ -166,6 +166,8 @@ class ComponentConfig(Config):
 
     kind: ClassVar[Kind]
     selector: ClassVar[str] = "type"
+    before: ClassVar[Mapping[str, Any]] = {}
+    """What was done before a key was there, where that is not its default: saved models without the key keep to it."""
 
     @property
     def component(self) -> str:

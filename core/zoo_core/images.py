@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, device
 
-__all__ = ["ImageLike", "Preprocessor", "check_pixels", "moved"]
+__all__ = ["MAX_PIXELS", "ImageLike", "Preprocessor", "check_pixels", "moved"]
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded: a few hundred bytes can claim gigabytes."""
 
 ImageLike: TypeAlias = "Image.Image | str | os.PathLike[str] | NDArray[numpy.uint8]"
 """A PIL image, the path of an image file, or a uint8 array `[H, W, 3]` of RGB values."""
@@ -34,9 +37,11 @@ class Preprocessor(ABC):
 
     Attributes:
         image_size: height and width of every tensor it returns.
+        max_pixels: pictures of more pixels are refused before they are decoded; set it for larger ones that you trust.
     """
 
     image_size: tuple[int, int]
+    max_pixels: int = MAX_PIXELS
 
     @abstractmethod
     def __call__(self, image: ImageLike) -> Any:

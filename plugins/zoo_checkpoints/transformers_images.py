@@ -165,6 +165,7 @@ def _colours(given: _Images) -> Json:
         "mean": mean,
         "std": std,
         "interpolation": RESAMPLES[given.resample],
+        "alpha": "white",
     }
 
 

@@ -6,8 +6,8 @@ reports, are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -72,6 +72,8 @@ class AugmentationConfig(Config):
 class ColourConfig(PreprocessConfig):
     """What preprocessors share: how pixels are resampled and normalised."""
 
+    before: ClassVar[Mapping[str, Any]] = {"alpha": "ignore"}
+
     mean: Annotated[tuple[Mean, Mean, Mean], _numbers(3)] = (0.48145466, 0.4578275, 0.40821073)
     """Subtracted from red, green and blue, which are in 0..1."""
     std: Annotated[tuple[Std, Std, Std], _numbers(3)] = (0.26862954, 0.26130258, 0.27577711)
@@ -81,6 +83,11 @@ class ColourConfig(PreprocessConfig):
     engine: Literal["torch", "pil"] = "torch"
     """What resamples pixels. `pil` gives the very bits that published scores were measured with; `torch` is faster, and
     few of its pixels differ from those, by 1/255 (see docs/benchmarks.md)."""
+    alpha: Literal["drop", "ignore", "black", "white"] = "drop"
+    """What becomes of transparency. `drop`: pixels count for as much as they are opaque while an alpha channel is
+    resampled, then it is dropped, as Pillow and open_clip do; what is clear all over becomes black. `ignore`: it is
+    dropped first, which shows the colours hidden below it. `black`, `white`: the picture is laid on that colour first,
+    as transformers 5 does on white."""
     exif: bool = False
     """Turn photographs upright as their EXIF orientation says. Off, because published weights were trained
     and measured without. Pillow turns TIFF files in any case."""

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from zoo_core.images import ImageLike
+from zoo_core.images import MAX_PIXELS, ImageLike
 from zoo_images.config import ColourConfig
-from zoo_images.reading import open_image, open_pixels
+from zoo_images.reading import Opening, as_rgb, open_image, open_pixels
 
 __all__ = ["Engine", "PilEngine", "TorchEngine", "engine_of"]
 
@@ -37,6 +37,9 @@ _AT_ONCE = 2**26
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
+_WEIGHTED = {"LA": "La", "RGBA": "RGBa"}
+"""The modes in which each colour is multiplied by its opacity, as Pillow resamples those with an alpha channel."""
+
 
 class Engine(ABC):
     """Resamples, crops, pads and normalises. A sheet is what it works on; sizes are height and width.
@@ -48,13 +51,17 @@ class Engine(ABC):
     takes_raw = False
 
     def __init__(self, config: ColourConfig) -> None:
-        self.interpolation, self.exif = config.interpolation, config.exif
+        self.config, self.interpolation = config, config.interpolation
         self.mean = torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1)
         self.std = torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1)
 
+    def how(self, max_pixels: int, draft: tuple[int, int] | None) -> Opening:
+        """Return how pictures are opened."""
+        return Opening(self.config.exif, draft, self.config.alpha, max_pixels)
+
     @abstractmethod
-    def open(self, source: ImageLike, draft: tuple[int, int] | None = None) -> Any:
-        """Return the sheet of what `open_image` takes; it says what is refused, and what a draft is."""
+    def open(self, source: ImageLike, max_pixels: int = MAX_PIXELS, draft: tuple[int, int] | None = None) -> Any:
+        """Return the sheet of what `open_image` takes, which may have an alpha channel until it is resampled."""
 
     @abstractmethod
     def size(self, sheet: Any) -> tuple[int, int]:
@@ -62,7 +69,7 @@ class Engine(ABC):
 
     @abstractmethod
     def resample(self, sheet: Any, size: tuple[int, int]) -> Any:
-        """Return a sheet at a size."""
+        """Return a sheet at a size, in red, green and blue."""
 
     @abstractmethod
     def crop(self, sheet: Any, top: int, left: int, size: tuple[int, int]) -> Any:
@@ -88,17 +95,19 @@ class Engine(ABC):
 class PilEngine(Engine):
     """Sheets are Pillow's pictures."""
 
-    def open(self, source: ImageLike, draft: tuple[int, int] | None = None) -> Image.Image:
+    def open(
+        self, source: ImageLike, max_pixels: int = MAX_PIXELS, draft: tuple[int, int] | None = None
+    ) -> Image.Image:
         """Return the picture."""
-        return open_image(source, exif=self.exif, draft=draft)
+        return open_image(source, self.how(max_pixels, draft))
 
     def size(self, sheet: Image.Image) -> tuple[int, int]:
         """Return the size of a picture."""
         return sheet.height, sheet.width
 
     def resample(self, sheet: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """Return the picture at a size."""
-        return _resized(sheet, size, self.interpolation)
+        """Return the picture at a size, as RGB."""
+        return as_rgb(_resized(sheet, size, self.interpolation))
 
     def crop(self, sheet: Image.Image, top: int, left: int, size: tuple[int, int]) -> Image.Image:
         """Return a part of a picture."""
@@ -126,7 +135,10 @@ class PilEngine(Engine):
 
 
 class TorchEngine(Engine):
-    """Sheets are uint8 tensors `[3, H, W]`, channels last in memory, or raw pixels `[3, H, W]` or `[B, 3, H, W]`."""
+    """Sheets are uint8 tensors `[3, H, W]`, channels last in memory, or raw pixels `[3, H, W]` or `[B, 3, H, W]`.
+
+    Those with an alpha channel, `[4, H, W]`, are Pillow's to resample.
+    """
 
     takes_raw = True
 
@@ -134,9 +146,11 @@ class TorchEngine(Engine):
         super().__init__(config)
         self._scale, self._shift = 1 / (255 * self.std), -self.mean / self.std
 
-    def open(self, source: ImageLike, draft: tuple[int, int] | None = None) -> torch.Tensor:
+    def open(
+        self, source: ImageLike, max_pixels: int = MAX_PIXELS, draft: tuple[int, int] | None = None
+    ) -> torch.Tensor:
         """Return the pixels of the picture."""
-        return open_pixels(source, exif=self.exif, draft=draft)
+        return open_pixels(source, self.how(max_pixels, draft))
 
     def size(self, sheet: torch.Tensor) -> tuple[int, int]:
         """Return the size of a tensor."""
@@ -144,6 +158,8 @@ class TorchEngine(Engine):
 
     def resample(self, sheet: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Return the tensor at a size, on its device."""
+        if sheet.ndim == 3 and len(sheet) == 4:
+            return self.sheet(as_rgb(_resized(self.picture(sheet), size, self.interpolation)))
         if self.size(sheet) == size or not len(sheet):
             return sheet.reshape(*sheet.shape[:-2], *size)
         if sheet.ndim == 4:
@@ -186,7 +202,7 @@ class TorchEngine(Engine):
         return F.pad(sheet, (left, size[1] - width - left, top, size[0] - height - top), value=grey)
 
     def picture(self, sheet: torch.Tensor) -> Image.Image:
-        """Return the picture of a tensor `[3, H, W]`."""
+        """Return the picture of a tensor `[3, H, W]`, or of one with an alpha channel."""
         return Image.fromarray(sheet.permute(1, 2, 0).contiguous().cpu().numpy())
 
     def sheet(self, picture: Image.Image) -> torch.Tensor:
@@ -207,10 +223,13 @@ def _resized(picture: Image.Image, size: tuple[int, int], interpolation: str) ->
     lose more than twice as much of it as of their width, and their pixels are no longer those of published scores.
     """
     height, width = size
+    mode = picture.mode
+    if mode in _WEIGHTED and picture.size != (width, height):
+        picture = picture.convert(_WEIGHTED[mode])  # once, not in each of the steps
     for step in ((width, picture.height), (width, height)):
         if picture.size != step:
             picture = picture.resize(step, _RESAMPLING[interpolation])
-    return picture
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def engine_of(config: ColourConfig) -> Engine:

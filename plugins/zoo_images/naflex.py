@@ -61,14 +61,14 @@ class NaFlexPreprocessor(Preprocessor):
         if isinstance(image, torch.Tensor):
             check_pixels(image)
             return self.prepare(image[None])[0]
-        sheet = self._engine.open(image)
+        sheet = self._engine.open(image, self.max_pixels)
         return patchify(self._pixels(self._cropped(sheet) if self.train else sheet), self.config.patch_size)
 
     def prepare(self, pixels: torch.Tensor) -> Any:
         """Return the patches of each of raw pixels `[B, 3, H, W]`, as `ImagePreprocessor.prepare` has it."""
         if not self._engine.takes_raw:
             return super().prepare(pixels)
-        check_raw_size(pixels)
+        check_raw_size(pixels, self.max_pixels)
         sheets = [self._pixels(self._cropped(one)) for one in pixels] if self.train else self._pixels(pixels)
         return [patchify(sheet.to(pixels.device), self.config.patch_size) for sheet in sheets]
 

@@ -1,4 +1,4 @@
-"""Opening pictures that nobody vouches for: every one becomes an 8-bit RGB image or one error that names it.
+"""Opening pictures that nobody vouches for: every one becomes an 8-bit image or one error that names it.
 
 `Image.open` is not used: it warns about large pictures before their size can be looked at, and silencing a
 warning is not thread-safe. The reader is chosen by the first bytes, whatever the file is called.
@@ -10,6 +10,7 @@ import io
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -30,19 +31,29 @@ from PIL import (
 )
 
 from zoo_core.errors import ImageFileError, InputError, one_of
-from zoo_core.images import ImageLike
+from zoo_core.images import MAX_PIXELS, ImageLike
 from zoo_images import jpeg
 
-__all__ = ["MAX_ASPECT", "MAX_BYTES", "MAX_PIXELS", "check_size", "open_image", "open_pixels", "refusal"]
-
-MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: a few hundred bytes can claim gigabytes."""
+__all__ = [
+    "MAX_ASPECT",
+    "MAX_BYTES",
+    "RAISE",
+    "Opening",
+    "as_rgb",
+    "check_size",
+    "open_image",
+    "open_pixels",
+    "refusal",
+]
 
 MAX_ASPECT = 200
 """More elongated pictures are refused: resizing their shorter side would make the longer one huge."""
 
 MAX_BYTES = 2**28
 """Larger JPEG files are not read into memory; Pillow decodes them piece by piece."""
+
+RAISE = "set max_pixels of the preprocessing (--max-pixels)"
+"""What lets a larger picture pass."""
 
 Opened = TypeVar("Opened")
 
@@ -57,51 +68,81 @@ _READERS: dict[str, tuple[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
 }
 
 
-def open_image(source: ImageLike, *, exif: bool = False, draft: tuple[int, int] | None = None) -> Image.Image:
-    """Return a picture as a decoded PIL image of mode RGB.
+@dataclass(frozen=True)
+class Opening:
+    """How pictures are opened.
 
-    Transparency is dropped, as `convert("RGB")` does. 16-bit grey (0..65535) and float grey (0..1) are scaled
-    to 8 bits, which PIL's own conversion would clip. Of an animation the first frame is taken. A truncated
-    file is refused, unless Pillow's global `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
+    Attributes:
+        exif: turn them as their EXIF orientation says.
+        draft: height and width that they are needed in; a JPEG file may be decoded at a fraction of its size that is at
+            least twice that.
+        alpha: what becomes of transparency; see `ColourConfig`.
+        max_pixels: larger pictures are refused.
+    """
+
+    exif: bool = False
+    draft: tuple[int, int] | None = None
+    alpha: str = "ignore"
+    max_pixels: int = MAX_PIXELS
+
+
+PLAIN = Opening()
+
+
+def open_image(source: ImageLike, how: Opening = PLAIN) -> Image.Image:
+    """Return a picture as a decoded PIL image of mode RGB; with alpha 'drop' in its own mode of 8 bits or one.
+
+    16-bit grey (0..65535) and float grey (0..1) are scaled to 8 bits, which PIL's own conversion would clip. Of an
+    animation the first frame is taken. A truncated file is refused, unless Pillow's global
+    `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
 
     Args:
         source: a PIL image, the path of a regular file (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), or a uint8
             array `[H, W, 3]`.
-        exif: turn it as its EXIF orientation says.
-        draft: height and width that it is needed in; a JPEG file may be decoded at a fraction of its size that is at
-            least twice that.
+        how: what is done with it.
 
     Raises:
         ImageFileError: the file cannot be read as an image; its path and the reason are named.
         InputError: `source` is none of the three, or an image that cannot be used.
     """
-    return _opened(source, draft, lambda image, _: _rgb(image, exif))
+    return _opened(source, how, lambda image, _: _decoded(image, how))
 
 
-def open_pixels(source: ImageLike, *, exif: bool = False, draft: tuple[int, int] | None = None) -> torch.Tensor:
-    """Return what `open_image` does as uint8 pixels `[3, H, W]`, channels last in memory; JPEG files come faster."""
+def open_pixels(source: ImageLike, how: Opening = PLAIN) -> torch.Tensor:
+    """Return what `open_image` does as uint8 pixels `[3, H, W]`, channels last in memory; JPEG files come faster.
+
+    With alpha 'drop', pictures that have an alpha channel are `[4, H, W]`.
+    """
 
     def pixels(image: Image.Image, data: bytes | None) -> torch.Tensor:
-        if data is not None and not (exif and _is_turned(image)):
+        if data is not None and not (how.exif and _is_turned(image)):
             found = jpeg.decoded(data, image)
             if found is not None:
                 return found
-        return torch.from_numpy(np.array(_rgb(image, exif))).permute(2, 0, 1)
+        decoded = _decoded(image, how)
+        decoded = decoded.convert("RGBA") if "A" in decoded.getbands() else as_rgb(decoded)
+        return torch.from_numpy(np.array(decoded)).permute(2, 0, 1)
 
-    return _opened(source, draft, pixels)
+    return _opened(source, how, pixels)
 
 
-def _opened(
-    source: ImageLike, draft: tuple[int, int] | None, decode: Callable[[Image.Image, bytes | None], Opened]
-) -> Opened:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB; what is transparent shows the colours below."""
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # straight to RGB gives the same pixels and a warning
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _opened(source: ImageLike, how: Opening, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
     """Return what `decode` makes of an image and of the JPEG file, if it is one and to be decoded whole."""
     try:
         if isinstance(source, str | os.PathLike):
-            return _from_file(os.fspath(source), draft, decode)
+            return _from_file(os.fspath(source), how, decode)
         if isinstance(source, Image.Image):
+            check_size(source.width, source.height, how.max_pixels)
             return decode(source, None)
         if isinstance(source, np.ndarray):
-            return decode(_from_array(source), None)
+            return decode(_from_array(source, how.max_pixels), None)
         found = type(source).__name__
         raise InputError(f"expected a PIL image, a path or a uint8 array [H, W, 3], found {found}")
     except InputError as error:
@@ -117,9 +158,7 @@ def refusal(source: object, reason: str) -> InputError:
     return ImageFileError(f"{path}: {reason}") if path else InputError(f"image: {reason}")
 
 
-def _from_file(
-    path: str, draft: tuple[int, int] | None, decode: Callable[[Image.Image, bytes | None], Opened]
-) -> Opened:
+def _from_file(path: str, how: Opening, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
     if "://" in path:
         raise InputError("is a URL, and nothing is fetched; download it and pass the path")
     with _file(path) as file:
@@ -128,10 +167,10 @@ def _from_file(
         in_memory = reader is JpegImagePlugin.JpegImageFile and os.fstat(file.fileno()).st_size <= MAX_BYTES
         data = file.read() if in_memory else None
         image = reader(file if data is None else io.BytesIO(data), path)
-        check_size(image.width, image.height)
+        check_size(image.width, image.height, how.max_pixels)
         size = image.size
-        if draft is not None:  # readers of other formats pass it over
-            image.draft("RGB", (2 * draft[1], 2 * draft[0]))
+        if how.draft is not None:  # readers of other formats pass it over
+            image.draft("RGB", (2 * how.draft[1], 2 * how.draft[0]))
         return decode(image, data if image.size == size else None)
 
 
@@ -148,10 +187,10 @@ def _file(path: str) -> BinaryIO:
     raise InputError(f"is {'a directory' if stat.S_ISDIR(mode) else 'a device or pipe'}, expected a regular file")
 
 
-def _from_array(pixels: np.ndarray) -> Image.Image:
+def _from_array(pixels: np.ndarray, max_pixels: int) -> Image.Image:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise InputError(f"expected a uint8 array [H, W, 3], found {pixels.dtype} {list(pixels.shape)}")
-    check_size(pixels.shape[1], pixels.shape[0])
+    check_size(pixels.shape[1], pixels.shape[0], max_pixels)
     return Image.fromarray(pixels)
 
 
@@ -165,13 +204,13 @@ def _reader(head: bytes) -> type[ImageFile.ImageFile]:
     raise InputError(f"is no image of a known format, it begins with {head!r}; {one_of(_READERS)}")
 
 
-def check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
     """Refuse pictures that have no pixels or too many, or are too elongated, with an `InputError`."""
     size = f"{width} x {height} pixels"
     if width < 1 or height < 1:
         raise InputError(f"has no pixels ({size})")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"has {size}, more than the limit of {MAX_PIXELS:,}; shrink it first")
+    if width * height > max_pixels:
+        raise InputError(f"has {size}, more than the limit of {max_pixels:,}; shrink it first, or {RAISE}")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise InputError(f"has {size}, more elongated than {MAX_ASPECT}:1; crop it first")
 
@@ -180,25 +219,30 @@ def _is_turned(image: Image.Image) -> bool:
     return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
-def _rgb(image: Image.Image, exif: bool) -> Image.Image:
-    """Check the size, then decode and convert; before `load` nothing but the header was read."""
-    check_size(image.width, image.height)
+def _decoded(image: Image.Image, how: Opening) -> Image.Image:
+    """Decode a picture, of which nothing but the header was read, and convert it."""
     image.load()
-    if exif:
+    if how.exif:
         image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        return image
+    laid_on = how.alpha if how.alpha in ("black", "white") else None
     if image.mode == "F" or image.mode.startswith("I"):
-        return _eight_bit(np.asarray(image), image.mode).convert("RGB")
-    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # straight to RGB gives the same pixels and a warning
-    return image.convert("RGB")
+        image = _eight_bit(image, transparent=laid_on is not None)
+    elif image.mode == "PA":
+        image = image.convert("RGBA")
+    if laid_on is not None and ("A" in image.getbands() or image.info.get("transparency") is not None):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, laid_on), image)
+    return image if how.alpha == "drop" else as_rgb(image)
 
 
-def _eight_bit(pixels: np.ndarray, mode: str) -> Image.Image:
-    """Return grey `pixels` `[H, W]` of 0..65535, or of 0..1 where they are floats, as 8-bit grey."""
-    greatest = 1 if mode == "F" else 65_535
+def _eight_bit(image: Image.Image, *, transparent: bool) -> Image.Image:
+    """Return grey of 0..65535, or of 0..1 where it is in floats, as 8-bit grey, on request with an alpha channel."""
+    pixels, greatest = np.asarray(image), 1 if image.mode == "F" else 65_535
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= greatest):  # NaN fails too
-        raise InputError(f"has grey values from {low:g} to {high:g} (mode {mode}); allowed: 0 to {greatest}")
-    return Image.fromarray(np.rint(pixels * (255 / greatest)).astype(np.uint8))
+        raise InputError(f"has grey values from {low:g} to {high:g} (mode {image.mode}); allowed: 0 to {greatest}")
+    grey = Image.fromarray(np.rint(pixels * (255 / greatest)).astype(np.uint8))
+    clear = image.info.get("transparency")  # the one value that is transparent
+    if transparent and clear is not None:
+        grey.putalpha(Image.fromarray(np.where(pixels == clear, 0, 255).astype(np.uint8)))
+    return grey

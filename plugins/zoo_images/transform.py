@@ -1,12 +1,13 @@
 """The image preprocessor: the arithmetic of torchvision's PIL transforms, without importing torchvision.
 
-With the engine `pil`, evaluation gives the very bits that open_clip's `image_transform` gives for RGB and L images, and
+With the engine `pil`, evaluation gives the very bits that open_clip's `image_transform` gives, and
 training gives its crops from the same seed; with `torch` few pixels differ from those, by 1/255. That is why sizes
 are truncated in one place and rounded in another, and why the logarithm of a ratio is taken in float32: published
 scores were measured so.
 
-Differences, on purpose: a picture becomes RGB before it is resized (palette indices and bits cannot be
-averaged), and `interpolation` holds for frames that are not square and for training too.
+Differences, on purpose: with `torch`, palettes and bits become colours before they are resized, where Pillow takes the
+nearest pixel; grey of 16 bits is scaled, not clipped; and `interpolation` holds for frames that are not square and for
+training too.
 
 Pillow and the engine are imported with the first picture, of which a model that encodes text alone never sees one.
 """
@@ -58,7 +59,7 @@ class ImagePreprocessor(Preprocessor):
             check_pixels(image)
             return self.prepare(image[None])[0]
         draft = None if self.train or not self.config.draft else self.image_size
-        sheet = self._engine.open(image, draft)
+        sheet = self._engine.open(image, self.max_pixels, draft)
         return self._engine.pixels(self._augmented(sheet) if self.train else self._fitted(sheet, image))
 
     def prepare(self, pixels: torch.Tensor) -> Any:
@@ -68,7 +69,7 @@ class ImagePreprocessor(Preprocessor):
         """
         if not self._engine.takes_raw:
             return super().prepare(pixels)
-        check_raw_size(pixels)
+        check_raw_size(pixels, self.max_pixels)
         if self.train:
             return [self._engine.pixels(self._augmented(one)).to(pixels.device) for one in pixels]
         return self._engine.pixels(self._fitted(pixels, pixels))
@@ -84,15 +85,15 @@ class ImagePreprocessor(Preprocessor):
 
     def _fitted(self, sheet: Any, source: object) -> Any:
         """Resize the whole picture, then pad or crop it around its centre."""
-        from zoo_images.reading import MAX_PIXELS, refusal
+        from zoo_images.reading import RAISE, refusal
 
         (height, width), own = self.image_size, self._engine.size(sheet)
         size = resized(own, self.image_size, self.config.resize_mode)
-        if math.prod(size) > max(MAX_PIXELS, height * width):
+        if math.prod(size) > max(self.max_pixels, height * width):
             raise refusal(
                 source,
                 f"its {own[1]} x {own[0]} pixels would be resized to {size[1]} x {size[0]}, "
-                f"more than the limit of {MAX_PIXELS:,}; crop it first, or use resize_mode 'longest'",
+                f"more than the limit of {self.max_pixels:,}; crop it first, use resize_mode 'longest', or {RAISE}",
             )
         sheet = self._engine.resample(sheet, size)
         if self.config.resize_mode == "longest":
@@ -107,7 +108,7 @@ class ImagePreprocessor(Preprocessor):
         return recoloured(self._engine.resample(crop, self.image_size), self._engine, options)
 
 
-def check_raw_size(pixels: torch.Tensor) -> None:
+def check_raw_size(pixels: torch.Tensor, max_pixels: int) -> None:
     """Hold raw pixels `[B, 3, H, W]` to the limits of files.
 
     Raises:
@@ -116,7 +117,7 @@ def check_raw_size(pixels: torch.Tensor) -> None:
     from zoo_images.reading import check_size, refusal
 
     try:
-        check_size(pixels.shape[3], pixels.shape[2])
+        check_size(pixels.shape[3], pixels.shape[2], max_pixels)
     except InputError as error:
         raise refusal(pixels, str(error)) from None
 

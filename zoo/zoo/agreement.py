@@ -29,8 +29,8 @@ _UNTOLD = ("description", "max_parameters")
 """Keys of architectures that do not change what a model gives."""
 _STATED = ("vision.", "text.", "preprocess.")
 """What folders of other libraries state; whence a tokenizer is loaded is no difference."""
-_SHAPES = ("vision.image_size", "text.context_length")
-"""What shapes tell, and `resize` changes."""
+_LEFT_TO_US = ("vision.image_size", "text.context_length", "preprocess.alpha")
+"""What shapes tell, and `resize` changes; and what those libraries do, but their folders do not state."""
 _SECTIONS = ("tokenizer", "preprocess")
 """Sections that leave no trace in shapes."""
 
@@ -86,7 +86,7 @@ def _stated(path: Path) -> dict[str, Any]:
     """Return what the files of another library's folder state of towers and preprocessing, but for what shapes tell."""
     stated = stated_architecture(path) if path.is_dir() else None
     found = {} if stated is None else dict(leaves(load_config(stated).data()))
-    return {key: value for key, value in found.items() if key.startswith(_STATED) and key not in _SHAPES}
+    return {key: value for key, value in found.items() if key.startswith(_STATED) and key not in _LEFT_TO_US}
 
 
 def _disagreement(source: TensorSource, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> CheckpointError:

@@ -55,6 +55,8 @@ UNTOLD = (
 )
 """Keys that are seen from the tensors (`clip` and `custom-text-clip` are one model), where a tokenizer is from, and
 what each library has a way of its own for."""
+UNSTATED = ("preprocess.alpha",)
+"""Keys of which each library has one value that its files do not state: another one is told, and changes few inputs."""
 FROM_FILES = ("tokenizer.pad_id", "tokenizer.eos_id")
 """Keys that are null where only the files of a tokenizer tell them: two that are told have to be equal."""
 
@@ -228,11 +230,14 @@ def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, t
     own, read = config.data(), found.data()
     if read["tokenizer"].get("name") == str(scratch.resolve()):  # its ids are compared, if it is there at all
         own, read = own | {"tokenizer": None}, read | {"tokenizer": None}
-    lost = [one for one in _differences(own, read) if not _is_untold(*one)]
-    if lost:
-        told = "; ".join(f"{key} is {_shown(one)} and would be read as {_shown(other)}" for key, one, other in lost[:6])
-        more = f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
-        raise CheckpointError(f"{layout.name} cannot express the architecture: {told}{more}")
+    differing = [one for one in _differences(own, read) if not _is_untold(*one)]
+    told = {key: f"{key} is {_shown(one)} and would be read as {_shown(other)}" for key, one, other in differing}
+    for key in UNSTATED:
+        if key in told:
+            _log.warning("%s: %s, which %s does not state", target, told.pop(key), layout.name)
+    if told:
+        more = f"; and {len(told) - 6} more" if len(told) > 6 else ""
+        raise CheckpointError(f"{layout.name} cannot express the architecture: {'; '.join([*told.values()][:6])}{more}")
     return found
 
 

@@ -28,7 +28,7 @@ from zoo.digests import differing_files, read_origin
 from zoo.tokenizer_files import read_tokenizer
 from zoo.user_files import user_folder
 from zoo.whole_folders import restore
-from zoo_core.config import ModelConfig
+from zoo_core.config import ComponentConfig, ModelConfig
 from zoo_core.errors import CheckpointError, ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def verify(
         return [*findings, *(Finding(part, None, "not looked at: files differ") for part in PART_NAMES)]
     if origin.probe is None:
         return [*findings, *(Finding(part, None, "the model was saved without a probe") for part in PART_NAMES)]
-    model = assemble(load_config(path / CONFIG), weights=path / WEIGHTS, device=device, dtype=dtype)
+    model = assemble(_config(path), weights=path / WEIGHTS, device=device, dtype=dtype)
     read_tokenizer(model.tokenizer, path)
     return [*findings, *check_probe(model, origin.probe)]
 
@@ -141,7 +141,7 @@ def build_folder(
         before = read_origin(folder).digest
         try:
             config, weights = open_folder(folder, overrides, all_bytes=all_bytes)
-            saved = load_config(folder / CONFIG)
+            saved = _config(folder)
             allowed = sized(options or LoadOptions(), saved, config)
             model = assemble(config, weights=weights, options=allowed, overrides=overrides, **target)
         except CheckpointError:
@@ -177,10 +177,23 @@ def open_folder(folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool 
             f"zoo.build({str(folder / CONFIG)!r}, pretrained={str(folder / WEIGHTS)!r})"
         )
     try:
-        return load_config(folder / CONFIG, overrides), folder / WEIGHTS
+        return _config(folder, overrides), folder / WEIGHTS
     except ConfigError as error:
         lacking = [Problem(f"the {part} is not installed here", source=str(folder)) for part in _lacking(origin)]
         raise ConfigError([*error.problems, *lacking]) from None
+
+
+def _config(folder: Path, overrides: Sequence[str] = ()) -> ModelConfig:
+    """Return the config of a saved model; keys that were not there when it was saved have the meaning of then."""
+    config = load_config(folder / CONFIG)
+    older = [
+        f"{name}.{key}={json.dumps(value)}"
+        for name in type(config).model_fields
+        if isinstance(section := getattr(config, name), ComponentConfig)
+        for key, value in section.before.items()
+        if key not in section.model_fields_set
+    ]
+    return load_config(folder / CONFIG, [*older, *overrides]) if older or overrides else config
 
 
 def _lacking(origin: Origin) -> list[str]:
