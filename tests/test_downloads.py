@@ -193,7 +193,7 @@ def test_a_pickle_of_the_hub_that_would_run_code_runs_none(
 ) -> None:
     pickled(served, "open_clip_pytorch_model.bin", lambda state: state | {"visual.proj": Malicious()})
     tagged(monkeypatch)
-    with pytest.raises(CheckpointError, match="1 missing in the image tower: visual.proj"):
+    with pytest.raises(CheckpointError, match="it would call pathlib.Path.touch when it is unpickled"):
         zoo.build("digits-tiny", pretrained="theirs")
     assert not (tmp_path / "ran").exists()
 

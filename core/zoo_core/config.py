@@ -108,7 +108,7 @@ class Config(BaseModel):
             raise ConfigError(problems(error, cls.__name__)) from None
 
     @classmethod
-    def of(cls, document: Document) -> Self:
+    def from_document(cls, document: Document) -> Self:
         """Validate what a file says.
 
         Raises:

@@ -66,7 +66,7 @@ def _parsed(text: str, source: str) -> Origin:
         raise ConfigError(mark.problem(f"expected format {FORMAT}, found {describe(found)}", "format"))
     if document.data.get("digest") != digest_of(document.data):
         raise CheckpointError(f"{source} was changed since the model was saved: its digest is another")
-    return Origin.of(document)
+    return Origin.from_document(document)
 
 
 def differing_files(folder: Path, origin: Origin, *, all_bytes: bool) -> dict[str, str]:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from zoo.whole_files import replacing
 from zoo_core.config import Config
-from zoo_core.errors import ConfigError, InputError, describe, dotted
+from zoo_core.errors import InputError, describe
 from zoo_core.json_files import parse_json, read_json
 
 __all__ = ["MANIFEST", "SetManifest", "differences", "read_manifest", "write_manifest"]
@@ -48,13 +48,7 @@ def read_manifest(folder: Path) -> SetManifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder} is no set of embeddings: it has no {MANIFEST}")
-    document = read_json(path)
-    try:
-        return SetManifest.model_validate(document.data)
-    except ValidationError as error:
-        raise ConfigError(
-            [document.mark(one["loc"]).problem(one["msg"], dotted(one["loc"])) for one in error.errors()]
-        ) from None
+    return SetManifest.from_document(read_json(path))
 
 
 def write_manifest(folder: Path, manifest: SetManifest) -> None:

@@ -318,10 +318,11 @@ def _tower_alone(source: TensorSource, model: DualEncoder) -> str:
     from zoo.building import skeleton
 
     names = [name for name in source.entries if not name.endswith(COUNTED)]
+    config = getattr(model, "config", None)
     for tower, lacking in (("image", model.text is None), ("text", model.visual is None)):
-        if lacking or model.config is None:
+        if lacking or config is None:
             continue
-        alone = skeleton(model.config, (tower,))
+        alone = skeleton(config, (tower,))
         expected, spare = _entries_of(alone, source), _no_part_of_a_tower(alone)
         if _holds_all(names, expected, alone) and len(set(names) - spare) == len(expected.keys() - spare):
             return tower

@@ -134,7 +134,7 @@ def _read(path: Path) -> _Lock:
 
 @lru_cache(maxsize=2)
 def _parsed(text: str, source: str) -> _Lock:
-    return _Lock.of(parse_json(text, source, BOUNDS))
+    return _Lock.from_document(parse_json(text, source, BOUNDS))
 
 
 def _write(path: Path, lock: _Lock) -> None:
