@@ -482,7 +482,7 @@ def test_preprocessing_is_what_the_folder_states(change: Json, expected: Json, t
         ({"resample": 1}, "allowed: 2 (bilinear), 3 (bicubic), found 1"),
         ({"do_resize": False}, "do_resize"),
         ({"rescale_factor": 1.0}, "pixels are divided by 255"),
-        ({"do_pad": True}, "do_pad"),
+        ({"do_pad": True, "pad_size": {"height": 40, "width": 40}}, "pad_size: cannot be expressed"),
         ({"image_mean": None}, "image_mean and image_std have to be there"),
         ({"image_mean": [0.5]}, "image_mean"),
         ({"min_pixels": 7}, "min_pixels: unknown key"),

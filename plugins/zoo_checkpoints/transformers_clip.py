@@ -31,6 +31,7 @@ from zoo_core.errors import CheckpointError
 __all__ = ["TransformersClip", "block_rules", "expect_plain", "has_scalars", "stack_file"]
 
 LEGACY_EOS = 2
+PROCESSOR = "CLIPImageProcessor"
 WHOLE, IMAGE, TEXT = "clip", "clip_vision_model", "clip_text_model"
 STAND_IN = {"image": "The image tower of CLIP alone", "text": "The text tower of CLIP alone"}
 
@@ -117,12 +118,12 @@ class TransformersClip(CheckpointFormat):
         kind = document.data["model_type"]
         if kind == WHOLE:
             file = parsed(ClipFile, document)
-            images = preprocessing(folder, file.vision_config.image_size)
+            images = preprocessing(folder, file.vision_config.image_size, PROCESSOR)
             return {**_architecture(file, folder), "preprocess": images}
         if kind == IMAGE:
             vision = parsed(ClipVisionCfg, document)
             file = ClipFile(vision_config=vision, projection_dim=vision.projection_dim)
-            images = preprocessing(folder, vision.image_size)
+            images = preprocessing(folder, vision.image_size, PROCESSOR)
             return {"description": STAND_IN["image"], **_architecture(file, folder), "preprocess": images}
         text = parsed(ClipTextCfg, document)
         file = ClipFile(text_config=text, projection_dim=text.projection_dim)
@@ -138,7 +139,7 @@ class TransformersClip(CheckpointFormat):
         """Return `config.json` and `preprocessor_config.json`."""
         expect_plain(config, self.name, "vit")
         size = config["vision"]["image_size"][0]
-        images = image_file(config["preprocess"], size, "CLIPImageProcessor")
+        images = image_file(config["preprocess"], size, PROCESSOR)
         return {"config.json": as_json(_file(config)), "preprocessor_config.json": as_json(images)}
 
 

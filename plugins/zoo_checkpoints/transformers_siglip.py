@@ -44,6 +44,7 @@ __all__ = [
     "text_sections",
 ]
 
+PROCESSOR = "SiglipImageProcessor"
 WHOLE, IMAGE, TEXT = "siglip", "siglip_vision_model", "siglip_text_model"
 TRUNK = "visual.trunk."
 
@@ -199,7 +200,7 @@ class TransformersSiglip(CheckpointFormat):
         if kind == TEXT:
             return {**made, "description": "The text tower of SigLIP alone", "preprocess": {"type": "image"}}
         alone = {"description": "The image tower of SigLIP alone"} if kind == IMAGE else {}
-        return {**made, **alone, "preprocess": preprocessing(folder, file.vision_config.image_size)}
+        return {**made, **alone, "preprocess": preprocessing(folder, file.vision_config.image_size, PROCESSOR)}
 
     def export(self, entries: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Sequence[Conversion]:
         """Return the conversions to `SiglipModel`."""
@@ -210,7 +211,7 @@ class TransformersSiglip(CheckpointFormat):
     def files(self, config: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Return `config.json` and `preprocessor_config.json`."""
         expect_plain(config, self.name, "timm")
-        images = image_file(config["preprocess"], config["vision"]["image_size"][0], "SiglipImageProcessor")
+        images = image_file(config["preprocess"], config["vision"]["image_size"][0], PROCESSOR)
         return {"config.json": as_json(self._file(config)), "preprocessor_config.json": as_json(images)}
 
     def _file(self, config: Mapping[str, Any]) -> Json:
