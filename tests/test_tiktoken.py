@@ -128,6 +128,6 @@ def test_an_encoding_that_cannot_be_downloaded_is_told_in_one_line(
     with pytest.raises(ConfigError) as caught:
         tiny(encoding="r50k_base").encode("a")
     assert str(caught.value) == (
-        "tokenizer.encoding: the ranks of encoding 'r50k_base' cannot be downloaded: no route; "
+        "tokenizer.encoding: the ranks of encoding 'r50k_base' cannot be downloaded: ConnectionError: no route to the host; "
         "set TIKTOKEN_CACHE_DIR to a folder that holds them"
     )

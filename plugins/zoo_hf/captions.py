@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
+from zoo_hf.bounds import growth_of
 from zoo_hf.pipeline import space_before_words
 from zoo_hf.word_by_word import WordByWord, word_by_word
 
@@ -33,6 +34,7 @@ class CaptionEncoder:
     Attributes:
         around: ids that the tokenizer puts before and behind a caption; None where it does something else.
         keeps_end: a caption that is too long loses its beginning.
+        growth: characters that may become of one, at most.
     """
 
     def __init__(self, loaded: Any, special_tokens_in_text: bool) -> None:
@@ -42,6 +44,7 @@ class CaptionEncoder:
         self._control, self._unknown = _control_ids(loaded)
         names = sorted(map(loaded.convert_ids_to_tokens, self._control), key=len, reverse=True)
         self._names = re.compile("|".join(map(re.escape, names)))
+        self.growth = 1 if self._backend is None else growth_of(self._backend)
         self.keeps_end = loaded.truncation_side == "left"
         self.around = self._around()
         self._by_words = self._word_by_word()

@@ -19,7 +19,7 @@ import json
 import re
 from typing import Any, Literal
 
-__all__ = ["space_before_words"]
+__all__ = ["space_before_words", "steps_of"]
 
 MARK = "▁"
 """What sentencepiece writes for a space."""
@@ -35,6 +35,8 @@ _CHARACTER_BY_CHARACTER = frozenset(
 _WITHOUT_SPACES = (["BertPreTokenizer"], ["Whitespace"], ["WhitespaceSplit"])
 """Pre-tokenizers that drop the spaces."""
 
+_SEQUENCES = ("normalizers", "pretokenizers", "decoders")
+
 Space = Literal["", " "]
 
 
@@ -47,26 +49,27 @@ def space_before_words(tokenizer: Any) -> Space | None:
     Returns:
         a space, or nothing where the first word is as any other; None where words may have no ids of their own.
     """
-    normalizers = _steps(tokenizer.normalizer)
+    normalizers = steps_of(tokenizer.normalizer)
     marked = normalizers[-1:] == [_MARKS_SPACES]
     prefixed = normalizers[-2:] == [_PREPENDS_MARK, _MARKS_SPACES]
     others = normalizers[: len(normalizers) - marked - prefixed]
-    cuts, space = _cutting(_steps(tokenizer.pre_tokenizer), marked, prefixed)
+    cuts, space = _cutting(steps_of(tokenizer.pre_tokenizer), marked, prefixed)
     if space is None or (space and any(one["type"] == "Strip" for one in others)):
         return None
     apart = all(map(_keeps_words_apart, others)) and not _any_added_token_spans_words(tokenizer)
     return space if apart and _reads_words_apart(tokenizer, cuts) else None
 
 
-def _steps(part: Any) -> list[dict[str, Any]]:
-    """Return what a normalizer or pre-tokenizer does, step by step, as `tokenizer.json` says it."""
+def steps_of(part: Any) -> list[dict[str, Any]]:
+    """Return what a normalizer, pre-tokenizer or decoder does, step by step, as `tokenizer.json` says it."""
     return [] if part is None else _flat(json.loads(part.__getstate__()))
 
 
 def _flat(state: dict[str, Any]) -> list[dict[str, Any]]:
     if state["type"] != "Sequence":
         return [state]
-    return [step for one in state.get("normalizers") or state.get("pretokenizers") or () for step in _flat(one)]
+    inner: list[dict[str, Any]] = next((state[key] for key in _SEQUENCES if key in state), [])
+    return [step for one in inner for step in _flat(one)]
 
 
 def _cutting(steps: list[dict[str, Any]], marked: bool, prefixed: bool) -> tuple[bool, Space | None]:

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo_core.errors import ConfigError, InputError, Problem, one_of
+from zoo_core.errors import ConfigError, InputError, Problem, describe, one_of
+from zoo_core.json_files import read_json
+from zoo_core.library_code import library_code
 from zoo_core.text_cleaning import clean_and_collapse
 from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_hf.config import TiktokenConfig
-from zoo_hf.hub import first_line
 from zoo_hf.word_by_word import WordByWord, word_by_word
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ class TiktokenTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` alone: no special tokens around it, no truncation."""
-        cleaned = clean_and_collapse(text, self.config.cleaning)
-        ids = None if self._by_words is None else self._by_words(cleaned)
-        return self.loaded.encode_ordinary(cleaned) if ids is None else ids
+        cleaned, encoding, name = clean_and_collapse(text, self.config.cleaning), self.loaded, self.config.encoding
+        with library_code(lambda told: InputError(f"encoding '{name}' cannot encode {describe(text)}: {told}")):
+            ids = None if self._by_words is None else self._by_words(cleaned)
+            return encoding.encode_ordinary(cleaned) if ids is None else ids
 
     def decode(self, ids: Sequence[int] | Any) -> str:
         """Return the text that `ids` `[L]` stand for, up to the first end of text or padding.
@@ -120,25 +122,23 @@ class TiktokenTokenizer(Tokenizer):
                 break
             if token != self._start:
                 body.append(token)
-        try:
-            return self.loaded.decode(body)
-        except KeyError as error:  # encodings have gaps
-            raise InputError(f"ids hold one that encoding '{self.config.encoding}' does not use: {error}") from None
+        name, encoding = self.config.encoding, self.loaded
+        with library_code(lambda told: InputError(f"encoding '{name}' cannot decode these ids: {told}")):  # it has gaps
+            return encoding.decode(body)
 
 
 def _read_encoding(name: str, folder: Path) -> tiktoken.Encoding:
     """Return the encoding that `TiktokenTokenizer.files` wrote; tiktoken's own reader would cache it by its path."""
     import tiktoken
 
-    try:
-        splitting = json.loads((folder / SPLITTING).read_text(encoding="utf-8"))
+    def refused(told: str) -> ConfigError:
+        return ConfigError(Problem(f"holds no encoding of tiktoken: {told}", source=str(folder)))
+
+    splitting = read_json(folder / SPLITTING).data
+    with library_code(refused):
         lines = (folder / RANKS).read_bytes().splitlines()
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in map(bytes.split, lines)}
         return tiktoken.Encoding(name, mergeable_ranks=ranks, **splitting)
-    except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror or error}", source=str(folder))) from None
-    except (ValueError, TypeError, AssertionError) as error:
-        raise ConfigError(Problem(f"holds no encoding of tiktoken: {first_line(error)}", source=str(folder))) from None
 
 
 def _load_encoding(name: str) -> tiktoken.Encoding:
@@ -147,13 +147,11 @@ def _load_encoding(name: str) -> tiktoken.Encoding:
     known = tiktoken.list_encoding_names()
     if name not in known:
         raise ConfigError(Problem(f"tiktoken has no encoding '{name}' ({one_of(known)})", "tokenizer.encoding"))
-    try:
+
+    def refused(told: str) -> ConfigError:  # no connection, a damaged file
+        fix = "set TIKTOKEN_CACHE_DIR to a folder that holds them"
+        message = f"the ranks of encoding '{name}' cannot be downloaded: {told}; {fix}"
+        return ConfigError(Problem(message, "tokenizer.encoding"))
+
+    with library_code(refused):
         return tiktoken.get_encoding(name)
-    except (OSError, ValueError) as error:  # no connection, a damaged file
-        raise ConfigError(
-            Problem(
-                f"the ranks of encoding '{name}' cannot be downloaded: {first_line(error)}; "
-                "set TIKTOKEN_CACHE_DIR to a folder that holds them",
-                "tokenizer.encoding",
-            )
-        ) from None

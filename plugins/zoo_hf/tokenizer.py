@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.documents import Bounds
-from zoo_core.errors import ConfigError, InputError, Problem
+from zoo_core.errors import ConfigError, InputError, Problem, describe
 from zoo_core.json_files import parse_json
+from zoo_core.library_code import library_code
 from zoo_core.text_cleaning import clean_and_collapse
 from zoo_core.tokenizer import Tokenizer, checked_ids
+from zoo_hf.bounds import LONGEST, excess
 from zoo_hf.captions import CaptionEncoder
 from zoo_hf.config import HfTokenizerConfig
-from zoo_hf.hub import files_of, first_line
+from zoo_hf.hub import files_of
 
 __all__ = ["HfTokenizer"]
 
@@ -69,7 +71,8 @@ class HfTokenizer(Tokenizer):
     def files(self) -> dict[str, bytes]:
         """Return those of its files that there are."""
         folder = self._folder or files_of(self.config, FILES, "tokenizer")
-        return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+        with library_code(self._unreadable):
+            return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
 
     def files_for(self, library: str) -> dict[str, bytes]:
         """Return its files for transformers, whose they are; a control token in a caption is there what it is here."""
@@ -91,20 +94,14 @@ class HfTokenizer(Tokenizer):
     @cached_property
     def loaded(self) -> Any:
         """The tokenizer of transformers."""
-        loaded = _load(self.config, self._folder)
-        found = max(loaded.get_vocab().values()) + 1
-        if found != self.vocab_size:
-            raise _wrong(self.config, "vocab_size", f"has {found} ids, not {self.vocab_size}; set vocab_size: {found}")
-        if loaded.pad_token_id is None:
-            raise _wrong(self.config, "name", "has no padding token")
-        _hold_to_ids(loaded, self.config)
-        if self.config.language is not None:
-            _set_language(loaded, self.config)
-        needed = {"clips": ("bos_token", "eos_token", "cls_token")}.get(self.config.mode or "", ())
-        lacking = [token for token in needed if getattr(loaded, f"{token}_id") is None]
-        if lacking:
-            raise _wrong(self.config, "mode", f"has no {', '.join(lacking)}, which mode '{self.config.mode}' needs")
+        with library_code(self._unreadable):
+            loaded = _load(self.config, self._folder)
+            _check(loaded, self.config)
         return loaded
+
+    def _unreadable(self, told: str) -> ConfigError:
+        at = "" if self._folder is None else f" in {self._folder}"
+        return _wrong(self.config, "name", f"cannot be read as a tokenizer{at}: {told}")
 
     @property
     def pad_id(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -123,7 +120,8 @@ class HfTokenizer(Tokenizer):
 
     @cached_property
     def _captions(self) -> CaptionEncoder:
-        captions = CaptionEncoder(self.loaded, self.config.special_tokens_in_text)
+        with library_code(self._unreadable):
+            captions = CaptionEncoder(self.loaded, self.config.special_tokens_in_text)
         if captions.around is None:
             raise _wrong(self.config, "name", "puts more around a caption than special tokens")
         return captions
@@ -133,8 +131,25 @@ class HfTokenizer(Tokenizer):
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text alone, as `encode` does."""
-        return self._captions([clean_and_collapse(text, self.config.cleaning) for text in texts])
+        """Return the ids of each text alone, as `encode` does.
+
+        Raises:
+            InputError: the tokenizer fails on a text, or might make too long a one of it; the text is named.
+        """
+        captions, cleaned = self._captions, [clean_and_collapse(text, self.config.cleaning) for text in texts]
+        longest = max(map(len, cleaned), default=0)
+        if longest * captions.growth > LONGEST:
+            most = LONGEST // captions.growth
+            raise InputError(f"tokenizer '{self.config.name}' takes {most:,} characters at most, found {longest:,}")
+
+        def refused(told: str) -> InputError:
+            if len(texts) > 1:
+                for text in texts:
+                    self.encode_all([text])  # the first on which it fails is named
+            return InputError(f"tokenizer '{self.config.name}' cannot encode {describe(texts[0])}: {told}")
+
+        with library_code(refused):
+            return captions(cleaned)
 
     def fill(self, texts: Sequence[str], rows: Any) -> list[int]:
         """Write the ids of `texts` into the int64 array `rows` `[N, L]`, and return the numbers of those that were cut.
@@ -158,21 +173,42 @@ class HfTokenizer(Tokenizer):
         """Return the text that `ids` `[L]` stand for; special tokens and padding are left out.
 
         Raises:
-            InputError: an id is no whole number or none of this vocabulary; its position is named.
+            InputError: an id is no whole number or none of this vocabulary (its position is named), or the tokenizer
+                fails.
         """
-        return self.loaded.decode(
-            checked_ids(ids, self.vocab_size), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        checked, loaded = checked_ids(ids, self.vocab_size), self.loaded
+        with library_code(lambda told: InputError(f"tokenizer '{self.config.name}' cannot decode these ids: {told}")):
+            return loaded.decode(checked, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def _load(config: HfTokenizerConfig, folder: Path | None) -> Any:
     folder = folder or files_of(config, FILES, "tokenizer")
+    for name in FILES:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise _wrong(config, "name", f"cannot be read as a tokenizer: {folder / name} is no regular file")
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks whether to run code
-    except Exception as error:  # whatever readers of a dozen formats raise
-        raise _wrong(config, "name", f"cannot be read as a tokenizer: {first_line(error)}") from error
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks whether to run code
+
+
+def _check(loaded: Any, config: HfTokenizerConfig) -> None:
+    """Refuse a tokenizer that is not what the config says, or that a caption can make a bomb of."""
+    size = max(loaded.get_vocab().values(), default=-1) + 1
+    if size != config.vocab_size:
+        raise _wrong(config, "vocab_size", f"has {size} ids, not {config.vocab_size}; set vocab_size: {size}")
+    if loaded.pad_token_id is None:
+        raise _wrong(config, "name", "has no padding token")
+    backend = getattr(loaded, "backend_tokenizer", None)
+    too_much = None if backend is None else excess(backend)
+    if too_much is not None:
+        raise _wrong(config, "name", too_much)
+    _hold_to_ids(loaded, config)
+    if config.language is not None:
+        _set_language(loaded, config)
+    needed = {"clips": ("bos_token", "eos_token", "cls_token")}.get(config.mode or "", ())
+    lacking = [token for token in needed if getattr(loaded, f"{token}_id") is None]
+    if lacking:
+        raise _wrong(config, "mode", f"has no {', '.join(lacking)}, which mode '{config.mode}' needs")
 
 
 def _hold_to_ids(loaded: Any, config: HfTokenizerConfig) -> None:

@@ -1,0 +1,107 @@
+"""What a tokenizer may do with a caption: bounds on how much longer it makes it, and on the time that this takes.
+
+What you would not guess: the tokenizers library counts the steps of one match, and panics at ten million. It does not
+count those of a whole text: `a+$` takes an hour over a megabyte of `a`. So each tokenizer that brings regular
+expressions is timed on long texts of the characters that they name; one whose time grows faster than the text is
+refused.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import Any
+
+from zoo_core.errors import describe
+from zoo_hf.pipeline import steps_of
+
+__all__ = ["LONGEST", "excess", "growth_of"]
+
+LONGEST = 1 << 26
+"""Characters that a caption may have, times the growth of its tokenizer."""
+LARGEST_GROWTH = 1024
+LONGEST_WORD = 256
+"""The largest `max_input_chars_per_word`: word pieces take time with its cube; published ones have 100."""
+
+_SHORT, _LONG = 1 << 10, 1 << 14
+_STEEPEST = 64
+"""How many times longer the long text may take than the short one, which is a sixteenth of it; the square is 256."""
+_BRIEF = 0.02
+"""Seconds of processor time that are too short to be compared."""
+_CHARACTERS = "aA1 !é\n猫"
+
+
+def growth_of(tokenizer: Any) -> int:
+    """Return how many characters a tokenizer of the tokenizers library can make of one, at most, before it encodes it.
+
+    What Unicode itself allows (its normal forms, other cases) is not counted.
+    """
+    return max(prod(map(_growth, steps_of(part))) for part in (tokenizer.normalizer, tokenizer.decoder))
+
+
+def excess(tokenizer: Any) -> str | None:
+    """Return what a tokenizer of the tokenizers library does too much of, or None."""
+    growth = growth_of(tokenizer)
+    if growth > LARGEST_GROWTH:
+        return f"makes up to {growth:,} characters of one; at most {LARGEST_GROWTH:,} are allowed"
+    length = getattr(tokenizer.model, "max_input_chars_per_word", 0)
+    if length > LONGEST_WORD:
+        return f"has max_input_chars_per_word {length:,}; at most {LONGEST_WORD} are allowed"
+    patterns = [*_patterns(tokenizer.normalizer), *_patterns(tokenizer.pre_tokenizer)]
+    if not patterns:
+        return None
+    for sample in _samples("".join(patterns)):
+        if _grows_steeply(lambda text: _prepare(tokenizer, text), sample):
+            return f"has a regular expression whose time grows faster than its text, such as {describe(sample * 4)}..."
+    return None
+
+
+def _growth(step: dict[str, Any]) -> int:
+    match step:
+        case {"type": "Replace", "content": content, "pattern": pattern}:
+            anywhere = "Regex" in pattern or not pattern.get("String")  # it may also match between characters
+            return max(1, len(content) + anywhere)
+        case {"type": "Prepend", "prepend": prefix}:
+            return 1 + len(prefix)
+        case {"type": "Precompiled", "precompiled_charsmap": table}:
+            content = b64decode(table)
+            strings = content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")
+            return max(1, *(len(one.decode(errors="replace")) for one in strings))
+        case _:
+            return 1
+
+
+def _patterns(part: Any) -> Iterator[str]:
+    for step in steps_of(part):
+        pattern = step.get("pattern")
+        if isinstance(pattern, dict) and "Regex" in pattern:
+            yield pattern["Regex"]
+
+
+def _samples(pattern: str) -> list[str]:
+    """Return short texts to repeat: characters of every kind, and characters and words that a pattern spells out."""
+    words = re.findall(r"[^\W_]{2,8}", pattern)[:8]
+    return [*dict.fromkeys([*_CHARACTERS, *words, *pattern])][:40]
+
+
+def _prepare(tokenizer: Any, text: str) -> None:
+    if tokenizer.normalizer is not None:
+        text = tokenizer.normalizer.normalize_str(text)
+    if tokenizer.pre_tokenizer is not None:
+        tokenizer.pre_tokenizer.pre_tokenize_str(text)
+
+
+def _grows_steeply(run: Callable[[str], None], sample: str) -> bool:
+    end = "a" if sample == "!" else "!"
+
+    def seconds(length: int) -> float:
+        text = (sample * length)[:length] + end
+        start = time.thread_time()
+        run(text)
+        return time.thread_time() - start
+
+    long = seconds(_LONG)
+    return long > _BRIEF and long > _STEEPEST * seconds(_SHORT)
