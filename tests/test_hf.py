@@ -483,7 +483,7 @@ def test_a_published_config_that_does_not_fit_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[]", "its config.json holds no mapping"), ("{", "its config.json is no JSON"), (None, "it holds none of config.json")],
+    [("[]", ".*config.json:1:1: expected a mapping"), ("{", ".*config.json:1:2: is not JSON"), (None, "it holds none of config.json")],
 )  # fmt: skip
 def test_a_folder_without_a_config_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:

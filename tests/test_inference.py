@@ -241,7 +241,16 @@ def test_choices_are_measured_once_and_remembered(own_memory: Path, monkeypatch:
     assert len(list((own_memory / "inference").iterdir())) == 4
 
 
-@pytest.mark.parametrize("damage", ["", "[{}]", '[{"path": "tower", "form": "no such form", "gain": 2.0}]', "7"])
+CHOICE = '{"path": "%s", "form": "no such form", "gain": 2.0}'
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("", "[{}]", "7", "[" * 100_000, '{"choices": null}', '{"choices": [{"path": 5, "form": "x", "gain": 2.0}]}'),
+        *(f'{{"choices": [{CHOICE % path}]}}' for path in ("tower", "tower.nowhere", "", "elsewhere", "tower..")),
+    ],
+)
 def test_a_memory_that_cannot_be_used_is_measured_anew(
     damage: str, own_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +260,18 @@ def test_a_memory_that_cannot_be_used_is_measured_anew(
     (file,) = (own_memory / "inference").iterdir()
     whole = json.loads(file.read_text())
     file.write_text(damage)
+    assert zoo.build("rn50", **build).optimizations == first.optimizations
+    assert json.loads(file.read_text()) == whole
+
+
+def test_choices_of_which_one_cannot_be_taken_change_nothing(own_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.optimizing.measured", forms_win)
+    build = {"overrides": small_overrides("rn50"), "towers": ["image"], "optimize": "inference"}
+    first: Any = zoo.build("rn50", **build)
+    (file,) = (own_memory / "inference").iterdir()
+    whole = json.loads(file.read_text())
+    lost = {"path": "tower.nowhere", "form": "x", "gain": 2.0}
+    file.write_text(json.dumps({"choices": [*whole["choices"], lost]}))
     assert zoo.build("rn50", **build).optimizations == first.optimizations
     assert json.loads(file.read_text()) == whole
 

@@ -483,3 +483,21 @@ def test_a_worker_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str
 def test_a_trace_of_no_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="steps: found 0, a trace records at least 1 step"):
         write_trace({}, tmp_path, steps=0)
+
+
+@pytest.mark.parametrize(
+    ("trace", "message"),
+    [
+        ([], "a trace is a mapping with a list of 'traceEvents'"),
+        ({}, "a trace is a mapping with a list of 'traceEvents'"),
+        ({"traceEvents": {}}, "a trace is a mapping with a list of 'traceEvents'"),
+        ({"traceEvents": [5]}, r"traceEvents\[0\]: expected a mapping, found 5"),
+        ({"traceEvents": [{**event("cpu_op", "x", 0, 1), "ts": "0"}]}, r"traceEvents\[0\].ts: cannot be '0'"),
+        ({"traceEvents": [{**event("cpu_op", "x", 0, 1), "dur": float("inf")}]}, r"\[0\].dur: cannot be inf"),
+        ({"traceEvents": [{**event("cpu_op", "x", 0, 1), "tid": []}]}, r"\[0\].tid: cannot be \[\]"),
+        ({"traceEvents": [{**event("user_annotation", "x", 0, 1), "name": None}]}, r"\[0\].name: cannot be None"),
+    ],
+)
+def test_what_is_no_trace_is_told_with_its_event(trace: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mend_trace(trace)

@@ -8,19 +8,23 @@ not: these files have carried leftovers for years.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from zoo_core.errors import ConfigError, Problem, did_you_mean
+from zoo_core.documents import Bounds
+from zoo_core.errors import ConfigError, Problem, did_you_mean, reason
+from zoo_core.json_files import read_json
 from zoo_hf.config import HfTextConfig
 from zoo_hf.hub import files_of, first_line
 
 __all__ = ["build_encoder", "encoder_config", "layers_of", "positions_of", "written_out"]
+
+BOUNDS = Bounds(bytes=4 * 2**20, values=100_000)
+"""What a published `config.json` may hold: some list the names of thousands of labels."""
 
 DECODER_LAYERS = ("decoder_layers", "num_decoder_layers")
 
@@ -132,12 +136,9 @@ def _published(config: HfTextConfig) -> dict[str, Any]:
         return {}
     path = files_of(config, ("config.json",), "text") / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _wrong("name", f"'{config.name}': its config.json is no JSON: {first_line(error)}") from None
-    if not isinstance(found, dict):
-        raise _wrong("name", f"'{config.name}': its config.json holds no mapping")
-    return cast("dict[str, Any]", found)
+        return read_json(path, BOUNDS).data
+    except ConfigError as error:
+        raise _wrong("name", f"'{config.name}': {reason(error)}") from None
 
 
 def _config_class(model_type: Any) -> Any:

@@ -10,25 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
 from zoo.user_files import user_folder
 from zoo.whole_files import replacing
-from zoo_core.errors import PluginError, ZooError
+from zoo_core.config import Config
+from zoo_core.errors import ConfigError, PluginError, ZooError
 from zoo_core.inference import InferenceForm, Optimization, forms_of, twin
+from zoo_core.json_files import read_json
 
 if TYPE_CHECKING:
     from zoo_core.dual_encoder import DualEncoder
@@ -50,14 +53,21 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 """How far a form's output may be from the module's, by the largest value of that; `COARSE` for other dtypes."""
 COARSE = 0.05
 
+_log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Choice:
+
+class Choice(Config):
     """The form that a module takes, and how many times as fast the tower was; the path begins with `tower`."""
 
-    path: str
+    path: Annotated[str, Field(pattern=r"^tower(\.|$)")]
     form: str
-    gain: float
+    gain: Annotated[float, Field(gt=0)]
+
+
+class Memory(Config):
+    """The choices for one tower on one machine, as a file remembers them."""
+
+    choices: list[Choice]
 
 
 def optimize_for_inference(model: DualEncoder, measure: Measure | None = None) -> None:
@@ -114,19 +124,36 @@ def _optimized(holder: nn.ModuleDict, sample: Tensor, measure: Measure | None) -
     if measure is not None:
         return _chosen(holder, sample, measure)
     path = _memory(holder["tower"], sample)
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        choices = [Choice(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
-        if all(_take(holder, choice.path, choice.form) for choice in choices):
-            return choices
+    remembered = _remembered(path)
+    if remembered is not None:
+        before = holder["tower"]
+        holder["tower"] = twin(before)
+        if all(_take(holder, choice.path, choice.form) for choice in remembered):
+            return remembered
+        holder["tower"] = before
     choices = _chosen(holder, sample, measured)
     with suppress(OSError, ZooError), replacing(path) as (scratch,):  # a user without a folder measures each time
-        scratch.write_text(json.dumps([asdict(choice) for choice in choices]), encoding="utf-8")
+        scratch.write_text(json.dumps(Memory(choices=choices).data()), encoding="utf-8")
     return choices
+
+
+def _remembered(path: Path) -> list[Choice] | None:
+    """Return the choices of a file; None where it is not there, or cannot be used, so that they are measured anew."""
+    try:
+        return Memory.of(read_json(path)).choices
+    except ConfigError as error:
+        if path.exists():
+            _log.info("forms are measured anew: %s", error)
+        return None
 
 
 def _take(holder: nn.ModuleDict, path: str, name: str) -> bool:
     """Give the module at a path the form of a name; tell whether there is such a form."""
-    for form in forms_of(holder.get_submodule(path)):
+    try:
+        module = holder.get_submodule(path)
+    except AttributeError:
+        return False
+    for form in forms_of(module):
         if form.name == name:
             parent, _, child = path.rpartition(".")
             setattr(holder.get_submodule(parent), child, form.make().eval())
@@ -150,7 +177,7 @@ def _chosen(holder: nn.ModuleDict, sample: Tensor, measure: Measure) -> list[Cho
             slow, fast = measure([partial(before, batch), partial(holder["tower"], batch)])
             gain = slow / max(fast, 1e-9)
             if gain >= GAIN:
-                choices += [Choice(path, form, round(gain, 3)) for path, form in found.items()]
+                choices += [Choice(path=path, form=form, gain=round(gain, 3)) for path, form in found.items()]
             else:
                 holder["tower"] = before
         settled.update(open_modules)

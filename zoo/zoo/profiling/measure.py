@@ -178,7 +178,7 @@ def _peak_cpu_bytes(forward: Callable[[], object]) -> int:
     with TemporaryDirectory() as folder:
         path = Path(folder, "memory.json")
         profiler.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+        events = json.loads(path.read_bytes())["traceEvents"]  # of this process and this moment, and of any size
     changes = sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"])
     live: dict[int, int] = {}
     held = peak = 0

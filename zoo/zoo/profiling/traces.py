@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import socket
 import time
@@ -18,16 +19,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from zoo_core.errors import InputError, SaveError
+from zoo_core.errors import InputError, SaveError, describe
 
 __all__ = ["mend_trace", "tensorboard_trace_handler", "write_trace"]
 
 Event = dict[str, Any]
+
+_SPAN = (("name", str), ("ts", int | float), ("dur", int | float), ("pid", int | str), ("tid", int | str))
+_NEEDED = {"cpu_op": _SPAN, "python_function": _SPAN, "user_annotation": _SPAN}
+"""What is read of an event, by its category."""
 
 
 def tensorboard_trace_handler(folder: str | Path, worker_name: str | None = None) -> Callable[[profile], None]:
@@ -101,8 +106,11 @@ def mend_trace(trace: dict[str, Any]) -> None:
 
     Annotations become operators, except the steps, which the plugin knows; operators get a `Call stack`, the
     Python functions that they ran in, innermost first, joined by `;`.
+
+    Raises:
+        InputError: it is no such trace; the event is named.
     """
-    events: list[Event] = trace["traceEvents"]
+    events = _checked(trace)
     for event in events:
         if event.get("cat") == "user_annotation" and not event["name"].startswith("ProfilerStep#"):
             event["cat"] = "cpu_op"
@@ -112,6 +120,23 @@ def mend_trace(trace: dict[str, Any]) -> None:
             threads[event["pid"], event["tid"]].append(event)
     for thread in threads.values():
         _add_call_stacks(thread)
+
+
+def _checked(trace: object) -> list[Event]:
+    """Return the events of a trace, once each holds what is read of it."""
+    events: object = cast("Event", trace).get("traceEvents") if isinstance(trace, dict) else None
+    if not isinstance(events, list):
+        raise InputError("a trace is a mapping with a list of 'traceEvents', as torch's profiler writes it")
+    for index, event in enumerate(cast("list[object]", events)):
+        if not isinstance(event, dict):
+            raise InputError(f"traceEvents[{index}]: expected a mapping, found {describe(event)}")
+        fields = cast("Event", event)
+        needed = _NEEDED.get(str(fields.get("cat")), ()) if fields.get("ph") == "X" else ()
+        for key, kind in needed:
+            value = fields.get(key)
+            if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+                raise InputError(f"traceEvents[{index}].{key}: cannot be {describe(value)}")
+    return cast("list[Event]", events)
 
 
 def _add_call_stacks(thread: Iterable[Event]) -> None:
@@ -168,12 +193,12 @@ def _save(profiler: profile, folder: Path, worker: str) -> Path:
         with TemporaryDirectory(dir=folder, prefix=".trace-") as scratch:
             exported, packed = Path(scratch, "exported.json"), Path(scratch, "packed")
             profiler.export_chrome_trace(str(exported))
-            trace = json.loads(exported.read_text(encoding="utf-8"))
+            trace = json.loads(exported.read_bytes())  # of this process and this moment, and of any size
             mend_trace(trace)
             trace["traceName"] = path.name
             packed.write_bytes(gzip.compress(json.dumps(trace).encode(), compresslevel=6))
             packed.replace(path)
-    except (OSError, json.JSONDecodeError) as error:  # torch reports no full disk: its JSON just ends
+    except (OSError, ValueError) as error:  # torch reports no full disk: its JSON just ends
         raise _unwritable(folder, error) from error
     return path
 
