@@ -40,6 +40,12 @@ class Hub:
     """What is sent in place of a file's bytes, whose digest is told all the same."""
     stalled: dict[str, float] = field(default_factory=dict[str, float])
     """Files whose second half does not come within so many seconds."""
+    paced: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
+    """Files of which so many bytes come at once, each after so many seconds."""
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    """Headers that every file has in place of those that it should have."""
+    limited: dict[str, int] = field(default_factory=dict[str, int])
+    """Requests that are to be made again after so many seconds, by a part of their path."""
     refused: set[str] = field(default_factory=set[str])
     """Requests that fail, by a part of their path."""
     requests: list[str] = field(default_factory=list[str])
@@ -181,6 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
         if any(part in self.path for part in self.hub.refused):
             self._answer(500, b"")
             return None
+        seconds = next((value for part, value in self.hub.limited.items() if part in self.path), None)
+        if seconds is not None:
+            self._answer(429, b"", {"Retry-After": str(seconds)})
+            return None
         return self.path.partition("?")[0].replace("%2F", "/").strip("/").split("/")
 
     def _api(self, repository: str, what: str = "revision", revision: str = "main") -> None:
@@ -207,9 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
             return
         content = (folder / name).read_bytes()
-        headers = {"ETag": f'"{etag_of(name, content)}"', "X-Repo-Commit": commit}
+        headers = {"ETag": f'"{etag_of(name, content)}"', "X-Repo-Commit": commit} | self.hub.headers
         sent = self.hub.altered.get(name, lambda content: content)(content)
-        self._answer(200, sent, headers, stalled=self.hub.stalled.get(name))
+        self._answer(200, sent, headers, self.hub.stalled.get(name), self.hub.paced.get(name))
 
     def _create(self, asked: dict[str, Any]) -> None:
         repository = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
@@ -287,7 +297,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, json.dumps(told).encode(), {"Content-Type": "application/json"})
 
     def _answer(
-        self, status: int, content: bytes, headers: Mapping[str, str] | None = None, stalled: float | None = None
+        self,
+        status: int,
+        content: bytes,
+        headers: Mapping[str, str] | None = None,
+        stalled: float | None = None,
+        paced: tuple[int, float] | None = None,
     ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -302,4 +317,16 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(stalled)
             self.close_connection = True
             return
+        if paced is not None:
+            self._write_slowly(content, *paced)
+            return
         self.wfile.write(content)
+
+    def _write_slowly(self, content: bytes, count: int, seconds: float) -> None:
+        try:
+            for start in range(0, len(content), count):
+                time.sleep(seconds)
+                self.wfile.write(content[start : start + count])
+                self.wfile.flush()
+        except OSError:  # nobody waits for the rest
+            self.close_connection = True

@@ -173,7 +173,7 @@ def test_the_hub_is_asked_for_a_revision_and_offline_the_cache_is(
     [
         (True, {}, "HF_HUB_OFFLINE is set"),
         (False, {"local_files_only": True}, "local_files_only is set"),
-        (False, {}, "the Hub cannot be reached (Got: ConnectError: "),
+        (False, {}, "the Hub cannot be reached (ConnectError: "),
     ],
 )
 def test_files_that_are_not_to_be_had_are_named_in_one_line(

@@ -8,9 +8,11 @@ are wanted (chat templates, adapters, model cards) is never asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from zoo_core.errors import ConfigError, Problem
+from zoo_core.errors import ConfigError, Problem, reason
+from zoo_core.hub_client import ask_hub, repository_cache
 from zoo_hf.config import HfSource, is_folder
 
 __all__ = ["files_of", "first_line"]
@@ -37,19 +39,15 @@ def files_of(source: HfSource, files: Sequence[str], key: str) -> Path:
 
 
 def _snapshot(source: HfSource, files: Sequence[str], key: str) -> Path:
-    from huggingface_hub import snapshot_download
+    """Return the folder of the cache that holds a repository's files, those of `files` downloaded into it."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     told = _told(source)
     try:
-        return Path(
-            snapshot_download(
-                source.name or "",
-                revision=source.revision,
-                allow_patterns=list(files),
-                local_files_only=source.local_files_only,
-            )
-        )
+        if source.local_files_only or constants.HF_HUB_OFFLINE:
+            return _cached(source)
+        return _downloaded(source, files)
     except RepositoryNotFoundError:
         raise ConfigError(
             Problem(f"{told}: the Hub shows no such repository; a folder is written ./{source.name}", f"{key}.name")
@@ -59,7 +57,38 @@ def _snapshot(source: HfSource, files: Sequence[str], key: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise ConfigError(Problem(f"{told}: {_not_cached(source, files, error)}", f"{key}.name")) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(Problem(f"{told}: {first_line(error)}", f"{key}.name")) from None
+        raise ConfigError(Problem(f"{told}: {reason(error)}", f"{key}.name")) from None
+
+
+def _cached(source: HfSource) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source.name or "", revision=source.revision, local_files_only=True))
+
+
+def _downloaded(source: HfSource, files: Sequence[str]) -> Path:
+    """Download one file after the other: the client's own download of several reads answers in threads of its own."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repo = source.name or ""
+    try:
+        info = ask_hub(partial(HfApi().model_info, repo, revision=source.revision), repo)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise
+    except Exception as error:  # whatever its HTTP client raises where there is no network
+        try:
+            return _cached(source)
+        except LocalEntryNotFoundError as lacking:
+            raise lacking from error
+    there = {one.rfilename for one in info.siblings or ()}
+    paths = [
+        ask_hub(partial(hf_hub_download, repo, name, revision=source.revision), repo) for name in files if name in there
+    ]
+    folders = {Path(path).parent for path in paths}
+    if len(folders) > 1:
+        raise OSError("the repository was changed while its files were downloaded; try again")
+    return folders.pop() if folders else repository_cache(repo) / "snapshots" / str(info.sha)
 
 
 def _not_cached(source: HfSource, files: Sequence[str], error: Exception) -> str:
@@ -68,7 +97,7 @@ def _not_cached(source: HfSource, files: Sequence[str], error: Exception) -> str
     if source.local_files_only or constants.HF_HUB_OFFLINE:
         why = "local_files_only is set" if source.local_files_only else "HF_HUB_OFFLINE is set"
     else:
-        why = f"the Hub cannot be reached ({first_line(error)})"
+        why = f"the Hub cannot be reached ({reason(error.__cause__ or error)})"
     at = f" --revision {source.revision}" if source.revision else ""
     more = "" if len(files) == 1 else " or what stands in for it"
     return (

@@ -15,12 +15,16 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from zoo.digests import sha256_of
 from zoo.pins import Pin, lock_file, pin, pinned
 from zoo.user_files import user_folder
-from zoo_core.errors import DownloadError
+from zoo_core.documents import expect_file
+from zoo_core.errors import ConfigError, DownloadError
+from zoo_core.hub_client import ask_hub, repository_cache
 
 __all__ = ["HubFile", "NoSuchFileError", "NotCachedError", "hub_file"]
 
@@ -82,6 +86,10 @@ def hub_file(
     path = _cached(repo, wanted, name)
     if path is None:
         path = asked.get(wanted, or_else=revision)
+    try:
+        expect_file(path)
+    except ConfigError as error:
+        raise asked.error(str(error)) from None
     size, digest = path.stat().st_size, _digest(path, asked, verify=verify, alone=sha256 is None and known is None)
     found = Pin(commit=_commit_of(path), sha256=digest, size=size)
     if sha256 is not None and digest != sha256:
@@ -121,10 +129,11 @@ class _Asked:
         """
         from huggingface_hub import errors, hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 
+        options: dict[str, Any] = {"revision": revision, "local_files_only": self.local_files_only}
         try:
-            return Path(
-                hf_hub_download(self.repo, self.name, revision=revision, local_files_only=self.local_files_only)
-            )
+            return Path(ask_hub(partial(hf_hub_download, self.repo, self.name, **options), self.repo))
+        except DownloadError as error:
+            raise self.error(f"{error}{_or(self.fix)}") from None
         except errors.GatedRepoError:
             raise self.error(
                 "the repository is gated: ask for access at its page on the Hub and log in with `hf auth login`"
@@ -159,7 +168,8 @@ class _Asked:
         if self.local_files_only or constants.HF_HUB_OFFLINE:
             return None
         try:
-            return get_hf_file_metadata(hf_hub_url(self.repo, self.name, revision=commit)).etag
+            url = hf_hub_url(self.repo, self.name, revision=commit)
+            return ask_hub(lambda: get_hf_file_metadata(url).etag, self.repo)
         except Exception:  # whatever its HTTP client raises
             return None
 
@@ -185,9 +195,7 @@ def _cached(repo: str, commit: str | None, name: str) -> Path | None:
     """Return a file of a commit from the cache without importing the Hub's client, which takes 0.15 s."""
     if commit is None or not _is_commit(commit):
         return None
-    from huggingface_hub import constants
-
-    path = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / commit / name
+    path = repository_cache(repo) / "snapshots" / commit / name
     return path if path.is_file() else None
 
 
@@ -209,7 +217,8 @@ def _digest(path: Path, asked: _Asked, *, verify: bool, alone: bool) -> str:
     content = path.resolve()
     mark = _mark(content)
     if not verify:
-        with suppress(OSError):
+        with suppress(OSError, ConfigError):
+            expect_file(mark)
             known = mark.read_text(encoding="ascii")
             if len(known) == 64:
                 return known
@@ -224,7 +233,8 @@ def _digest(path: Path, asked: _Asked, *, verify: bool, alone: bool) -> str:
             f"it is damaged: the Hub tells digest {told}, found {found} in {content}; "
             + ("it was removed from the cache, so ask again" if removed else "remove that file and ask again")
         )
-    with suppress(OSError):  # a user without a folder of his own has it read each time
+    with suppress(OSError, ConfigError):  # a user without a folder of his own has it read each time
+        expect_file(mark)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(digest, encoding="ascii")
     return digest

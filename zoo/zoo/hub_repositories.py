@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from zoo.hub_files import hub_file
@@ -16,7 +17,8 @@ from zoo.layouts import stated_architecture
 from zoo.pins import Listing, pin_listing, pinned_listing
 from zoo_core.containers import INDEX, weights_among
 from zoo_core.containers.shards import read_index
-from zoo_core.errors import DownloadError
+from zoo_core.errors import DownloadError, reason
+from zoo_core.hub_client import ask_hub
 
 __all__ = ["cached_repository", "fetch_repository"]
 
@@ -120,12 +122,11 @@ def _listed(repo: str, revision: str | None) -> tuple[str, list[str]]:
     from huggingface_hub import HfApi
 
     try:
-        info = HfApi().model_info(repo, revision=revision)
+        info = ask_hub(partial(HfApi().model_info, repo, revision=revision), repo)
         names = sorted(one.rfilename for one in info.siblings or ())
     except Exception as error:  # whatever its HTTP client raises
-        told = next(iter(str(error).splitlines()), "")
         raise DownloadError(
-            f"{repo}: its files cannot be listed ({type(error).__name__}: {told}); try again",
+            f"{repo}: its files cannot be listed ({reason(error)}); try again",
             repo=repo,
             revision=revision,
         ) from None
