@@ -321,7 +321,7 @@ model = zoo.build(TINY)
 def save(number):
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.fill_(number)
+            parameter.fill_(number / 2**20)  # so that it is a logit scale too
     zoo.save(model, target, probe=False)
 save(0)
 start = time.perf_counter(); save(0); took = time.perf_counter() - start

@@ -47,7 +47,7 @@ model = zoo.build(TINY)
 def push(number):
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.fill_(number)
+            parameter.fill_(number / 2**20)  # so that it is a logit scale too
     zoo.push_to_hub(model, "acme/tiny")
 start = time.monotonic()
 push(1)

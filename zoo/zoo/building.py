@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from zoo.catalog import config as load_config
 from zoo.catalog import registry
 from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
-from zoo_core.errors import ConfigError, InputError, PluginError, Problem, one_of
+from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -299,8 +299,11 @@ def _checked_towers(towers: Sequence[str] | None) -> tuple[str, ...]:
 def _check_dtype(dtype: object) -> None:
     import torch
 
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InputError(f"dtype must be a floating-point torch.dtype such as torch.bfloat16, found {dtype!r}")
+    if dtype not in (None, torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        raise InputError(
+            "dtype must be a floating-point torch.dtype of 16 bits or more, such as torch.bfloat16, "
+            f"found {describe(dtype)}"
+        )
 
 
 def _checked_device(device: str | torch.device | None) -> torch.device:

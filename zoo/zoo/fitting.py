@@ -28,6 +28,7 @@ __all__ = ["Fit", "LoadOptions", "fit", "names_fit"]
 Shape = tuple[int, ...]
 
 BIAS = "logit_bias"
+_COUNT = "num_batches_tracked"
 _TEXT, _VISUAL = "text.", "visual."
 
 
@@ -108,7 +109,10 @@ def fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
             result.warnings.append(told)
     if missing or unexpected or misshapen:
         raise _mismatch(source, model, expected, MismatchError("", missing, unexpected, misshapen), tables)
-    _check_dtypes(source, expected, result.keys)
+    for key, name in result.keys.items():
+        if key.endswith(_COUNT) and source.entries[name].is_float:  # as of a state dict that was cast as a whole
+            result.changes[key] = lambda count: count.long()
+    _check_dtypes(source, expected, result)
     return result
 
 
@@ -226,11 +230,12 @@ def _resampling(
     return lambda table: resample(table, old, new, mode), f"positions '{key}' were resampled from {shapes} ({how})"
 
 
-def _check_dtypes(source: TensorSource, expected: Mapping[str, TensorInfo], keys: Mapping[str, str]) -> None:
+def _check_dtypes(source: TensorSource, expected: Mapping[str, TensorInfo], plan: Fit) -> None:
     wrong = [
         f"{key} ({source.entries[name].dtype}, expected {expected[key].dtype})"
-        for key, name in keys.items()
-        if source.entries[name].is_float is not expected[key].is_float or "float8" in source.entries[name].dtype
+        for key, name in plan.keys.items()
+        if (source.entries[name].is_float is not expected[key].is_float and key not in plan.changes)
+        or "float8" in source.entries[name].dtype
     ]
     if wrong:
         raise CheckpointError(

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from zoo.agreement import assumptions
 from zoo.fitting import Fit, LoadOptions, fit, names_fit
 from zoo.layouts import open_weights
+from zoo.weight_values import check_values, common_dtype, expect_in_range
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
 from zoo_core.dual_encoder import DualEncoder, dual_encoder_of
 from zoo_core.errors import InputError, ZooWarning
 from zoo_core.positions import Resampling
+from zoo_core.state_dicts import own_state_dict
 
 __all__ = ["load_weights", "parameters_on_meta", "take_weights"]
 
@@ -66,8 +68,12 @@ def load_weights(
     opened = open_weights(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
     config = getattr(model, "config", None)
     assumed = [] if config is None else assumptions(opened, Path(source), config)
-    plan = _checked_fit(opened, model, options, assumed)
-    tensors = {key: value for key, value, _ in _tensors(opened, plan, model)}
+    entries = own_state_dict(model) | cast("dict[str, Tensor]", model.state_dict())
+    plan = _checked_fit(opened, model, options, assumed, lambda key: entries[key].dtype)
+    tensors: dict[str, Tensor] = {}
+    for key, value, _ in _tensors(opened, plan, model):
+        expect_in_range(value, entries[key].dtype, key, opened)
+        tensors[key] = value
     with torch.no_grad():
         model.load_state_dict(tensors)
     model.notes = _told(opened, plan)
@@ -93,7 +99,8 @@ def take_weights(
         path: a file or folder.
         config: the model's architecture.
         device: where the weights go.
-        dtype: of floating-point weights; that of the file where None.
+        dtype: of floating-point weights; that of the file where None, or one for all where it has several that cannot
+            be computed with together.
         options: what is allowed beyond an exact fit.
         overrides: the changes of the architecture that the caller asked for.
 
@@ -103,9 +110,13 @@ def take_weights(
     options = options or LoadOptions()
     source = open_weights(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
     assumed = assumptions(source, path, config, overrides, described=options.described)
-    plan = _checked_fit(source, model, options, assumed)
+    plan = _checked_fit(source, model, options, assumed, lambda _: dtype)
+    if dtype is None and (dtype := common_dtype(source, plan.keys, model)) is not None:
+        plan.notes.append(f"taken as {str(dtype).removeprefix('torch.')}: the weights are of several dtypes")
     tensors: dict[str, Tensor] = {}
     for key, value, name in _tensors(source, plan, model):
+        if dtype is not None:
+            expect_in_range(value, dtype, key, source)
         taken = value.to(device, dtype if value.is_floating_point() else None)
         if name is not None and taken.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
             source.release(name)
@@ -151,10 +162,17 @@ def parameters_on_meta() -> Generator[None]:
         torch.random.set_rng_state(state)
 
 
-def _checked_fit(source: TensorSource, model: DualEncoder, options: LoadOptions, assumed: Sequence[str]) -> Fit:
+def _checked_fit(
+    source: TensorSource,
+    model: DualEncoder,
+    options: LoadOptions,
+    assumed: Sequence[str],
+    dtype_of: Callable[[str], torch.dtype | None],
+) -> Fit:
     plan = fit(source, model, options)
     plan.notes += assumed
     source.check(list(plan.keys.values()))
+    plan.warnings += check_values(source, plan.keys, dtype_of)
     for text in plan.warnings:
         warnings.warn(f"{source.path}: {text}", ZooWarning, stacklevel=4)
     for text in _told(source, plan):
