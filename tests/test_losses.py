@@ -505,23 +505,6 @@ def test_a_wrong_argument_is_told_in_one_line(loss_class: Any, options: Any, mes
 
 
 @pytest.mark.parametrize(
-    "flag", ["local_loss", "gather_with_grad", "cache_labels", "rank", "world_size", "use_horovod", "dist_impl"]
-)
-@pytest.mark.parametrize("name", CLASSES)
-def test_flags_that_would_train_another_model_are_refused_by_name(name: str, flag: str) -> None:
-    with pytest.raises(TypeError, match=f"'{flag}'"):
-        CLASSES[name](**{flag: 1})
-    with pytest.raises(ConfigError, match=f"{flag}: unknown key"):
-        zoo.loss(name, **{flag: 1})
-
-
-def test_options_have_no_positions_that_could_be_taken_for_flags() -> None:
-    for loss_class in (ClipLoss, SigLipLoss):
-        with pytest.raises(TypeError, match="positional"):
-            loss_class(True)  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("contrastve", {}, "did you mean 'contrastive'"),

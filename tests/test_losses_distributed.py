@@ -6,6 +6,7 @@ four, and as the two groups of ranks 1 and 3 and of rank 2 alone. What they find
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from datetime import timedelta
 from itertools import product
@@ -127,6 +128,59 @@ def run_half(rank: int) -> dict[str, Tensor]:
     return {"value": value.detach(), "image": images.grad, "text": texts.grad}
 
 
+TOLD: dict[str, tuple[str, dict[str, Any]]] = {
+    "gathered": ("contrastive", {"gather_with_grad": True}),
+    "local": ("contrastive", {"local_loss": True, "gather_with_grad": True}),
+    **{one: ("sigmoid", {"dist_impl": one}) for one in ("bidir", "shift", "gather")},
+}
+"""Losses as open_clip is told of processes."""
+
+
+def peer_losses() -> Any:
+    """Return the peer's module of losses, without the rest of it, which four processes would import for seconds."""
+    package = importlib.util.find_spec("open_clip")
+    assert package is not None and package.origin is not None
+    spec = importlib.util.spec_from_file_location("peer_losses", Path(package.origin).with_name("loss.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_told(rank: int) -> dict[str, list[dict[str, Tensor]]]:
+    """Return value and gradients, averaged over processes, of the peer's losses and of ours, told the same."""
+    peer = peer_losses()
+    batch = shard_of(drawn(12), SPLITS["even"], rank)
+    found: dict[str, list[dict[str, Tensor]]] = {}
+    for case, (name, options) in TOLD.items():
+        theirs = peer.ClipLoss if name == "contrastive" else peer.SigLipLoss
+        found[case] = []
+        for loss_class in (theirs, type(zoo.loss(name))):
+            towers = Towers()
+            value = loss_class(**options, rank=rank, world_size=WORLD)(
+                *towers(batch["image_features"], batch["text_features"])
+            )
+            value.backward()
+            averaged = {"value": value.detach()} | {key: one.grad for key, one in towers.named_parameters()}
+            for one in averaged.values():
+                dist.all_reduce(one)
+                one /= WORLD
+            found[case].append(averaged)
+    return found
+
+
+def told_wrong(rank: int) -> dict[str, str]:
+    """Return what processes are told about flags that are not theirs, or that would train another model."""
+    features = torch.ones(2, 6)
+    return {
+        "world": refusal(ClipLoss(world_size=2, gather_with_grad=True), features),
+        "alone": refusal(zoo.SigLipLoss(world_size=1), features),
+        "rank": refusal(ClipLoss(rank=(rank + 1) % WORLD, gather_with_grad=True), features),
+        "flag": refusal(ClipLoss(gather_with_grad=False), features),
+        "peer's default": refusal(ClipLoss(local_loss=True), features),
+    }
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
@@ -140,7 +194,7 @@ def worker(rank: int, folder: str) -> None:
             extra = {"refusals": refusals(rank), "half": run_half(rank)}
             if rank == 0:
                 extra["stranger"] = refusal(ClipLoss(group=groups[2]), torch.ones(2, 6))
-        extra["ddp"] = run_ddp(rank)
+        extra |= {"ddp": run_ddp(rank), "told": run_told(rank), "told wrong": told_wrong(rank)}
         torch.save(found | extra, Path(folder) / f"{rank}.pt")
         dist.barrier()  # without it gloo now and then aborts a process that leaves first
     finally:
@@ -219,3 +273,24 @@ def test_half_precision_is_gathered_as_it_is_and_computed_in_float32(found: list
     for side, features in (("image", images), ("text", texts)):
         averaged = torch.cat([one["half"][side] for one in found]) / WORLD
         torch.testing.assert_close(averaged, features.grad, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_what_the_peer_is_told_of_processes_trains_the_same_model_here(found: list[Any], case: str) -> None:
+    for one in found:
+        theirs, ours = one["told"][case]
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("world", "world_size=2, but 4 processes would share the batch; leave it out, or give group="),
+        ("alone", "world_size=1, but 4 processes would share the batch; leave it out, or give group="),
+        ("rank", "rank={next}, but this is process {rank} of 4; leave it out"),
+        *((name, "gather_with_grad=False, open_clip's default, leaves out") for name in ("flag", "peer's default")),
+    ],
+)
+def test_what_processes_are_told_wrong_of_each_other_is_refused(found: list[Any], name: str, message: str) -> None:
+    for rank, one in enumerate(found):
+        assert one["told wrong"][name].startswith(message.format(rank=rank, next=(rank + 1) % WORLD))

@@ -11,12 +11,12 @@ from torch import Tensor
 from zoo_core.errors import InputError
 from zoo_losses.contrastive import ClipLoss
 from zoo_losses.gathering import Group, sum_over
-from zoo_losses.pairs import PairLoss, check_number, told
+from zoo_losses.pairs import GatheringLoss, check_number, told
 
 __all__ = ["CoCaLoss"]
 
 
-class CoCaLoss(PairLoss):
+class CoCaLoss(GatheringLoss):
     """The contrastive loss and the cross-entropy of captions, each times its weight (Yu et al. 2022).
 
     The mean of the captions is over the tokens of all processes that are no padding, not the mean of each process's
@@ -26,8 +26,8 @@ class CoCaLoss(PairLoss):
         caption_loss_weight: factor of the cross-entropy of the captions.
         clip_loss_weight: factor of the contrastive loss; 0 leaves it out.
         pad_id: label that is not scored, `model.tokenizer.pad_id`; has to be given, since tokenizers differ in it.
-        chunk_size: as of `PairLoss`.
-        group: as of `PairLoss`.
+        local_loss, gather_with_grad, use_horovod: as of `GatheringLoss`.
+        cache_labels, rank, world_size, chunk_size, group: as of `PairLoss`.
 
     Raises:
         InputError: an argument of a wrong type or range.
@@ -38,11 +38,26 @@ class CoCaLoss(PairLoss):
         caption_loss_weight: float = 2.0,
         clip_loss_weight: float = 1.0,
         pad_id: int | None = None,
+        local_loss: bool | None = None,
+        gather_with_grad: bool | None = None,
+        cache_labels: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        use_horovod: bool = False,
         *,
         chunk_size: int | None = None,
         group: Group = None,
     ) -> None:
-        super().__init__(chunk_size=chunk_size, group=group)
+        super().__init__(
+            local_loss=local_loss,
+            gather_with_grad=gather_with_grad,
+            cache_labels=cache_labels,
+            rank=rank,
+            world_size=world_size,
+            use_horovod=use_horovod,
+            chunk_size=chunk_size,
+            group=group,
+        )
         check_number("caption_loss_weight", caption_loss_weight)
         check_number("clip_loss_weight", clip_loss_weight)
         if type(pad_id) is not int:
@@ -82,6 +97,7 @@ class CoCaLoss(PairLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
+        self.check_processes()
         captions = self.caption_loss_weight * self._of_captions(logits, labels)
         if self.clip_loss_weight:
             found = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)

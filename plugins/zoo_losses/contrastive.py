@@ -7,17 +7,43 @@ from typing import Any
 from torch import Tensor
 
 from zoo_losses.cross_entropy import positives, symmetric_cross_entropies
-from zoo_losses.pairs import PairLoss, Pairs, check_one
+from zoo_losses.gathering import Group
+from zoo_losses.pairs import GatheringLoss, Pairs, check_one
 
 __all__ = ["ClipLoss"]
 
 
-class ClipLoss(PairLoss):
+class ClipLoss(GatheringLoss):
     """Mean of the cross-entropies of finding each image's text and each text's image (Radford et al. 2021).
 
     With ids, all pairs of one id are positives of each other, and the target is uniform over them (as the supervised
     contrastive loss of UniCL, Yang et al. 2022, normalised); with distinct ids it is the plain loss.
+
+    Arguments are those of `GatheringLoss` and `PairLoss`, in the order of open_clip.
     """
+
+    def __init__(
+        self,
+        local_loss: bool | None = None,
+        gather_with_grad: bool | None = None,
+        cache_labels: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        use_horovod: bool = False,
+        *,
+        chunk_size: int | None = None,
+        group: Group = None,
+    ) -> None:
+        super().__init__(
+            local_loss=local_loss,
+            gather_with_grad=gather_with_grad,
+            cache_labels=cache_labels,
+            rank=rank,
+            world_size=world_size,
+            use_horovod=use_horovod,
+            chunk_size=chunk_size,
+            group=group,
+        )
 
     def forward(
         self,
@@ -44,6 +70,7 @@ class ClipLoss(PairLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
+        self.check_processes()
         if logit_bias is not None:
             check_one("logit_bias", logit_bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)

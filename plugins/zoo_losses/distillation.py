@@ -9,13 +9,12 @@ from torch import Tensor
 
 from zoo_core.errors import InputError
 from zoo_losses.cross_entropy import Teacher, positives, symmetric_cross_entropies
-from zoo_losses.gathering import Group
-from zoo_losses.pairs import PairLoss, Pairs, check_number, check_one
+from zoo_losses.pairs import GatheringLoss, Pairs, check_number, check_one
 
 __all__ = ["DistillClipLoss"]
 
 
-class DistillClipLoss(PairLoss):
+class DistillClipLoss(GatheringLoss):
     """The contrastive loss and the cross-entropy to a teacher's probabilities, in both directions (Hinton et al. 2015).
 
     One pass over the student's logits serves both losses. The teacher is a target: it gets no gradient, and its
@@ -24,8 +23,7 @@ class DistillClipLoss(PairLoss):
     Args:
         clip_loss_weight: factor of the contrastive loss.
         distill_loss_weight: factor of the cross-entropy to the teacher.
-        chunk_size: as of `PairLoss`.
-        group: as of `PairLoss`.
+        options: those of `GatheringLoss` and `PairLoss`.
 
     Raises:
         InputError: an argument of a wrong type or range.
@@ -35,11 +33,9 @@ class DistillClipLoss(PairLoss):
         self,
         clip_loss_weight: float = 1.0,
         distill_loss_weight: float = 1.0,
-        *,
-        chunk_size: int | None = None,
-        group: Group = None,
+        **options: Any,
     ) -> None:
-        super().__init__(chunk_size=chunk_size, group=group)
+        super().__init__(**options)
         check_number("clip_loss_weight", clip_loss_weight)
         check_number("distill_loss_weight", distill_loss_weight)
         self.clip_loss_weight = clip_loss_weight
@@ -78,6 +74,7 @@ class DistillClipLoss(PairLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
+        self.check_processes()
         for name, bias in (("logit_bias", logit_bias), ("dist_logit_bias", dist_logit_bias)):
             if bias is not None:
                 check_one(name, bias, image_features)

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from zoo_core.errors import InputError
 
-__all__ = ["DTYPES", "Group", "Shard", "sum_over"]
+__all__ = ["DTYPES", "Group", "Shard", "place_in", "sum_over"]
 
 Group = Any
 """A `torch.distributed.ProcessGroup`, a name that builds of torch without distributed do not have."""
@@ -106,6 +106,12 @@ class Shard:
 def sum_over(group: Group, values: Tensor) -> Tensor:
     """Return the sum over the processes of a group of values of one shape, whatever else they hold."""
     return values if _processes(group) == 1 else _Sum.apply(values, group)
+
+
+def place_in(group: Group) -> tuple[int, int]:
+    """Return which process this is of a group, and how many there are."""
+    count = _processes(group)
+    return (dist.get_rank(group) if count > 1 else 0), count
 
 
 def _processes(group: Group) -> int:

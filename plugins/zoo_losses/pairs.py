@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from zoo_core.config import LossConfig
 from zoo_core.errors import InputError
-from zoo_losses.gathering import DTYPES, Group, Shard
+from zoo_losses.gathering import DTYPES, Group, Shard, place_in
 
-__all__ = ["PairLoss", "Pairs", "check_number", "check_one", "own_pairs", "tiles", "told"]
+__all__ = ["GatheringLoss", "PairLoss", "Pairs", "check_number", "check_one", "own_pairs", "tiles", "told"]
 
 TILE = {"cpu": 2**21}
 """Logits of a tile where no chunk size is given: 8 MiB in float32, which stay in the caches.
@@ -39,7 +39,7 @@ class PairLoss(nn.Module):
     Inside a process group the batch is that of all its processes: the value, the same on every one of them, is that
     of one process with the whole batch, and so are gradients once averaged over processes, as
     DistributedDataParallel averages them. Each process of the group must therefore call the loss. Batches may differ
-    in size. There are no further flags: a loss that is local, or gathered without gradients, would train another model.
+    in size. What open_clip is told of the processes is taken too, and held to them when the loss is computed.
 
     Args:
         chunk_size: texts that are held against the images of this process at a time, in forward and in backward,
@@ -48,17 +48,47 @@ class PairLoss(nn.Module):
             result but by rounding.
         group: the processes that share the batch; the default process group where None, if there is one. A loss that
             has a group can neither be pickled nor copied, since its group cannot.
+        cache_labels: taken, and without effect: no labels are made.
+        rank: which of the processes this is; an error where it is another. Not looked at where None.
+        world_size: how many there are; an error where there are more or fewer. Not looked at where None.
 
     Raises:
-        InputError: a chunk size that is no positive whole number.
+        InputError: a number that is no whole number of its range.
     """
 
-    def __init__(self, *, chunk_size: int | None = None, group: Group = None) -> None:
+    def __init__(
+        self,
+        *,
+        chunk_size: int | None = None,
+        group: Group = None,
+        cache_labels: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         super().__init__()
-        if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
-            raise InputError(f"chunk_size must be a whole number of at least 1, or None, found {chunk_size!r}")
+        for name, value, least in (("chunk_size", chunk_size, 1), ("rank", rank, 0), ("world_size", world_size, 1)):
+            if value is not None and (type(value) is not int or value < least):
+                raise InputError(f"{name} must be a whole number of at least {least}, or None, found {value!r}")
         self.chunk_size = chunk_size
         self.group = group
+        self.cache_labels = cache_labels
+        self.rank = rank
+        self.world_size = world_size
+
+    def check_processes(self) -> int:
+        """Return how many processes share the batch, held to what the loss was told of them.
+
+        Raises:
+            InputError: there are other processes than it was told.
+        """
+        rank, count = place_in(self.group)
+        if self.world_size not in (None, count):
+            told, found = f"world_size={self.world_size}", f"{count} process{'es' if count > 1 else ''}"
+            fix = "call torch.distributed.init_process_group first" if count == 1 else "leave it out, or give group="
+            raise InputError(f"{told}, but {found} would share the batch; {fix}")
+        if count > 1 and self.rank not in (None, rank):
+            raise InputError(f"rank={self.rank}, but this is process {rank} of {count}; leave it out")
+        return count
 
     @classmethod
     def from_config(cls, config: LossConfig) -> Self:
@@ -68,6 +98,54 @@ class PairLoss(nn.Module):
     def extra_repr(self) -> str:
         """Return the option that is not the default."""
         return "" if self.chunk_size is None else f"chunk_size={self.chunk_size}"
+
+
+class GatheringLoss(PairLoss):
+    """A loss that open_clip also computes in ways that train another model; these are refused.
+
+    Args:
+        local_loss: taken: gradients, once averaged over processes, are the same. The value here is always that of the
+            whole batch, the mean of the local ones.
+        gather_with_grad: False is an error among several processes, where it would leave out gradients. True where
+            nothing is told of the processes; False, as in open_clip, where only other arguments of these are given.
+        use_horovod: True is an error.
+        options: those of `PairLoss`.
+
+    Raises:
+        InputError: an argument of a wrong type or range, or one that cannot be done.
+    """
+
+    def __init__(
+        self,
+        *,
+        local_loss: bool | None = None,
+        gather_with_grad: bool | None = None,
+        use_horovod: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if use_horovod:
+            raise InputError("use_horovod: processes share a batch through torch.distributed alone; leave it out")
+        told_nothing = local_loss is None and self.rank is None and self.world_size is None
+        self.local_loss = bool(local_loss)
+        self.gather_with_grad = told_nothing if gather_with_grad is None else bool(gather_with_grad)
+        self.use_horovod = False
+        if self.world_size is not None and self.world_size > 1:
+            self._check_gradients()
+
+    def check_processes(self) -> int:
+        """Return how many processes share the batch, held to what the loss was told of them and of gradients."""
+        count = super().check_processes()
+        if count > 1:
+            self._check_gradients()
+        return count
+
+    def _check_gradients(self) -> None:
+        if not self.gather_with_grad:
+            raise InputError(
+                "gather_with_grad=False, open_clip's default, leaves out the gradients of other processes, which "
+                "trains another model than one process with the whole batch; give gather_with_grad=True"
+            )
 
 
 @dataclass(frozen=True)

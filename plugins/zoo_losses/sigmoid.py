@@ -11,9 +11,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from zoo_core.errors import InputError, describe, one_of
+from zoo_losses.gathering import Group
 from zoo_losses.pairs import PairLoss, Pairs, check_one, own_pairs, tiles
 
 __all__ = ["SigLipLoss"]
+
+SENDING = ("bidir", "shift", "reduce", "gather")
 
 SOFTPLUS_IS_LINEAR = 40
 """Beyond this, softplus(x) is x to the last bit of float64."""
@@ -23,7 +27,33 @@ class SigLipLoss(PairLoss):
     """Binary cross-entropy of every pair, summed over texts and averaged over images (Zhai et al. 2023).
 
     With ids, all pairs of one id count as belonging together; with distinct ids it is the plain loss.
+
+    Args:
+        cache_labels, rank, world_size, chunk_size, group: as of `PairLoss`.
+        dist_impl: how open_clip sends texts between processes, `bidir`, `shift`, `reduce` or `gather`: taken, and
+            without effect, since gradients, once averaged over processes, are the same. The value here is always that
+            of the whole batch, the mean of those that open_clip gives each process.
+
+    Raises:
+        InputError: an argument of a wrong type or range.
     """
+
+    def __init__(
+        self,
+        cache_labels: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        dist_impl: str | None = None,
+        *,
+        chunk_size: int | None = None,
+        group: Group = None,
+    ) -> None:
+        if dist_impl not in (None, *SENDING):
+            raise InputError(f"dist_impl {describe(dist_impl)} is none; {one_of(SENDING)}")
+        super().__init__(
+            chunk_size=chunk_size, group=group, cache_labels=cache_labels, rank=rank, world_size=world_size
+        )
+        self.dist_impl = dist_impl
 
     def forward(
         self,
@@ -50,6 +80,7 @@ class SigLipLoss(PairLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
+        self.check_processes()
         if logit_bias is not None:
             check_one("logit_bias", logit_bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
