@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
@@ -126,15 +126,18 @@ class DualEncoder(nn.Module):
             normalize: scale each feature to unit length.
 
         Returns:
-            features `[B, embed_dim]`, in the dtype of the tower.
+            features `[B, embed_dim]`, in the dtype of the tower. In evaluation mode, gradients of pictures and of raw
+            pixels are not recorded, unless parts of the model are frozen and the others not: then it is being
+            trained. Those of preprocessed tensors always are.
 
         Raises:
             InputError: the input does not fit the tower, or the model has no image tower or preprocessing.
             ImageFileError: a file is no readable image.
         """
         tower = self._image_tower()
-        features = tower(self._image_input(image, tower))
-        return F.normalize(features, dim=-1) if normalize else features
+        with self._recording(tower, image):
+            features = tower(self._image_input(image, tower))
+            return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, text: Any, normalize: bool = False, *, overflow: Overflow = "warn") -> Tensor:
         """Return text features.
@@ -148,27 +151,31 @@ class DualEncoder(nn.Module):
 
         Returns:
             features `[B, embed_dim]`, in the dtype of the tower. Where padding cannot change them, captions of like
-            length are encoded together, without it (see `zoo_core.text_buckets`).
+            length are encoded together, without it (see `zoo_core.text_buckets`). In evaluation mode, gradients of
+            strings are not recorded, unless parts of the model are frozen and the others not; those of token ids
+            always are.
 
         Raises:
             InputError: the ids do not fit the tower, or the model has no text tower or tokenizer.
         """
         tower, tokenizer = self._text_tower(), self.tokenizer
         checked_overflow(overflow)
-        if isinstance(text, Tensor) or is_symbolic(text) or tower.training or tokenizer is None:
-            features = encode_rows(tower, self._token_ids(text, tower, overflow))
-        else:
-            features = encode_captions(
-                checked_texts(text),
-                tokenizer,
-                lambda ids: encode_rows(tower, self._fitting(ids, tower, tokenizer)),
-                overflow,
-            )
-        return F.normalize(features, dim=-1) if normalize else features
+        with self._recording(tower, text):
+            if isinstance(text, Tensor) or is_symbolic(text) or tower.training or tokenizer is None:
+                features = encode_rows(tower, self._token_ids(text, tower, overflow))
+            else:
+                features = encode_captions(
+                    checked_texts(text),
+                    tokenizer,
+                    lambda ids: encode_rows(tower, self._fitting(ids, tower, tokenizer)),
+                    overflow,
+                )
+            return F.normalize(features, dim=-1) if normalize else features
 
     def get_logits(self, image: Any, text: Any) -> tuple[Tensor, Tensor]:
         """Return `(image_logits [B, T], text_logits [T, B])`: scaled cosines, plus the bias if there is one."""
-        return self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
+        with self._recording(self, image, text):
+            return self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
 
     @property
     def scoring(self) -> Scoring:
@@ -199,9 +206,10 @@ class DualEncoder(nn.Module):
         if scoring not in (None, self.scoring):
             bias = "without a logit bias" if self.logit_bias is None else "with a logit bias"
             raise InputError(f"this model was trained {bias}: its scores are a {self.scoring}, not a {scoring}")
-        return self.feature_probabilities(
-            self.encode_image(image, normalize=True), self.encode_text(text, normalize=True)
-        )
+        with self._recording(self, image, text):
+            return self.feature_probabilities(
+                self.encode_image(image, normalize=True), self.encode_text(text, normalize=True)
+            )
 
     def feature_probabilities(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Return what `probabilities` does, of unit-norm features `[B, D]` and `[T, D]`."""
@@ -213,6 +221,8 @@ class DualEncoder(nn.Module):
     def forward(self, image: Any = None, text: Any = None) -> dict[str, Any] | tuple[Any, ...]:
         """Return unit-norm features and the exponentiated logit scale.
 
+        It is what training calls: gradients are recorded whatever the inputs are.
+
         Args:
             image: as in `encode_image`; features are None where this is None.
             text: as in `encode_text`; features are None where this is None.
@@ -221,6 +231,11 @@ class DualEncoder(nn.Module):
             a dict with `image_features`, `text_features`, `logit_scale` and, if the model has one, `logit_bias`
             where `output_dict` is set; else a tuple of these three or four.
         """
+        if torch.is_grad_enabled():  # pictures and strings become tensors, whose gradients encoding records
+            if not (image is None or _is_prepared(image)):
+                image = self._image_input(image, self._image_tower())
+            if not (text is None or _is_prepared(text)):
+                text = self._token_ids(text, self._text_tower())
         output: dict[str, Any] = {
             "image_features": None if image is None else self.encode_image(image, normalize=True),
             "text_features": None if text is None else self.encode_text(text, normalize=True),
@@ -416,6 +431,17 @@ class DualEncoder(nn.Module):
             return self.visual is not None
         return self.text is not None or key in ("logit_scale", "logit_bias")
 
+    def _recording(self, part: nn.Module, *inputs: Any) -> AbstractContextManager[None]:
+        """Return a block in which gradients of `inputs` of a part of the model are recorded, or not.
+
+        A model in evaluation mode that is given pictures and strings is being used, and should cost no graph. But where
+        some parameters are frozen and others are not, as with adapters, somebody has chosen what to train.
+        """
+        if not torch.is_grad_enabled() or part.training or any(map(_is_prepared, inputs)):
+            return nullcontext()
+        trained = {parameter.requires_grad for parameter in self.parameters()}
+        return nullcontext() if len(trained) > 1 else torch.no_grad()
+
     def _towers(self) -> dict[str, VisionTower | TextTower]:
         return {name: tower for name, tower in (("visual", self.visual), ("text", self.text)) if tower is not None}
 
@@ -519,6 +545,13 @@ class DualEncoder(nn.Module):
                 found = f"found shape {list(theirs.shape)}"
                 args[-1].append(f"size mismatch for {prefix}{name}: expected one value, {found}.")
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _is_prepared(value: object) -> bool:
+    """Tell what a tower takes, tensors and patches, from what is made into that: pictures, raw pixels and strings."""
+    if isinstance(value, list | tuple):
+        return any(map(_is_prepared, cast("Sequence[object]", value)[:1]))
+    return isinstance(value, Mapping) or is_symbolic(value) or (isinstance(value, Tensor) and not is_raw(value))
 
 
 if TYPE_CHECKING:
