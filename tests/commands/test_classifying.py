@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zoo
 from command_line import Run, save_tiny
+from zoo.commands.app import app
+from zoo.commands.options import EXAMPLES
 
 
 def expected_probabilities(folder: Path, image: Path, captions: list[str]) -> np.ndarray[Any, Any]:
@@ -58,8 +62,8 @@ def test_classify_prints_a_table_with_the_likeliest_first(run: Run, tiny: Path, 
     status, out, _ = run("classify", pictures / "b.png", "--labels", "cat,dog,eel", "--model", tiny)
     lines = out.splitlines()
     assert status == 0
-    assert lines[0] == str(pictures / "b.png")
-    shares = [float(line.split()[0].rstrip("%")) for line in lines[2:]]
+    assert lines[1] == str(pictures / "b.png")
+    shares = [float(line.split()[0].rstrip("%")) for line in lines[3:]]
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(100, abs=0.2)
@@ -125,17 +129,89 @@ def test_random_weights_are_never_asked(run: Run, pictures: Path, tmp_path: Path
     assert "needs pretrained weights" in err
 
 
-def test_the_default_model_is_the_one_that_ships_with_weights(
-    run: Run, tiny: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_command_computes_with_a_model_that_nobody_named(run: Run, pictures: Path, tmp_path: Path) -> None:
+    commands = [
+        ("classify", pictures / "b.png", "--labels", "building,flower"),
+        ("classify", pictures / "b.png", "--labels", "building,flower", "--json"),
+        ("embed", pictures, "--out", tmp_path / "x.npy"),
+        ("embed", pictures, "--out", tmp_path / "x.npy", "--pretrained", "demo"),
+    ]
+    for command in commands:
+        status, out, err = run(*command)
+        assert (status, out) == (2, ""), command
+        assert err.count("\n") == 1
+        assert err.startswith("error: name the model to compute with: --model vit-b32:laion2b_s34b_b79k, ")
+        assert all(one in err for one in EXAMPLES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_models_that_are_named_where_none_was_are_there_and_one_of_them_needs_no_network(
+    run: Run, pictures: Path
 ) -> None:
-    asked: list[object] = []
+    offered = zoo.list_pretrained()
+    for example in EXAMPLES:
+        name, _, tag = example.partition(":")
+        assert offered[name][tag].license or tag == "demo"
+    status, out, _ = run("classify", pictures / "b.png", "--labels", "a one,a two", "--model", EXAMPLES[-1])
+    assert (status, out.splitlines()[0]) == (0, "model: digits-tiny, weights: demo")
 
-    def open_model(*arguments: object, **_: object) -> Any:
-        asked.append(arguments)
-        return zoo.load(tiny)
 
-    monkeypatch.setattr("zoo.embedding.open_model", open_model)
-    assert run("classify", pictures / "b.png", "--labels", "a,b")[0] == 0
-    assert run("classify", pictures / "b.png", "--labels", "a,b", "--pretrained", "other")[0] == 0
-    assert run("classify", pictures / "b.png", "--labels", "a,b", "--model", "vit-b16", "--pretrained", "x")[0] == 0
-    assert asked == [("digits-tiny", "demo"), ("digits-tiny", "other"), ("vit-b16", "x")]
+def test_no_command_has_a_default_model() -> None:
+    """The door for the whole kind: whatever takes a model asks for it."""
+    for command in app.registered_commands:
+        callback: Any = command.callback
+        for name in ("model", "name", "source", "architecture"):
+            parameter = inspect.signature(callback).parameters.get(name)
+            assert parameter is None or parameter.default in (None, inspect.Parameter.empty), command.name
+
+
+def test_every_answer_names_the_model_and_its_weights(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    ask = ["classify", pictures / "b.png", pictures / "notes.txt", "--labels", "a,b"]
+    assert run(*ask, "--model", tiny)[1].splitlines()[:2] == [f"model: {tiny}", str(pictures / "b.png")]
+    for one in json.loads(run(*ask, "--model", tiny, "--json")[1]):
+        assert (one["model"], one["weights"]) == (str(tiny), str(tiny))
+    demo = ["--model", "digits-tiny", "--pretrained", "demo"]
+    for one in json.loads(run(*ask, *demo, "--json")[1]):
+        assert (one["model"], one["weights"]) == ("digits-tiny", "demo")
+    out = run("embed", pictures, "--out", tmp_path / "x.npy", *demo)[1]
+    assert out.rstrip().endswith("; model: digits-tiny, weights: demo")
+    told = json.loads((tmp_path / "x.model.json").read_text())
+    assert (told["zoo.model"], told["zoo.pretrained"]) == ("digits-tiny", "demo")
+
+
+def test_weights_are_named_once(run: Run, pictures: Path) -> None:
+    ask = ["classify", pictures / "b.png", "--labels", "a,b", "--model"]
+    status, _, err = run(*ask, "digits-tiny:demo", "--pretrained", "demo")
+    assert (status, err) == (
+        2,
+        "error: --model digits-tiny:demo names its weights already; leave out --pretrained demo\n",
+    )
+    assert "no pretrained tag 'dmeo', did you mean 'demo'?" in run(*ask, "Digits_Tiny:dmeo")[2]
+    assert "unknown architecture 'vit-b:x'" in run(*ask, "vit-b:x")[2]
+    assert "hf-hub:organisation/name" in run(*ask, "https://a.b/c/d")[2]
+
+
+def test_classify_takes_the_images_of_a_folder(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    ask = ["--labels", "a,b", "--model", tiny, "--json"]
+    found = json.loads(run("classify", pictures / "sub" / "c.png", pictures, *ask)[1])
+    names = ["sub/c.png", "a.JPG", "b.png", "d.webp", "sub/c.png"]
+    assert [one["image"] for one in found] == [str(pictures / name) for name in names]
+    (tmp_path / "empty").mkdir()
+    status, out, err = run("classify", tmp_path / "empty", *ask)
+    assert (status, out) == (2, "")
+    assert "found no image" in err
+
+
+def test_the_limit_of_pixels_is_raised_on_the_command_line(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.png"
+    Image.new("1", (8001, 8000)).save(large)
+    for command in (["classify", large, "--labels", "a,b"], ["embed", large, "--out", tmp_path / "x.npy"]):
+        status, _, err = run(*command, "--model", tiny)
+        assert status != 0
+        assert "more than the limit of 64,000,000; shrink it first, or set max_pixels" in err
+        assert "(--max-pixels)" in err
+        assert run(*command, "--model", tiny, "--max-pixels", 8001 * 8000)[0] == 0
+    small = ["classify", pictures / "b.png", "--labels", "a,b", "--model", tiny, "--max-pixels", 20 * 24 - 1]
+    assert "has 24 x 20 pixels, more than the limit of 479" in run(*small)[2]

@@ -116,12 +116,14 @@ def test_profile_measures_the_model_with_its_own_sizes(
     }
     assert out.splitlines()[1].split() == ["image", "1.5M", "2.5G", "5.0G", "250.0", "16.0", "3.0"]
     assert "a processor" in out
+    assert str(tiny) in out
 
 
 def test_profile_as_json_is_the_report(run: Run, tiny: Path, profiled: dict[str, Any]) -> None:
     status, out, err = run("profile", tiny, "--json", "--no-trace")
     assert (status, err) == (0, "")
     assert json.loads(out)["towers"]["image"]["macs"] == 2_500_000_000
+    assert json.loads(out)["model"] == str(tiny)
     assert profiled["trace_dir"] is None
 
 

@@ -15,7 +15,7 @@ from zoo_core.architectures import check_source, is_path
 from zoo_core.config import ModelConfig
 from zoo_core.errors import AmbiguousNameError, UnknownNameError
 
-__all__ = ["PREFIX", "config_of", "holds_model", "locate", "locate_model", "stated"]
+__all__ = ["PREFIX", "config_of", "holds_model", "is_architecture", "locate", "locate_model", "stated"]
 
 PREFIX = "hf-hub:"
 """How the address of a repository of the Hub begins."""
@@ -83,7 +83,7 @@ def _check_name(source: str) -> None:
     if is_path(source):
         return
     if is_folder(source) or stated(source) is not None:
-        if source == Path(source).name and _is_architecture(source):
+        if source == Path(source).name and is_architecture(source):
             owner = architectures().find(source).plugin.distribution
             raise AmbiguousNameError(
                 f"'{source}' is an architecture, and a model in this folder; write './{source}' for the model, "
@@ -114,7 +114,7 @@ def _meant(source: str) -> str:
         return f"a repository of the Hub is written {PREFIX}organisation/name"
     if source and Path(source).is_dir():
         return "it is a folder, but holds no saved model, and no model of another library with its config"
-    if _is_architecture(name):
+    if is_architecture(name):
         return f"weights are named beside the architecture, zoo.build('{name}', pretrained='{tag}')"
     if source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:
         return "it looks like a path, but there is no such folder"
@@ -123,7 +123,8 @@ def _meant(source: str) -> str:
     return ""
 
 
-def _is_architecture(name: str) -> bool:
+def is_architecture(name: str) -> bool:
+    """Tell whether an architecture bears a name, in any spelling."""
     try:
         architectures().find(name)
     except UnknownNameError:

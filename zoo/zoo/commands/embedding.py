@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.commands.classifying import DEMO_MODEL, default_tag
-from zoo.commands.options import Device, Dtype, dtype_named
+from zoo.commands.options import Device, Dtype, MaxPixels, Model, ModelChoice, Pretrained
 from zoo.commands.output import progress, report, report_warning
 
 if TYPE_CHECKING:
@@ -21,10 +20,11 @@ __all__ = ["embed_command"]
 def embed_command(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images or folders; - reads paths from stdin.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Ends in .npy or .parquet, or is a folder.")],
-    model: Annotated[str, typer.Option(help="An architecture, or a saved folder.")] = DEMO_MODEL,
-    pretrained: Annotated[str | None, typer.Option(help="A tag (see zoo info) or a safetensors file.")] = None,
+    model: Model = None,
+    pretrained: Pretrained = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model at a time.")] = 32,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read images.")] = None,
+    max_pixels: MaxPixels = None,
     device: Device = None,
     dtype: Dtype = None,
     text: Annotated[bool, typer.Option("--text", help="Paths are text files with a caption a line.")] = False,
@@ -43,12 +43,13 @@ def embed_command(
     an image of another size or time is embedded anew. Another model is refused, and so are captions in a folder of
     images.
     """
-    from zoo.embedding import Pace, embed_images, embed_texts, find_images, identity, open_model, read_captions
+    from zoo.embedding import Pace, embed_images, embed_texts, find_images, identity, read_captions
     from zoo.embedding_files import check_ids, check_output
     from zoo.embedding_sets import open_output
     from zoo.image_folders import PassedOver
     from zoo_core.overflow import checked_overflow, told_once
 
+    choice = ModelChoice.of(model, pretrained)
     check_output(out, force=force)
     policy = checked_overflow(overflow)
     passed_over = PassedOver()
@@ -58,11 +59,10 @@ def embed_command(
         for sentence in passed_over.sentences():
             report_warning(sentence)
     check_ids(out, items)
-    tag = default_tag(model, pretrained)
-    built = open_model(model, tag, device=device, dtype=dtype_named(dtype))
+    built = choice.open(device=device, dtype=dtype, max_pixels=max_pixels)
     width, pace = built.config.embed_dim, Pace()
     with (
-        open_output(out, width, identity(built, model, tag), of_files=not text) as file,
+        open_output(out, width, identity(built, choice.source, choice.pretrained), of_files=not text) as file,
         progress("embedding") as advance,
         told_once(),
     ):
@@ -82,7 +82,8 @@ def embed_command(
                 file.add(ids, rows)
             advance(file.kept + file.count + file.refused, file.kept + len(rest), str(pace))
     if file.count or file.kept:
-        typer.echo(f"{out}: {_summary(file, width)}" + (f", {pace}" if file.count else ""))
+        speed = f", {pace}" if file.count else ""
+        typer.echo(f"{out}: {_summary(file, width)}{speed}; {choice}")
     if file.refused:
         report(f"skipped {file.refused} of {len(items)} images that cannot be read")
     if file.refused or passed_over.lost:

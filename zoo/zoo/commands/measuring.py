@@ -46,6 +46,7 @@ def profile_command(
         device=device or "cpu",
         trace_dir=None if no_trace else trace,
     ).to_dict()
+    found = {"model": name, **found}
     if json:
         show_json(found)
     else:
@@ -72,6 +73,7 @@ def _show(found: dict[str, Any]) -> None:
         "",
         fields(
             (
+                ("model", found["model"]),
                 ("parameters", f"{found['parameters']:,} ({found['parameter_bytes'] / 2**20:.1f} MiB)"),
                 ("latency", f"median of {found['steps']} batches"),
                 *((key, value) for key, value in hardware.items()),
