@@ -410,7 +410,11 @@ def test_a_model_that_was_pulled_needs_no_network(hub: Hub, tmp_path: Path, caps
 
 def test_pretrained_weights_are_pulled_by_architecture_and_tag(hub: Hub, tmp_path: Path) -> None:
     folder = zoo.pull("digits-tiny:demo", tmp_path / "digits")
-    assert json.loads((folder / "zoo.json").read_text())["source"] == {"architecture": "digits-tiny", "tag": "demo"}
+    assert json.loads((folder / "zoo.json").read_text())["source"] == {
+        "architecture": "digits-tiny",
+        "tag": "demo",
+        "license": "mit",
+    }
     assert same(zoo.load(folder, verify=True, probe=True), zoo.build("digits-tiny", pretrained="demo"))
     assert same(zoo.load(zoo.pull("digits-tiny", folder)), zoo.load(folder))
 

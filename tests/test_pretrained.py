@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
+import yaml
 from open_clip.pretrained import _PRETRAINED
 
 import zoo
 from zoo.catalog import architectures
-from zoo.pretrained_entries import entries_of
-from zoo_core.errors import CheckpointError
+from zoo.pretrained_entries import Pretrained, entries_of
+from zoo_core.errors import CheckpointError, ConfigError, UnknownNameError
+from zoo_core.registry import folder
 
 MOVED = {("ViT-B-16-plus-240", "laion400m_e32"): "timm/vit_base_patch16_plus_clip_240.laion400m_e32"}
 """Repositories that are not the peer's: it names those of other weights."""
@@ -88,12 +91,58 @@ def test_licences_agree_with_timm_where_it_states_one_for_the_same_repository() 
     compared = 0
     for tags in zoo.list_pretrained().values():
         for entry in tags.values():
-            repo = "" if entry.hub is None or entry.license is None else entry.hub.repo.removeprefix("timm/")
+            repo = "" if entry.hub is None or entry.license == "unknown" else entry.hub.repo.removeprefix("timm/")
             if repo in known:
                 theirs: Any = get_pretrained_cfg(repo)
                 assert entry.license == theirs.license, repo
                 compared += 1
     assert compared > 20
+
+
+def test_every_entry_states_its_licence_or_where_its_authors_would_state_it() -> None:
+    for plugin in architectures().registry.plugins:
+        for file in Path(str(folder(plugin.pretrained))).glob("*.yaml") if plugin.pretrained else ():
+            for tag, data in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+                assert data.get("license"), f"{file.name}: {tag}: state a licence, or 'unknown'"
+    unknown = [
+        entry for tags in zoo.list_pretrained().values() for entry in tags.values() if entry.license == "unknown"
+    ]
+    assert len(unknown) == 58
+    for entry in unknown:
+        assert entry.terms is not None and entry.hub is not None
+        owner = entry.hub.repo.partition("/")[0]
+        if owner == "timm":  # whose repositories hold what others trained
+            assert entry.terms in ("https://github.com/openai/CLIP", "https://github.com/mlfoundations/open_clip")
+        else:
+            assert entry.terms == f"https://huggingface.co/{entry.hub.repo}"
+
+
+def test_weights_are_found_by_their_licence() -> None:
+    everything = zoo.list_pretrained()
+    licences = {entry.license for tags in everything.values() for entry in tags.values()}
+    assert {"apache-2.0", "mit", "unknown"} < licences
+    counted = 0
+    for licence in licences:
+        found = zoo.list_pretrained(license=licence.upper())
+        assert found == {
+            name: kept
+            for name, tags in everything.items()
+            if (kept := {tag: entry for tag, entry in tags.items() if entry.license == licence})
+        }
+        counted += sum(map(len, found.values()))
+    assert counted == sum(map(len, everything.values()))
+    assert zoo.list_pretrained("rn50*", license="apache-2.0") == {}
+    with pytest.raises(
+        UnknownNameError, match=r"no weights are under the licence 'apache', did you mean 'apache-2.0'\?"
+    ):
+        zoo.list_pretrained(license="apache")
+
+
+def test_an_address_of_terms_is_one() -> None:
+    with pytest.raises(ConfigError, match="license_page"):
+        Pretrained.parse({"path": "x", "license_page": "ask me"})
+    assert Pretrained.parse({"path": "x"}).license == "unknown"
+    assert Pretrained.parse({"path": "x"}).terms is None
 
 
 RELEASES = {

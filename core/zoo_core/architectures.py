@@ -14,7 +14,7 @@ import copy
 import fnmatch
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,13 +78,21 @@ class Architectures:
         return tuple(sorted(self._discover(), key=lambda entry: (entry.name, entry.plugin.distribution)))
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Return the names that match a shell pattern, themselves or by an alias; case does not matter."""
-        lowered = pattern.lower()
-        return [
-            entry.name
-            for entry in self.entries
-            if any(fnmatch.fnmatchcase(name.lower(), lowered) for name in (entry.name, *entry.aliases))
-        ]
+        """Return the names that a pattern means, themselves or by an alias; case does not matter.
+
+        Args:
+            pattern: a shell pattern; or a name in any spelling, or where nothing bears that, a part of names.
+        """
+        lowered, squashed = pattern.lower(), squash(pattern)
+
+        def matching(matches: Callable[[str], bool]) -> list[str]:
+            return [entry.name for entry in self.entries if any(map(matches, (entry.name, *entry.aliases)))]
+
+        if any(character in pattern for character in "*?["):
+            return matching(lambda name: fnmatch.fnmatchcase(name.lower(), lowered))
+        return matching(lambda name: squash(name) == squashed) or matching(
+            lambda name: squashed != "" and squashed in squash(name)
+        )
 
     def find(self, name: str) -> Entry:
         """Return the architecture that a name, alias or `distribution/name` stands for, in any spelling.

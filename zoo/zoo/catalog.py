@@ -28,7 +28,11 @@ def architectures() -> Architectures:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the architectures whose name or alias matches a shell pattern; case does not matter."""
+    """Return the names of the architectures that a pattern means, themselves or by an alias; case does not matter.
+
+    Args:
+        pattern: a shell pattern; or a name in any spelling, or where nothing bears that, a part of names.
+    """
     return architectures().names(pattern)
 
 

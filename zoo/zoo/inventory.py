@@ -60,7 +60,7 @@ class Clash:
 
 
 def list_architectures(pattern: str = "*", known: Architectures | None = None) -> list[Listing]:
-    """Return the architectures whose name or alias matches a shell pattern.
+    """Return the architectures that a pattern means, by name or alias.
 
     Args:
         pattern: as in `zoo.list_models`.
@@ -80,8 +80,8 @@ def describe_model(source: str) -> dict[str, Any]:
 
     Returns:
         `name`, `aliases`, `file`, `description`, `parameters`, `towers`, `text_contract`, `components` (each with
-        its distribution and version), `pretrained` (the entry of each tag, and `from`, its place in a word) and the
-        resolved `config`.
+        its distribution and version), `pretrained` (the entry of each tag, `from`, its place in a word, and `terms`)
+        and the resolved `config`.
 
     Raises:
         ConfigError: the architecture or one of its pretrained entries is wrong.
@@ -99,7 +99,9 @@ def describe_model(source: str) -> dict[str, Any]:
         entry = known.find(source)
         name, aliases, file = entry.name, entry.aliases, entry.path
         config = known.load(source)
-        tags = {tag: {"from": found.place} | found.data() for tag, found in entries_of(source).items()}
+        tags = {
+            tag: {"from": found.place, "terms": found.terms} | found.data() for tag, found in entries_of(source).items()
+        }
     return {
         "name": name,
         "aliases": list(aliases),

@@ -62,7 +62,7 @@ def _source(source: Mapping[str, Any]) -> str:
         return ""
     place = [source[key] for key in ("file", "repo") if key in source]
     where = f"{' of '.join(f'`{one}`' for one in place)} at commit {source['commit']}" if place else ""
-    licence = f", under the licence {source['license']}" if source.get("license") else ""
+    licence = f" (licence: {source['license']})" if source.get("license") else ""
     if "tag" not in source:
         return f"\nIt was made from {where}{licence}."
     return f"\nIts weights are `{source['architecture']}:{source['tag']}`{f', from {where}' if where else ''}{licence}."

@@ -15,13 +15,16 @@ from pydantic import Field
 from zoo.catalog import architectures, list_models
 from zoo.parameter_shapes import names, shapes_of
 from zoo_core.config import Config
-from zoo_core.errors import AmbiguousNameError, ConfigError
+from zoo_core.errors import AmbiguousNameError, ConfigError, UnknownNameError, did_you_mean
 from zoo_core.registry import Plugin, folder
 from zoo_core.text_cleaning import CleaningOrNone
 from zoo_core.text_contract import Padding
 from zoo_core.yaml_files import read_document
 
-__all__ = ["HubWeights", "Pretrained", "alike_with", "entries_of", "list_pretrained"]
+__all__ = ["HubWeights", "Pretrained", "alike_with", "entries_of", "licence_for_people", "list_pretrained"]
+
+UNKNOWN = "unknown"
+"""The licence of weights of which nobody found one."""
 
 
 class HubWeights(Config):
@@ -55,9 +58,11 @@ class Pretrained(Config):
     """One line for people."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Digest of the file; not checked where null."""
-    license: Annotated[str, Field(min_length=1)] | None = None
-    """What the weights may be used under, as the Hub spells it (`mit`, `cc-by-nc-4.0`); null where nobody looked it up,
-    which says nothing about it. `cc-by-nc` is that licence in a version that its source does not tell."""
+    license: Annotated[str, Field(min_length=1)] = UNKNOWN
+    """What the weights may be used under, as the Hub spells it (`mit`, `cc-by-nc-4.0`). `cc-by-nc` is that licence in a
+    version that its source does not tell; `unknown` permits nothing: ask at `terms`."""
+    license_page: Annotated[str, Field(pattern=r"https://\S+")] | None = None
+    """Where the authors would say it, if that is not the page of the repository."""
     preprocess: dict[str, Any] = {}
     """Keys of the architecture's preprocessing that were others when these weights were trained."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None
@@ -78,9 +83,19 @@ class Pretrained(Config):
         """Where the weights are, for people."""
         return self.hub.repo if self.hub else self.path.name if self.path else ""
 
+    @property
+    def terms(self) -> str | None:
+        """The address where the authors of the weights would state their licence; None for files of nobody's page."""
+        return self.license_page or (f"https://huggingface.co/{self.hub.repo}" if self.hub else None)
+
     def overrides(self) -> list[str]:
         """Return the changes of the architecture that go with these weights."""
         return [f"preprocess.{key}={json.dumps(value)}" for key, value in self.preprocess.items()]
+
+
+def licence_for_people(license: str, terms: str | None) -> str:
+    """Return a licence, with the address to ask at where it is unknown."""
+    return f"{UNKNOWN}, see {terms}" if license == UNKNOWN and terms else license
 
 
 def entries_of(name: str) -> dict[str, Pretrained]:
@@ -108,9 +123,26 @@ def entries_of(name: str) -> dict[str, Pretrained]:
     return found
 
 
-def list_pretrained(pattern: str = "*") -> dict[str, dict[str, Pretrained]]:
-    """Return the tags of every architecture that has some and whose name or alias matches a shell pattern."""
+def list_pretrained(pattern: str = "*", *, license: str | None = None) -> dict[str, dict[str, Pretrained]]:
+    """Return the tags of every architecture that has some.
+
+    Args:
+        pattern: which architectures, as in `list_models`.
+        license: only the weights under this licence, such as `"apache-2.0"`.
+
+    Raises:
+        UnknownNameError: nothing at all is under that licence.
+    """
     found = {name: entries_of(name) for name in list_models(pattern)}
+    if license is not None:
+        every = {entry.license for name in list_models() for entry in entries_of(name).values()}
+        wanted = license.lower()
+        if wanted not in {one.lower() for one in every}:
+            raise UnknownNameError(f"no weights are under the licence '{license}'{did_you_mean(license, every)}")
+        found = {
+            name: {tag: entry for tag, entry in tags.items() if entry.license.lower() == wanted}
+            for name, tags in found.items()
+        }
     return {name: tags for name, tags in found.items() if tags}
 
 

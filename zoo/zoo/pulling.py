@@ -10,7 +10,7 @@ from zoo.digests import ORIGIN, read_origin
 from zoo.downloads import fetch_weights
 from zoo.folders import README, is_folder, open_folder
 from zoo.hub_folders import parse_address
-from zoo.pretrained_entries import entries_of
+from zoo.pretrained_entries import entries_of, licence_for_people
 from zoo.saving import expect_room, write_folder
 from zoo.sources import PREFIX, locate
 from zoo.whole_folders import replacing_folder
@@ -74,8 +74,7 @@ def _facts(name: str, tag: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"architecture": name, "tag": tag}
     if entry is None:
         return facts
-    if entry.license is not None:
-        facts["license"] = entry.license
+    facts["license"] = licence_for_people(entry.license, entry.terms)
     if entry.hub is None:
         return facts
     found = fetch_weights(entry.hub, entry.sha256, verify=True)

@@ -17,24 +17,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def list_command(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern of names or aliases.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="A name, a part of names, or a shell pattern.")] = "*",
     pretrained: Annotated[bool, typer.Option("--pretrained", help="List the weights that there are for them.")] = False,
+    license: Annotated[str | None, typer.Option(help="List the weights under a licence, such as apache-2.0.")] = None,
     json: AsJson = False,
 ) -> None:
     """List the architectures, or their pretrained weights."""
     from zoo.catalog import registry
     from zoo.inventory import list_architectures
 
-    if pretrained:
-        _list_pretrained(pattern, json)
+    if pretrained or license is not None:
+        _list_pretrained(pattern, license, json)
         return
     found = list_architectures(pattern)
     if json:
         show_json([one.to_dict() for one in found])
         return
     if not found:
-        hint = "" if "*" in pattern else f"; '*' stands for anything: '*{pattern}*'"
-        typer.echo(f"no architecture matches '{pattern}'{hint}{registry().quarantine_note()}", err=True)
+        typer.echo(f"no architecture matches '{pattern}'{registry().quarantine_note()}", err=True)
         return
     rows = [
         (one.name, "", "", "", one.problem)
@@ -45,12 +45,21 @@ def list_command(
     show(table(("NAME", "PARAMETERS", "IMAGE", "EMBED", "ALIAS"), rows, right=("PARAMETERS", "IMAGE", "EMBED")))
 
 
-def _list_pretrained(pattern: str, json: bool) -> None:
+def _list_pretrained(pattern: str, license: str | None, json: bool) -> None:
     from zoo.pretrained_entries import list_pretrained
 
-    found = list_pretrained(pattern)
+    found = list_pretrained(pattern, license=license)
     if json:
-        show_json({name: {tag: one.data() for tag, one in tags.items()} for name, tags in found.items()})
+        show_json(
+            {
+                name: {tag: {"terms": one.terms} | one.data() for tag, one in tags.items()}
+                for name, tags in found.items()
+            }
+        )
+        return
+    if not found:
+        under = "" if license is None else f" under the licence '{license}'"
+        typer.echo(f"no weights{under} are known for '{pattern}'", err=True)
         return
     rows = [
         (name, tag, one.place, one.activation, one.license) for name, tags in found.items() for tag, one in tags.items()
@@ -78,6 +87,7 @@ def info_command(
         _show_groups(name, lock_image, lock_text, json)
         return
     from zoo.inventory import describe_model
+    from zoo.pretrained_entries import licence_for_people
     from zoo_core.text_contract import TextContract
 
     found = describe_model(name)
@@ -109,7 +119,13 @@ def info_command(
         table(
             ("PRETRAINED", "FROM", "LICENSE", "PREPROCESSING", "DESCRIPTION"),
             [
-                (tag, one["from"], one.get("license"), _changes(one.get("preprocess", {})), one.get("description"))
+                (
+                    tag,
+                    one["from"],
+                    licence_for_people(one["license"], one["terms"]),
+                    _changes(one["preprocess"]),
+                    one["description"],
+                )
                 for tag, one in found["pretrained"].items()
             ],
         )

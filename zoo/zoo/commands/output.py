@@ -1,6 +1,7 @@
 """What commands print: tables and JSON on standard output, everything else on standard error.
 
-Tables are plain columns. Into a pipe or a file they come as wide as they are, for nothing may be cut there.
+Tables are plain columns. Into a pipe or a file they come as wide as they are, for nothing may be cut there. On a
+terminal their cells are folded between words, never within one: a name is one that can be copied.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 __all__ = ["count", "fields", "progress", "report", "report_warning", "show", "show_json", "table"]
 
 UNBOUNDED = 10_000
+GAP = 2
+"""Blanks between columns."""
 
 
 def report(message: str) -> None:
@@ -41,9 +45,13 @@ def show_json(data: Any) -> None:
 def show(*parts: RenderableType) -> None:
     """Print tables and lines on standard output; what is text already is printed as it is."""
     from rich.console import Console
+    from rich.table import Table
 
     is_terminal = sys.stdout.isatty()
     console = Console(width=None if is_terminal or "COLUMNS" in os.environ else UNBOUNDED)
+    for part in parts:
+        if isinstance(part, Table) and part.columns:
+            console.width = max(console.width, _fit(part, console.width))
     with console.capture() as capture:
         for part in parts:
             console.print(part, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(part, str))
@@ -61,7 +69,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Seque
     """
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for column in columns:
         numbers = column in right
         made.add_column(column, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
@@ -74,7 +82,7 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> RenderableType:
     """Return names and values, one pair a line; a value that is None is left out."""
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     made.add_column(no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in pairs:
@@ -115,6 +123,22 @@ def progress(title: str) -> Generator[Advance]:
     with bar:
         task = bar.add_task(title, total=None, note="")
         yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+
+
+def _fit(made: Table, width: int) -> int:
+    """Give the columns of a table widths at which no word is folded, and return the width that it then has."""
+    from rich.cells import cell_len
+
+    cells = [[str(column.header), *map(str, column.cells)] for column in made.columns]
+    widths = [max(map(cell_len, column)) for column in cells]
+    words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in cells]
+    over = sum(widths) + GAP * (len(widths) - 1) - width
+    for at in sorted(range(len(widths)), key=lambda at: words[at] - widths[at]):
+        if not made.columns[at].no_wrap:
+            spared = min(max(over, 0), widths[at] - words[at])
+            widths[at], over = widths[at] - spared, over - spared
+        made.columns[at].width = widths[at]
+    return width + max(over, 0)
 
 
 def _cell(value: Any) -> RenderableType:
