@@ -16,7 +16,7 @@ from PIL import Image
 from test_images import picture
 from zoo_core.errors import ImageFileError, InputError
 from zoo_images.config import ImageConfig as AnyImageConfig
-from zoo_images.reading import open_image, open_pixels
+from zoo_images.reading import _PatientFile, open_image, open_pixels
 from zoo_images.transform import ImagePreprocessor
 
 
@@ -258,3 +258,55 @@ def test_an_image_that_was_opened_elsewhere_is_named_by_its_file(tmp_path):
     path.write_bytes(encoded("PNG")[:2000])
     with Image.open(path) as image, pytest.raises(ImageFileError, match=r"cut\.png: cannot be decoded"):
         open_image(image)
+
+
+# Headers without end
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _written(format: str, mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (8, 8)).save(file, format)
+    return file.getvalue()
+
+
+def _endless(format: str, part: bytes, times: int) -> bytes:
+    """Return a valid image of a format with `part` so many times where its readers pass it over."""
+    whole = _written(format, "P" if format == "GIF" else "RGB")
+    at = {"JPEG": 2, "PNG": 33, "GIF": whole.find(b",\0\0\0\0")}[format]
+    return whole[:at] + part * times + whole[at:]
+
+
+ENDLESS = {
+    "PPM, a comment": b"P6\n#" + b"x" * 10**6 + b"\n8 8 255\n" + bytes(192),
+    "PPM, blanks": b"P6" + b" " * 10**6 + b"8 8 255\n" + bytes(192),
+    "JPEG, padding": _endless("JPEG", b"\xff", 10**6),
+    "JPEG, empty comments": _endless("JPEG", b"\xff\xfe\0\2", 10**5),
+    "PNG, texts": _endless("PNG", _chunk(b"tEXt", b"a\0b"), 10**5),
+    "PNG, chunks behind the pixels": _written("PNG")[:-12] + _chunk(b"abcd", b"") * 10**5 + _written("PNG")[-12:],
+    "GIF, comments": _endless("GIF", b"\x21\xfe\1x\0", 10**5),
+    "GIF, one comment": _endless("GIF", b"\x21\xfe" + b"\1x" * 10**5 + b"\0", 1),
+    "TIFF, tags": b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 10**5) + struct.pack("<HHQQ", 40000, 4, 1, 1) * 10**5,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_header_in_pieces_without_end_is_refused_at_once(name, tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(ENDLESS[name])
+    reads = []
+    plain = _PatientFile.read
+    monkeypatch.setattr(_PatientFile, "read", lambda self, *size: reads.append(1) or plain(self, *size))
+    with pytest.raises(ImageFileError, match=r"/a: has (a header|data) in more than 30,000 pieces; save it anew"):
+        open_image(tmp_path / "a")
+    assert len(reads) <= 30_000 + len(ENDLESS[name]) // 8 + 1
+
+
+def test_long_comments_that_are_read_at_once_are_no_harm(tmp_path):
+    (tmp_path / "a.png").write_bytes(_endless("PNG", _chunk(b"tEXt", b"a\0" + b"b" * 10**6), 20))
+    (tmp_path / "a.ppm").write_bytes(b"P6\n#" + b"x" * 10_000 + b"\n8 8 255\n" + bytes(192))
+    (tmp_path / "a.jpg").write_bytes(_endless("JPEG", b"\xff\xfe\xff\xff" + bytes(65533), 100))
+    for name in ("a.png", "a.ppm", "a.jpg"):
+        assert open_image(tmp_path / name).size == (8, 8)

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import torch
@@ -51,6 +51,12 @@ MAX_ASPECT = 200
 
 MAX_BYTES = 2**28
 """Larger JPEG files are not read into memory; Pillow decodes them piece by piece."""
+
+HEADER_READS = 30_000
+"""Headers that take more reads than this are refused: Pillow reads comments byte by byte, and chunks one by one."""
+
+READ_BYTES = 8
+"""Fewer bytes to a read than this, on average, are no picture but chunks of nothing."""
 
 RAISE = "set max_pixels of the preprocessing (--max-pixels)"
 """What lets a larger picture pass."""
@@ -166,12 +172,33 @@ def _from_file(path: str, how: Opening, decode: Callable[[Image.Image, bytes | N
         file.seek(0)
         in_memory = reader is JpegImagePlugin.JpegImageFile and os.fstat(file.fileno()).st_size <= MAX_BYTES
         data = file.read() if in_memory else None
-        image = reader(file if data is None else io.BytesIO(data), path)
+        patient = _PatientFile(file if data is None else io.BytesIO(data))
+        image = reader(cast("BinaryIO", patient), path)
+        patient.in_header = False
         check_size(image.width, image.height, how.max_pixels)
         size = image.size
         if how.draft is not None:  # readers of other formats pass it over
             image.draft("RGB", (2 * how.draft[1], 2 * how.draft[0]))
         return decode(image, data if image.size == size else None)
+
+
+class _PatientFile:
+    """A file that ends the patience with its reader where that takes it in pieces without end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._reads, self._bytes = file, 0, 0
+        self.in_header = True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._reads, self._bytes = self._reads + 1, self._bytes + len(data)
+        if self._reads > HEADER_READS + (0 if self.in_header else self._bytes // READ_BYTES):
+            place = "a header" if self.in_header else "data"
+            raise InputError(f"has {place} in more than {HEADER_READS:,} pieces; save it anew without its comments")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _file(path: str) -> BinaryIO:
