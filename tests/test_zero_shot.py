@@ -55,6 +55,43 @@ def test_class_features_are_the_peers(model: Any, name: str) -> None:
     torch.testing.assert_close(ours.class_features.T, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
+def test_the_names_of_imagenet_that_the_field_uses_give_the_peers_weights(model: Any, images: Tensor) -> None:
+    """`missile` and `sunglasses` stand there twice, so that without ids no published number could be computed."""
+    names = open_clip.IMAGENET_CLASSNAMES
+    with pytest.raises(InputError, match="labels: missile, sunglasses are there twice"):
+        zoo.ZeroShotClassifier(model, names, "imagenet-7")
+    ours = zoo.ZeroShotClassifier(model, dict(enumerate(names)), "imagenet-7")
+    theirs = open_clip.build_zero_shot_classifier(model, model.tokenizer, names, SIMPLE_IMAGENET_TEMPLATES, 100)
+    assert ours.class_features.shape == (1000, model.config.embed_dim)
+    torch.testing.assert_close(ours.class_features.T, theirs, rtol=0, atol=1e-6)
+    logits = model.encode_image(images, normalize=True) @ theirs
+    assert torch.equal(ours.probabilities(images).argmax(dim=1), logits.argmax(dim=1))
+    assert [int(ranked[0][0]) for ranked in ours.top(images, k=1)] == logits.argmax(dim=1).tolist()
+    first, second = (index for index, name in enumerate(names) if name == "missile")
+    assert torch.equal(ours.probabilities(images)[:, first], ours.probabilities(images)[:, second])
+
+
+def test_a_class_with_several_names_is_the_mean_of_all_its_captions(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {"n1": ["Egyptian cat", "mau"], "n2": "dog", "n3": ("eel",)}
+    classifier = zoo.ZeroShotClassifier(model, labels, ["a {}", "the {}"])
+    assert classifier.labels == ["n1", "n2", "n3"]
+    assert classifier.names == [("Egyptian cat", "mau"), ("dog",), ("eel",)]
+    captions = ["a Egyptian cat", "the Egyptian cat", "a mau", "the mau"]
+    with torch.no_grad():
+        expected = model.encode_text(captions, normalize=True).double().mean(dim=0)
+    torch.testing.assert_close(
+        classifier.class_features[0].double(), torch.nn.functional.normalize(expected, dim=-1), rtol=0, atol=1e-6
+    )
+    plain = zoo.ZeroShotClassifier(model, ["dog", "eel"], ["a {}", "the {}"])
+    torch.testing.assert_close(classifier.class_features[1:], plain.class_features)
+    monkeypatch.setattr("zoo.classification.PROMPTS", 3)
+    portions = zoo.ZeroShotClassifier(model, labels, ["a {}", "the {}"]).class_features
+    torch.testing.assert_close(portions, classifier.class_features)
+
+
 def test_class_features_do_not_depend_on_how_many_are_encoded_at_a_time(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,9 +190,26 @@ def test_similarity_is_the_cosine(model: Any, images: Tensor) -> None:
 
 REFUSED = {
     "one label for a softmax": (["cat"], "a {}", "labels: expected at least two to choose from, found 1"),
-    "twice": (["cat", "dog", "cat"], "a {}", "labels: cat is there twice; give each label once"),
+    "twice": (["cat", "dog", "cat"], "a {}", "labels: cat is there twice; give each label once, or, where"),
+    "two of them twice": (
+        ["a", "b"] * 2,
+        "a {}",
+        r"labels: a, b are there twice; .* such as dict\(enumerate\(labels\)\)",
+    ),
     "a set": ({"cat", "dog"}, "a {}", "labels: expected a list of strings, in the order of the scores, found {"),
-    "a mapping": ({"cat": 1, "dog": 2}, "a {}", "labels: expected a list of strings, in the order of the scores"),
+    "no name": (
+        {"cat": 1, "dog": 2},
+        "a {}",
+        "labels: expected a name or a list of names for each id, found 1 for 'cat'",
+    ),
+    "no names": (
+        {"cat": [], "dog": "a"},
+        "a {}",
+        r"expected a name or a list of names for each id, found \[\] for 'cat'",
+    ),
+    "an id that is none": ({None: "cat", "dog": "a"}, "a {}", "found 'cat' for None"),
+    "ids that are one": ({1: "cat", "1": "dog"}, "a {}", "labels: two ids are the same as strings"),
+    "one id for a softmax": ({"a": ["cat", "dog"]}, "a {}", "labels: expected at least two to choose from, found 1"),
     "a string": ("cat", "a {}", "labels: expected a list of strings, in the order of the scores, found 'cat'"),
     "numbers": ([1, 2], "a {}", r"labels: expected a list of strings, in the order of the scores, found \[1, 2\]"),
     "no place": (LABELS, ["a {}", "a photo"], "template: '{}' has to stand where the label goes, found 'a photo'"),

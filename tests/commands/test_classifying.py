@@ -97,7 +97,7 @@ def test_labels_come_from_a_file_where_they_may_hold_commas(
 CLASSIFY_ERRORS = {
     "no file of labels": (["--labels", "@none.txt"], "none.txt cannot be read: No such file or directory"),
     "no label": (["--labels", " , "], "labels: expected names with commas between them"),
-    "a label twice": (["--labels", "cat,dog,cat"], "labels: cat is there twice"),
+    "a label twice": (["--labels", "cat,dog,cat"], "labels: cat is there twice; give each label once"),
     "one label for a softmax": (["--labels", "cat"], "labels: expected at least two to choose from, found 1"),
     "no place for the label": (
         ["--labels", "a,b", "--template", "a photo"],

@@ -1,6 +1,7 @@
 """Zero-shot classification: which of some labels fits a picture (Radford et al. 2021).
 
-A label becomes the mean of the features of several captions about it, each of unit norm, and so is their mean.
+A label becomes the mean of the features of several captions about it, each of unit norm, and so is their mean. A class
+that has an id, several names, or a name that another class has too, is an item of a mapping.
 Probabilities are those that the model was trained to give: those of a model with a logit bias (SigLIP) answer yes or no
 for each label and need not add up to 1.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zoo.calibration import Calibration, fit
 from zoo.embedding import Refused, embed_images, read_captions
-from zoo_core.errors import InputError, UnknownNameError, did_you_mean
+from zoo_core.errors import InputError, UnknownNameError, describe, did_you_mean
 from zoo_core.overflow import Overflow, told_once
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ __all__ = [
     "template_set",
     "template_sets",
 ]
+
+Labels = Iterable[str] | Mapping[str, str | Sequence[str]] | Mapping[int, str | Sequence[str]]
+"""Names, each once; or the name or names of each class by its id, a string or a number."""
 
 Template = str | Callable[[str], str]
 """A caption in which `{}` stands for the label, or what makes a caption of a label."""
@@ -67,13 +71,16 @@ class ZeroShotClassifier:
 
     Args:
         model: built by `zoo.build`, with both towers.
-        labels: what to choose from, each once.
+        labels: what to choose from, each once; or a mapping from ids to names, where a class has several names
+            (`{"n02124075": ["Egyptian cat", "mau"]}`) or two classes have one. The 1000 names of ImageNet that the
+            field uses hold "missile" and "sunglasses" twice: `dict(enumerate(names))` numbers them.
         templates: captions in which `{}` stands for the label, functions that make a caption of a label, or the name of
             a set of captions (`template_sets`).
         overflow: what happens to captions that are too long, as in `encode_text`.
 
     Attributes:
-        labels: the labels, in order.
+        labels: the labels, in order; the ids of a mapping, as strings.
+        names: the names of each label. Classes of the same names have the same features and probabilities.
         templates: the captions and functions.
         class_features: unit-norm feature of each label `[C, D]`, on the device and in the dtype that the model had.
         calibration: what `calibrate` found; None before.
@@ -88,7 +95,7 @@ class ZeroShotClassifier:
     def __init__(
         self,
         model: DualEncoder,
-        labels: Iterable[str],
+        labels: Labels,
         templates: Template | Iterable[Template] = TEMPLATE,
         *,
         overflow: Overflow = "warn",
@@ -96,9 +103,10 @@ class ZeroShotClassifier:
         from zoo_core.dual_encoder import dual_encoder_of
 
         self.model = model  # as it came: a compiled one is the faster
-        self.labels = _checked_labels(labels, dual_encoder_of(model).scoring)
+        names = _checked_labels(labels, dual_encoder_of(model).scoring)
+        self.labels, self.names = list(names), list(names.values())
         self.templates = _checked_templates(templates)
-        self.class_features = _class_features(model, self.labels, self.templates, overflow)
+        self.class_features = _class_features(model, self.names, self.templates, overflow)
 
     def __repr__(self) -> str:
         told = f"{len(self.labels)} labels, {len(self.templates)} templates, {self.model.scoring}"
@@ -195,14 +203,14 @@ class ZeroShotClassifier:
 
 
 def classify(
-    model: DualEncoder, images: Sequence[str], labels: Sequence[str], *, template: str = TEMPLATE, refused: Refused
+    model: DualEncoder, images: Sequence[str], labels: Labels, *, template: str = TEMPLATE, refused: Refused
 ) -> Iterator[Classified]:
     """Yield the probabilities of the labels for each image file, in order; see `ZeroShotClassifier`.
 
     Args:
         model: built by `zoo.build`.
         images: image files.
-        labels: what to choose from.
+        labels: what to choose from, as in `ZeroShotClassifier`.
         template: caption in which `{}` stands for the label, or the name of a set of them.
         refused: called with the path and the reason for every image that cannot be read; it is left out.
     """
@@ -219,7 +227,8 @@ def parse_labels(text: str) -> list[str]:
     labels = [label.strip() for label in listed if label.strip()]
     if not labels:
         raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {text!r}")
-    return _once(labels)
+    _expect_once(labels)
+    return labels
 
 
 def template_sets() -> tuple[str, ...]:
@@ -248,21 +257,24 @@ def _image_features(model: DualEncoder, images: Any) -> Tensor:
 
 
 def _class_features(
-    model: DualEncoder, labels: Sequence[str], templates: Sequence[Template], overflow: Overflow
+    model: DualEncoder, names: Sequence[Sequence[str]], templates: Sequence[Template], overflow: Overflow
 ) -> Tensor:
     """Return the unit-norm mean of the unit-norm features of each label's captions, `[C, D]`."""
     import torch
     import torch.nn.functional as F
 
-    at_once = max(1, PROMPTS // len(templates))
+    at_once = max(1, PROMPTS // (len(templates) * max(map(len, names))))
     means: list[Tensor] = []
     with torch.no_grad(), told_once():  # no inference mode: the features may become weights that are trained
-        for start in range(0, len(labels), at_once):
-            some = labels[start : start + at_once]
-            prompts = [_prompt(template, label) for label in some for template in templates]
-            features = model.encode_text(prompts, normalize=True, overflow=overflow)
-            means.append(features.view(len(some), len(templates), -1).mean(dim=1))
-        return F.normalize(torch.cat(means), dim=-1)
+        for start in range(0, len(names), at_once):
+            prompts = [
+                [_prompt(template, name) for name in some for template in templates]
+                for some in names[start : start + at_once]
+            ]
+            features = model.encode_text([one for some in prompts for one in some], normalize=True, overflow=overflow)
+            sizes = [len(some) for some in prompts]
+            means += [some.mean(dim=0) for some in torch.split(features, sizes)]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return F.normalize(torch.stack(means), dim=-1)
 
 
 def _prompt(template: Template, label: str) -> str:
@@ -274,23 +286,48 @@ def _prompt(template: Template, label: str) -> str:
     return made
 
 
-def _checked_labels(labels: Iterable[str], scoring: str) -> list[str]:
-    unordered = isinstance(labels, str | Mapping | Set)
-    known: list[object] = [] if unordered else list(labels)
-    if unordered or not all(isinstance(label, str) for label in known):
-        raise InputError(f"labels: expected a list of strings, in the order of the scores, found {labels!r:.80}")
+def _checked_labels(labels: Labels, scoring: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of each label."""
+    if isinstance(labels, Mapping):
+        classes = cast("Mapping[object, object]", labels)
+        names = {str(label): _checked_names(label, given) for label, given in classes.items()}
+        if len(names) < len(classes):
+            raise InputError("labels: two ids are the same as strings; give each class an id of its own")
+    else:
+        unordered = isinstance(labels, str | Set)
+        known: list[object] = [] if unordered else list(labels)
+        if unordered or not all(isinstance(label, str) for label in known):
+            raise InputError(
+                f"labels: expected a list of strings, in the order of the scores, found {describe(labels)}"
+            )
+        listed = cast("list[str]", known)
+        _expect_once(listed)
+        names = {label: (label,) for label in listed}
     needed = 2 if scoring == "softmax" else 1
-    if len(known) < needed:
+    if len(names) < needed:
         told = "two" if needed == 2 else "one"
-        raise InputError(f"labels: expected at least {told} to choose from, found {len(known)}")
-    return _once(cast("list[str]", known))
+        raise InputError(f"labels: expected at least {told} to choose from, found {len(names)}")
+    return names
 
 
-def _once(labels: list[str]) -> list[str]:
+def _checked_names(label: object, given: object) -> tuple[str, ...]:
+    listed = isinstance(given, list | tuple)
+    names = tuple(cast("Sequence[object]", given)) if listed else (given,)
+    if not isinstance(label, str | int) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"labels: expected a name or a list of names for each id, found {describe(given)} for {describe(label)}"
+        )
+    return cast("tuple[str, ...]", names)
+
+
+def _expect_once(labels: list[str]) -> None:
     twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if twice:
-        raise InputError(f"labels: {', '.join(twice)} is there twice; give each label once")
-    return labels
+        several = f"{', '.join(twice[:6])} {'is' if len(twice) == 1 else 'are'} there twice"
+        raise InputError(
+            f"labels: {several}; give each label once, or, where they are different classes, a mapping from ids to "
+            "names, such as dict(enumerate(labels))"
+        )
 
 
 def _checked_templates(templates: Template | Iterable[Template]) -> tuple[Template, ...]:
