@@ -246,3 +246,22 @@ def test_a_saved_model_names_the_package_that_it_needs(tmp_path: Path) -> None:
         zoo.load(folder)
     assert "unknown vision-tower 'acme-vit'" in str(error.value)
     assert "the vision-tower 'acme-vit' of acme-towers 0.1.0 is not installed here" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "made"),
+    [
+        ("clip", "contrastive", "ClipLoss"),
+        ("CLIP", "contrastive", "ClipLoss"),
+        ("ClipLoss", "contrastive", "ClipLoss"),
+        ("siglip", "sigmoid", "SigLipLoss"),
+        ("SigLipLoss", "sigmoid", "SigLipLoss"),
+        ("CoCaLoss", "coca", "CoCaLoss"),
+        ("distill", "distillation", "DistillClipLoss"),
+        ("distill_clip", "distillation", "DistillClipLoss"),
+    ],
+)
+def test_a_loss_by_the_name_of_another_library_is_told_how_it_is_written(theirs: str, ours: str, made: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^loss: type: '{theirs}' is written zoo\.loss\('{ours}'\) here$"):
+        zoo.loss(theirs)
+    assert type(zoo.loss(ours, **({"pad_id": 0} if ours == "coca" else {}))).__name__ == made

@@ -11,6 +11,7 @@ from zoo.catalog import config as load_config
 from zoo.catalog import registry
 from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
 from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe, one_of
+from zoo_core.registry import squash
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["assemble", "build", "loss", "preprocess", "sized", "skeleton", "tokenizer"]
 
 TOWERS = ("image", "text")
+LOSSES = {
+    "clip": "contrastive",
+    "infonce": "contrastive",
+    "siglip": "sigmoid",
+    "coca": "coca",
+    "distill": "distillation",
+    "distillclip": "distillation",
+}
+"""Losses by what other libraries call them, without "loss"."""
 
 
 def build(
@@ -261,6 +271,11 @@ def loss(name: str, **options: Any) -> Loss:
     Raises:
         ConfigError: unknown loss or option; the nearest name is offered.
     """
+    declared = {one.spec.name for one in registry().components("loss")}
+    other = LOSSES.get(squash(name).removesuffix("loss")) if isinstance(cast("object", name), str) else None
+    if other and name not in declared:
+        message = f"'{name}' is written zoo.loss('{other}') here"
+        raise ConfigError(Problem(message, "type", source="loss"))
     config = Section(LossConfig).parse({"type": name, **options}, "loss", registry())
     return cast("Loss", registry().get("loss", config.component).build(config))
 
