@@ -74,7 +74,7 @@ def test_what_is_exported_is_imported_again(name: str, tmp_path: Path) -> None:
 
 def test_an_importer_that_returns_no_mapping_is_named(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo_openclip.importing.import_open_clip", lambda path: [path])
-    with pytest.raises(PluginError, match="importer 'open_clip' must return a mapping, found list"):
+    with pytest.raises(PluginError, match="importer 'open_clip' of .*: it must return a mapping, found list"):
         import_architecture("open_clip", theirs)
 
 

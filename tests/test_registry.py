@@ -432,8 +432,8 @@ def test_an_export_that_two_offer_is_refused_with_both_owners(install: Install) 
 
 
 def test_importers_are_imported_on_first_use(install: Install) -> None:
-    registry = install({"acme": hooks(importers={"acme": f"{__name__}:hooks", "gone": "nobody:read"})})
-    assert registry.importer("acme") is hooks
+    registry = install({"acme": hooks(importers={"acme": "builtins:vars", "gone": "nobody:read"})})
+    assert registry.importer("acme")(zoo)["__name__"] == "zoo"
     with pytest.raises(PluginError, match=r"'gone' of parts \(acme 1.0\): nobody:read cannot be imported"):
         registry.importer("gone")
     with pytest.raises(UnknownNameError, match="no plugin imports 'acmee', did you mean 'acme'"):

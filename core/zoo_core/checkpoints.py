@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zoo_core.boundary import Contract
 from zoo_core.errors import CheckpointError
+from zoo_core.plugin_code import PluginCode, maker_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +140,7 @@ class Conversion(Protocol):
         ...
 
 
-class CheckpointFormat(ABC):
+class CheckpointFormat(Contract, ABC):
     """A layout of checkpoints of another library; made by the factory of a `checkpoint-format` component.
 
     It sees names without wrappers: nesting below `state_dict` and prefixes such as `module.` are gone already. Our own
@@ -224,9 +226,12 @@ class ConvertedSource(TensorSource):
         self._makers: dict[str, tuple[Conversion, int]] = {}
         entries: dict[str, TensorInfo] = {}
         left = dict.fromkeys(source.entries)
+        self._owner = maker_of(type(layout))
         for step in layout.plan(source.entries):
-            made = step.infer([source.entries[key] for key in step.sources])
-            for at, (target, info) in enumerate(zip(step.targets, made, strict=True)):
+            with PluginCode(self._owner, "a conversion does not tell what it makes"):
+                infos = step.infer([source.entries[key] for key in step.sources])
+                made = list(zip(step.targets, infos, strict=True))
+            for at, (target, info) in enumerate(made):
                 if target in entries:
                     raise CheckpointError(f"{self.path}: two entries of {layout.name} would become '{target}'")
                 entries[target], self._makers[target] = info, (step, at)
@@ -246,8 +251,14 @@ class ConvertedSource(TensorSource):
             return self._source.read(key)
         step, at = self._makers[key]
         if self._last is None or self._last[0] is not step:
-            self._last = (step, step.apply([self._source.read(one) for one in step.sources]))
-        return self._last[1][at]
+            sources = [self._source.read(one) for one in step.sources]
+            with PluginCode(self._owner, f"the conversion to '{key}' failed"):
+                self._last = (step, list(step.apply(sources)))
+        with PluginCode(self._owner, f"the conversion does not give '{key}'"):
+            found, wanted = self._last[1][at], self.entries[key].shape
+            if tuple(found.shape) != wanted:
+                raise ValueError(f"expected shape {list(wanted)}, found {list(found.shape)}")
+        return found
 
     def check(self, keys: Iterable[str]) -> None:
         """Check the tensors that `keys` are made of."""

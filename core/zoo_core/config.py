@@ -29,9 +29,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from zoo_core.boundary import Contract
 from zoo_core.config_errors import EXPLAINED, all_explained, placed, problems, shown, wrong
-from zoo_core.errors import ConfigError, ZooError, one_of
+from zoo_core.errors import ConfigError, PluginError, ZooError, one_of, reason
 from zoo_core.plugin import Kind
+from zoo_core.plugin_code import maker_of, passes
 from zoo_core.text_cleaning import CleaningOrNone
 from zoo_core.text_contract import TextContract, TextReading
 
@@ -59,7 +61,7 @@ __all__ = [
 ]
 
 
-class Config(BaseModel):
+class Config(Contract, BaseModel):
     """Base of every config: strict types, no unknown keys, no NaN, immutable.
 
     Raises:
@@ -147,6 +149,10 @@ class Config(BaseModel):
             config = handler(data)
         except ValidationError as error:
             details = all_explained(cls, error)
+        except Exception as error:
+            if passes(error):
+                raise
+            raise PluginError(f"{maker_of(cls)}: its config {cls.__name__} failed: {reason(error)}") from error
         else:
             details = [
                 InitErrorDetails(

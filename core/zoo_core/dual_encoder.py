@@ -25,7 +25,9 @@ from zoo_core.layers import LayerNorm, RMSNorm
 from zoo_core.model_inputs import (
     check_image,
     check_largest_ids,
+    check_prepared,
     check_token_ids,
+    check_tokenized,
     check_tokenizer,
     checked_patches,
     device_of,
@@ -37,6 +39,7 @@ from zoo_core.patches import PatchBatch
 from zoo_core.state_dicts import is_sharded, own_names, own_state_dict, publishes, sharded_like
 from zoo_core.text_buckets import encode_rows
 from zoo_core.tokenizer import Tokenizer, checked_texts
+from zoo_core.towers import features_of
 from zoo_core.tracing import is_symbolic
 
 if TYPE_CHECKING:
@@ -136,7 +139,7 @@ class DualEncoder(nn.Module):
         """
         tower = self._image_tower()
         with self._recording(tower, image):
-            features = tower(self._image_input(image, tower))
+            features = features_of(tower, self._image_input(image, tower))
             return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, text: Any, normalize: bool = False, *, overflow: Overflow = "warn") -> Tensor:
@@ -483,18 +486,25 @@ class DualEncoder(nn.Module):
                 "preprocessing; build it with zoo.build, or set model.preprocess"
             )
         if isinstance(images, Tensor):
-            return self.preprocess.batch(images if images.ndim > 3 else [images])
+            return self._prepared(images if images.ndim > 3 else [images])
         pictures = cast("Sequence[Any]", images) if isinstance(images, list | tuple) else [images]
         if pictures and all(isinstance(one, Mapping) for one in pictures):
             return self.preprocess.collate(pictures)
         tensors = [one for one in pictures if isinstance(one, Tensor) and not is_raw(one)]
         if not tensors or len(tensors) < len(pictures):
-            return self.preprocess.batch(pictures)
+            return self._prepared(pictures)
         for index, one in enumerate(tensors):
             if one.shape != tensors[0].shape:
                 shapes = f"images[0] is {list(tensors[0].shape)} and images[{index}] is {list(one.shape)}"
                 raise InputError(f"expected image tensors of one shape, but {shapes}; preprocess them all alike")
         return torch.stack(tensors)
+
+    def _prepared(self, pictures: Any) -> Tensor | PatchBatch:
+        """Return a batch that the model's own preprocessing made."""
+        preprocess = cast("Preprocessor", self.preprocess)
+        batch = preprocess.batch(pictures)
+        check_prepared(batch, len(pictures), preprocess)
+        return batch
 
     def _token_ids(self, text: Any, tower: TextTower, overflow: Overflow = "warn") -> Tensor:
         if is_symbolic(text):
@@ -511,12 +521,13 @@ class DualEncoder(nn.Module):
     def _fitting(self, ids: Tensor, tower: TextTower, tokenizer: Tokenizer) -> Tensor:
         """Return ids that a tokenizer gave, where the tower is, after both were held to each other."""
         check_tokenizer(tokenizer, tower, self._config())
+        check_tokenized(ids, tokenizer)
         return self._checked_ids(ids.to(device_of(tower, self.logit_scale)), tower)
 
     def _checked_ids(self, ids: Tensor, tower: TextTower) -> Tensor:
         check_token_ids(ids, tower)
         config = self._config()
-        if config is not None:
+        if config is not None and not torch.compiler.is_compiling():
             check_largest_ids(ids, config.text.largest_id(config.tokenizer.token_ids()))
         return ids
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from zoo_core.boundary import Contract
 from zoo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ImageLike: TypeAlias = "Image.Image | str | os.PathLike[str] | NDArray[numpy.uin
 """A PIL image, the path of an image file, or a uint8 array `[H, W, 3]` of RGB values."""
 
 
-class Preprocessor(ABC):
+class Preprocessor(Contract, ABC):
     """Turns a picture into a tensor. A subclass gives `__call__`; the rest is derived.
 
     Built by a factory `(config, *, image_size: tuple[int, int], train: bool = False) -> Preprocessor`. It is

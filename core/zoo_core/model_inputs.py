@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo_core.config import TokenIds
-from zoo_core.errors import ConfigError, InputError, Problem
+from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe
+from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.patches import PatchBatch, check_patches, described
+from zoo_core.plugin_code import maker_of
 from zoo_core.tokenizer import Tokenizer
 from zoo_core.tracing import has_values
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "check_image",
     "check_largest_ids",
+    "check_prepared",
     "check_token_ids",
+    "check_tokenized",
     "check_tokenizer",
     "checked_patches",
     "device_of",
@@ -107,6 +111,10 @@ def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig 
         ConfigError: its size, its padding or its end of text is not the tower's; the key is named.
     """
     name = type(tokenizer).__name__ if config is None else config.tokenizer.type
+    for key in ("context_length", "vocab_size", "sot_id", "eot_id", "pad_id"):
+        found = getattr(tokenizer, key, None)
+        if not isinstance(found, int) and (found is not None or key not in ("sot_id", "eot_id")):
+            raise PluginError(f"{maker_of(type(tokenizer))}: {key} must be a whole number, found {describe(found)}")
     ids = TokenIds(name, tokenizer.vocab_size, tokenizer.eot_id, tokenizer.pad_id)
     broken = [] if config is None else [Problem(why, f"text.{key}") for key, why in config.text.rules_with(ids)]
     if not broken and tower.pad_id not in (None, ids.padding):
@@ -114,6 +122,34 @@ def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig 
         broken = [Problem(message, "tokenizer")]
     if broken:
         raise ConfigError(broken)
+
+
+def check_tokenized(ids: object, tokenizer: Tokenizer) -> None:
+    """Raise a `PluginError` for what a tokenizer gave, if it is no batch of its own ids."""
+    length, count = tokenizer.context_length, tokenizer.vocab_size
+    if isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.ndim == 2 and ids.shape[1] == length:
+        low, high = (int(edge) for edge in torch.aminmax(ids)) if ids.numel() and not ids.is_meta else (0, 0)
+        if low >= 0 and high < count:
+            return
+        found = f"ids from {low} to {high}"
+    else:
+        found = described(ids) if isinstance(ids, Tensor) else type(ids).__name__
+    told = f"it must give int64 ids [N, {length}] from 0 to {count - 1}, found {found}"
+    raise PluginError(f"{maker_of(type(tokenizer))}: {told}")
+
+
+def check_prepared(batch: object, count: int, preprocess: Preprocessor) -> None:
+    """Raise a `PluginError` for what a preprocessor gave, if it is no batch of `count` images or of their patches.
+
+    Patches are checked as those of users are, since the tower tells what they have to be.
+    """
+    if isinstance(batch, Mapping):
+        return
+    wanted = (count, 3, *preprocess.image_size)
+    if not isinstance(batch, Tensor) or batch.shape != wanted or not batch.is_floating_point():
+        found = described(batch) if isinstance(batch, Tensor) else type(batch).__name__
+        told = f"it must give floating-point images {list(wanted)}, or patches, found {found}"
+        raise PluginError(f"{maker_of(type(preprocess))}: {told}")
 
 
 def check_token_ids(text: Tensor, tower: TextTower) -> None:

@@ -224,20 +224,30 @@ class Registry:
             AmbiguousNameError: several do.
             PluginError: it cannot be imported.
         """
-        return self._offered("export", name, [(plugin, plugin.exports) for plugin in self.plugins])
+        return self._offered("export", name, [(plugin, plugin.exports) for plugin in self.plugins])[1]
 
-    def importer(self, name: str) -> Callable[[Path], Any]:
-        """Import and return the function that reads a file of the format `name`.
+    def importer(self, name: str) -> Callable[[Path], Mapping[str, Any]]:
+        """Import and return the function that reads a file of the format `name`, and gives a mapping.
 
         Raises:
             UnknownNameError: no plugin imports it.
             AmbiguousNameError: several do.
-            PluginError: the function cannot be imported.
+            PluginError: the function cannot be imported; or, when it is called, it fails or gives no mapping.
         """
-        return self._offered("import", name, [(plugin, plugin.importers) for plugin in self.plugins])
+        plugin, function = self._offered("import", name, [(plugin, plugin.importers) for plugin in self.plugins])
+        owner = f"importer '{name}' of {plugin.label}"
 
-    def _offered(self, verb: str, name: str, offers: Sequence[tuple[Plugin, Mapping[str, str]]]) -> Any:
-        """Import and return the one thing that plugins offer under a name."""
+        def read(path: Path) -> Mapping[str, Any]:
+            with PluginCode(owner, f"it failed at {path}"):
+                found = function(path)
+            if not isinstance(found, Mapping):
+                raise PluginError(f"{owner}: it must return a mapping, found {type(found).__name__}")
+            return cast("Mapping[str, Any]", found)
+
+        return read
+
+    def _offered(self, verb: str, name: str, offers: Sequence[tuple[Plugin, Mapping[str, str]]]) -> tuple[Plugin, Any]:
+        """Import and return the one thing that plugins offer under a name, and the plugin that does."""
         owners = [(plugin, targets[name]) for plugin, targets in offers if name in targets]
         if not owners:
             known = [offered for _, targets in offers for offered in targets]
@@ -249,7 +259,7 @@ class Registry:
             )
         ((plugin, target),) = owners
         with PluginCode(f"'{name}' of {plugin.label}", f"{target} cannot be imported"):
-            return _resolve(target)
+            return plugin, _resolve(target)
 
     def exported_names(self) -> tuple[str, ...]:
         """Return every public name that plugins export."""

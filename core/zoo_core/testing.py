@@ -22,7 +22,7 @@ from typing import Any, Never
 from zoo_core import config as configs
 from zoo_core.architectures import Architectures
 from zoo_core.config import ComponentConfig
-from zoo_core.errors import ZooError
+from zoo_core.errors import PluginError, ZooError
 from zoo_core.plugin import Kind
 from zoo_core.registry import Component, Plugin, Registry, default_registry
 
@@ -94,11 +94,14 @@ def check_component(component: Component, values: Mapping[str, Any] | ComponentC
     Raises:
         BrokenPromiseError: something does not hold.
     """
-    config = check_config(component, values)
-    if isinstance(config, configs.TowerConfig):
-        from zoo_core.tower_checks import check_tower
+    try:
+        config = check_config(component, values)
+        if isinstance(config, configs.TowerConfig):
+            from zoo_core.tower_checks import check_tower
 
-        check_tower(component, config, embed_dim=embed_dim)
+            check_tower(component, config, embed_dim=embed_dim)
+    except PluginError as error:  # what users would be told
+        fail(str(error))
 
 
 def check_config(component: Component, values: Mapping[str, Any] | ComponentConfig) -> ComponentConfig:

@@ -14,8 +14,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from zoo_core.errors import PluginError
 from zoo_core.interfaces import TextTower
+from zoo_core.plugin_code import maker_of
 from zoo_core.state_dicts import is_sharded
+from zoo_core.towers import features_of
 from zoo_core.tracing import has_values, is_symbolic
 
 __all__ = ["buckets", "encode_rows"]
@@ -50,17 +53,20 @@ def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     them.
     """
     if is_symbolic(text) or not has_values(text) or not text.numel():
-        return tower(text)
+        return features_of(tower, text)
     limit = text.shape[1]
     lengths = tower.read_lengths(text)
+    if lengths is not None and not (isinstance(lengths, Tensor) and lengths.shape == text.shape[:1]):  # pyright: ignore[reportUnnecessaryIsInstance]
+        told = f"read_lengths must return numbers [{len(text)}], found {type(lengths).__name__}"
+        raise PluginError(f"{maker_of(type(tower))}: {told}")
     known = [limit] * len(text) if lengths is None else cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
     limits = LIMITS.get(text.device.type, LIMITS_ELSEWHERE)
     parts = [] if tower.training else list(buckets(known, limit, limits))
     if len(parts) < 2 or any(is_sharded(parameter) for parameter in tower.parameters()):
-        return tower(text[:, : rounded(max(known), limit)])
+        return features_of(tower, text[:, : rounded(max(known), limit)])
     order = torch.tensor([row for rows, _ in parts for row in rows], device=text.device)
     places = torch.split(order, [len(rows) for rows, _ in parts])
-    encoded = (tower(text[rows, :length]) for rows, (_, length) in zip(places, parts, strict=True))
+    encoded = (features_of(tower, text[rows, :length]) for rows, (_, length) in zip(places, parts, strict=True))
     if torch.is_grad_enabled():
         return torch.cat(list(encoded))[order.argsort()]
     return _gathered(encoded, places, len(text))

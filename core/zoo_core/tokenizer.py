@@ -8,8 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from zoo_core.errors import InputError
+from zoo_core.boundary import Contract
+from zoo_core.errors import InputError, PluginError, reason
 from zoo_core.overflow import Overflow, checked_overflow, tell
+from zoo_core.plugin_code import maker_of
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +22,7 @@ MANY = 4096
 """Texts that are encoded at a time: what libraries hold of each until its ids are written is large."""
 
 
-class Tokenizer(ABC):
+class Tokenizer(Contract, ABC):
     """Turns captions into token ids. A subclass gives the three ids, `encode` and `decode`; the rest is derived.
 
     Built by a factory `(config, *, context_length: int) -> Tokenizer`.
@@ -140,13 +142,23 @@ class Tokenizer(ABC):
         room = rows.shape[1] - len(before) - len(after)
         longer: list[int] = []
         for start in range(0, len(texts), MANY):
-            ids = self.encode_all(texts[start : start + MANY])
+            some = texts[start : start + MANY]
+            ids = self.encode_all(some)
+            if len(ids) != len(some):
+                raise PluginError(f"{self._maker}: encode_all must return ids of {len(some)} texts, found {len(ids)}")
             for number, found in enumerate(ids):
                 if len(found) > room:
                     longer.append(start + number)
                     ids[number] = found[len(found) - room :] if keep_end else found[:room]
-            _write(rows[start : start + MANY], ids, before, after)
+            try:
+                _write(rows[start : start + MANY], ids, before, after)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise PluginError(f"{self._maker}: the ids of a text must be whole numbers: {reason(error)}") from error
         return longer
+
+    @property
+    def _maker(self) -> str:
+        return maker_of(type(self))
 
 
 def _write(rows: Any, ids: list[list[int]], before: Sequence[int], after: Sequence[int]) -> None:

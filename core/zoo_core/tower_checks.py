@@ -14,12 +14,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from zoo_core.capability_checks import check_capabilities, check_shape, close, example_input, seeded
-from zoo_core.config import ComponentConfig, TextTowerConfig, TowerConfig, VisionTowerConfig
+from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
 from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.key_values import Memory
 from zoo_core.registry import Component
 from zoo_core.testing import fail
+from zoo_core.towers import expect_attributes
 
 __all__ = ["check_tower"]
 
@@ -36,23 +37,13 @@ def check_tower(component: Component, config: TowerConfig, *, embed_dim: int = 1
         check_capabilities(component, tower)
 
 
-def _build(component: Component, config: ComponentConfig, embed_dim: int) -> Tower:
-    interface = VisionTower if component.spec.kind == "vision-tower" else TextTower
+def _build(component: Component, config: TowerConfig, embed_dim: int) -> Tower:
     before = _settings()
     tower = component.build(config, embed_dim=embed_dim)
     for setting, value in _settings().items():
         if value != before[setting]:
             fail(f"{component}: building it changes {setting} from {before[setting]} to {value}")
-    if not isinstance(tower, interface):
-        fail(f"{component}: its factory must return a {interface.__name__}, found {type(tower).__name__}")
-    required = (
-        ("output_dim", "image_size") if interface is VisionTower else ("output_dim", "context_length", "vocab_size")
-    )
-    for name in required:
-        found = getattr(tower, name, None)
-        promised = embed_dim if name == "output_dim" else getattr(config, name)
-        if found != promised:
-            fail(f"{component}: {name} of the tower must be {promised}, found {found}")
+    expect_attributes(component, tower, config, embed_dim)
     return tower
 
 
@@ -92,7 +83,7 @@ def _check_construction(component: Component, config: TowerConfig, embed_dim: in
             fail(f"{component}: '{name}' differs between two builds from one seed")
 
 
-def _built_tensors(component: Component, config: ComponentConfig, embed_dim: int) -> dict[str, Tensor]:
+def _built_tensors(component: Component, config: TowerConfig, embed_dim: int) -> dict[str, Tensor]:
     with seeded(), _poisoned_memory():
         tower = _build(component, config, embed_dim)
     return dict(tower.named_parameters()) | dict(tower.named_buffers())

@@ -254,7 +254,7 @@ def expect_plain(config: Mapping[str, Any], layout: str, tower: str, images: str
         *_unless(config["text"], "tower", ("clip-transformer",), "text."),
         *_unless(config["preprocess"], "type", (images,), "preprocess."),
         *_unless(config["preprocess"], "resize_mode", ("shortest", "squash"), "preprocess."),
-        *(f"vision.{key}: {size}" for key, size in sides.items() if size is not None and len(set(size)) > 1),
+        *(f"vision.{key}: {size}" for key, size in sides.items() if isinstance(size, list) and len(set(size)) > 1),
     ]
     if problems:
         raise CheckpointError(f"{layout} cannot express {'; '.join(problems)}")

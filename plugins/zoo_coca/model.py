@@ -25,7 +25,7 @@ from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.modes import evaluating
 from zoo_core.registry import Registry, default_registry
 from zoo_core.tokenizer import Tokenizer, checked_texts
-from zoo_core.towers import build_tower
+from zoo_core.towers import build_tower, tokens_of
 
 
 class CoCa(DualEncoder):
@@ -210,11 +210,11 @@ class CoCa(DualEncoder):
 
     def _encode_image(self, image: Any) -> tuple[Tensor, Tensor]:
         tower = self._image_tower()
-        features, tokens = tower.forward_tokens(self._image_input(image, tower))
+        features, tokens = tokens_of(tower, self._image_input(image, tower))
         return F.normalize(features, dim=-1), tokens
 
     def _encode_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        features, tokens = self._text_tower().forward_tokens(ids)
+        features, tokens = tokens_of(self._text_tower(), ids)
         return F.normalize(features, dim=-1), tokens
 
     def _decoder(self) -> MultimodalDecoder:

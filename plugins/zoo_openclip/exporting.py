@@ -32,6 +32,15 @@ __all__ = ["hub_file"]
 
 Section = Mapping[str, Any]
 
+KNOWN = {
+    "model": ("clip", "custom-text-clip", "coca"),
+    "vision.tower": ("vit", "modified-resnet", "timm", "naflex"),
+    "text.tower": ("clip-transformer", "modern-transformer", "hf-text"),
+    "tokenizer.type": ("clip-bpe", "hf", "tiktoken"),
+    "preprocess.type": ("image", "naflex"),
+}
+"""The components that open_clip has a counterpart of, by the keys that name them."""
+
 
 def hub_file(config: Section) -> Json:
     """Return the `open_clip_config.json` of an architecture.
@@ -42,6 +51,7 @@ def hub_file(config: Section) -> Json:
     Raises:
         CheckpointError: open_clip would build another model of the file, or none.
     """
+    _check_components(config)
     _check_pool(config)
     quick = _is_quick(config)
     text = _text(config["text"], quick) | _tokenizer(config["tokenizer"])
@@ -56,6 +66,15 @@ def hub_file(config: Section) -> Json:
         vision["output_tokens"] = text["output_tokens"] = True
     images = _told(config["preprocess"], IMAGES | {"fill_color": "fill"})
     return {"model_cfg": model, "preprocess_cfg": {"size": vision["image_size"], "mode": "RGB", **images}}
+
+
+def _check_components(config: Section) -> None:
+    """Refuse a component of another distribution, or one that open_clip lacks."""
+    for key, known in KNOWN.items():
+        section, _, selector = key.rpartition(".")
+        name = (config[section] if section else config)[selector]
+        if name not in known:
+            raise CheckpointError(f"open_clip cannot express {key} '{name}': it has counterparts of {', '.join(known)}")
 
 
 def _check_pool(config: Section) -> None:

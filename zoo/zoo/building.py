@@ -281,13 +281,8 @@ def loss(name: str, **options: Any) -> Loss:
 
 
 def _construct(config: ModelConfig, towers: tuple[str, ...]) -> DualEncoder:
-    from zoo_core.dual_encoder import DualEncoder
-
     component = registry().get("model", config.component)
-    model = component.build(config, towers=towers, registry=registry())
-    if not isinstance(model, DualEncoder):
-        raise PluginError(f"{component}: its factory must return a DualEncoder, found {type(model).__name__}")
-    return model
+    return cast("DualEncoder", component.build(config, towers=towers, registry=registry()))
 
 
 def _config_of(source: Any, local_files_only: bool = False) -> ModelConfig:

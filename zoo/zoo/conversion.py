@@ -27,6 +27,7 @@ from zoo_core.errors import (
     ZooError,
     did_you_mean,
 )
+from zoo_core.plugin_code import PluginCode, maker_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,7 +130,9 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
         stated = _expect_same(model.config, layout, scratch, target)
         if ids is not None:
             _expect_same_ids(model.config, ids, stated, layout, scratch, target)
-        _write_weights(_converted(plan, model.state_dict()), scratch / layout.weights_name, target)
+        with PluginCode(maker_of(type(layout)), "its conversions failed"):
+            tensors = _converted(plan, model.state_dict())
+        _write_weights(tensors, scratch / layout.weights_name, target)
     return target
 
 
@@ -192,7 +195,8 @@ def _fitting(
         try:
             files = layout.files(config.data())
             plan = layout.export(entries, config.data())
-            left = sorted(entries.keys() - {key for one in plan for key in one.sources})
+            with PluginCode(maker_of(type(layout)), "its conversions cannot be read"):
+                left = sorted(entries.keys() - {key for one in plan for key in one.sources})
             if left:
                 raise CheckpointError(f"{layout.name} has no place for {left[0]}{_and_more(left)}")
         except CheckpointError as error:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from zoo.catalog import config, registry
 from zoo_core.config import ComponentConfig, Config
-from zoo_core.errors import ConfigError, InputError, PluginError
+from zoo_core.errors import ConfigError, InputError
 
 __all__ = ["as_yaml", "import_architecture", "write_architecture"]
 
@@ -30,11 +30,7 @@ def import_architecture(format: str, path: Path) -> dict[str, Any]:
         ConfigError: the config cannot be used; every key that is to blame is named.
         PluginError: the importer is broken.
     """
-    importer = registry().importer(format)
-    data = importer(path)
-    if not isinstance(data, Mapping):
-        raise PluginError(f"importer '{format}' must return a mapping, found {type(data).__name__}")
-    data = cast("Mapping[str, Any]", data)
+    data = registry().importer(format)(path)
     try:
         return _essential(data, config(data))
     except ConfigError as error:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from zoo.catalog import registry
 from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
 from zoo_core.config import CheckpointFormatConfig, Section
 from zoo_core.containers import open_checkpoint
-from zoo_core.errors import CheckpointError, PluginError
+from zoo_core.errors import CheckpointError, ConfigError, PluginError, ZooError, ZooWarning
 
 __all__ = ["checkpoint_format", "checkpoint_formats", "open_weights", "stated_architecture"]
 
@@ -24,17 +25,23 @@ def checkpoint_format(name: str) -> CheckpointFormat:
     """
     component = registry().get("checkpoint-format", name)
     config = Section(CheckpointFormatConfig).parse({"type": name}, "checkpoint format", registry())
-    found = component.build(config)
-    if not isinstance(found, CheckpointFormat):
-        raise PluginError(f"{component}: its factory must return a CheckpointFormat, found {type(found).__name__}")
-    return found
+    return cast("CheckpointFormat", component.build(config))
 
 
 def checkpoint_formats() -> Iterator[tuple[str, CheckpointFormat]]:
-    """Yield every layout whose packages are installed, with the name of its component."""
+    """Yield every layout whose packages are installed, with the name of its component.
+
+    One that cannot be made is passed over with a warning: it would spoil the weights of everybody else.
+    """
     for component in registry().components("checkpoint-format"):
-        if not component.missing:
-            yield component.qualified_name, checkpoint_format(component.qualified_name)
+        if component.missing:
+            continue
+        try:
+            layout = checkpoint_format(component.qualified_name)
+        except (ConfigError, PluginError) as error:
+            _pass_over(error)
+        else:
+            yield component.qualified_name, layout
 
 
 def open_weights(
@@ -53,7 +60,7 @@ def open_weights(
     source = open_checkpoint(path, weights=weights)
     if is_ours is not None and is_ours(source):
         return source
-    claims = {name: layout for name, layout in checkpoint_formats() if layout.recognises(source.entries)}
+    claims = {name: layout for name, layout in checkpoint_formats() if _recognises(layout, source)}
     if len(claims) > 1:
         raise CheckpointError(
             f"{source.path} is claimed by the checkpoint formats {' and '.join(claims)}; "
@@ -68,5 +75,24 @@ def stated_architecture(folder: str | Path) -> Mapping[str, Any] | None:
     Raises:
         ConfigError: a layout knows them, but they state what cannot be built.
     """
-    found = (layout.architecture(Path(folder)) for _, layout in checkpoint_formats())
-    return next((one for one in found if one is not None), None)
+    for _, layout in checkpoint_formats():
+        try:
+            found = layout.architecture(Path(folder))
+        except PluginError as error:
+            _pass_over(error)
+        else:
+            if found is not None:
+                return found
+    return None
+
+
+def _recognises(layout: CheckpointFormat, source: TensorSource) -> bool:
+    try:
+        return layout.recognises(source.entries)
+    except PluginError as error:
+        _pass_over(error)
+        return False
+
+
+def _pass_over(error: ZooError) -> None:
+    warnings.warn(f"{error}; this checkpoint format is passed over", ZooWarning, stacklevel=2)

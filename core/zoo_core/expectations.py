@@ -1,0 +1,235 @@
+"""What a value has to be, read from an annotation: cheap checks of arguments and of what plugins return.
+
+A class that only type checkers import is known by its name. What an annotation does not tell, such as `Any`, is not
+checked: then the function that takes the value has to.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import numbers
+import os
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, cast, get_args, get_origin
+
+from zoo_core.errors import describe, reason
+
+__all__ = ["Expected", "expected", "resolved"]
+
+MAX_NAME = 255
+"""Bytes of one name in a path, in every file system that is in use."""
+_INT64 = 2**63
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a value has to be.
+
+    Attributes:
+        phrase: that, in words.
+        fits: tells whether a value is.
+        exact: types of which every value fits.
+        is_path: whether it names a file or folder: strings are held to what a path can be, and become no others.
+    """
+
+    phrase: str
+    fits: Callable[[Any], bool]
+    exact: frozenset[type] = frozenset()
+    is_path: bool = False
+
+    def taken(self, value: Any) -> Any:
+        """Return a value that fits, any `os.PathLike` as a `Path`.
+
+        Raises:
+            ValueError: it does not fit; what it has to be is told.
+        """
+        if self.is_path and isinstance(value, str | os.PathLike):
+            return _path(cast("os.PathLike[str]", value))
+        if not self.fits(value):
+            raise ValueError(f"must be {self.phrase}, found {describe(value)}")
+        return value
+
+
+def _path(value: str | os.PathLike[str]) -> str | Path:
+    try:
+        text = os.fspath(value)
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError("it gives bytes")
+        encoded = os.fsencode(text)
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError is one
+        raise ValueError(f"must be a path, found {describe(value)}: {reason(error)}") from None
+    if b"\0" in encoded:
+        raise ValueError(f"must be a path, found {describe(text)}, which holds a NUL character")
+    longest = max(map(len, encoded.split(b"/")))
+    if longest > MAX_NAME:
+        told = f"a name of {longest} bytes, more than the {MAX_NAME} of any file system"
+        raise ValueError(f"must be a path, found {describe(text)}, which holds {told}")
+    return value if isinstance(value, str | Path) else Path(text)
+
+
+class _Unknown:
+    """A name that only type checkers import, and what is written with it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self) -> None: ...  # typing takes what can be called for a type
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Unknown(name)
+
+    def __getitem__(self, _: Any) -> _Unknown:
+        return self
+
+    def __or__(self, other: Any) -> Any:
+        return Union[self, other]  # noqa: UP007 - a name is no type
+
+    def __ror__(self, other: Any) -> Any:
+        return Union[other, self]  # noqa: UP007
+
+
+class _Names(dict[str, Any]):
+    """The names of a module; those that it only has for type checkers are made up."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, None) or _Unknown(name)
+
+
+def resolved(annotation: object, module: Mapping[str, Any]) -> Any:
+    """Return what an annotation stands for in a module; a string is read as type checkers read it."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, {}, _Names(module))  # noqa: S307 - code of the module itself
+    except Exception:  # not every annotation has a value
+        return Any
+
+
+_NAMED = {"Tensor": "a tensor", "NDArray": "an array"}
+"""Classes that are known by their names, of those that only type checkers import."""
+
+
+def expected(annotation: Any) -> Expected | None:
+    """Return what an annotation asks of a value; None where it asks for nothing that can be told."""
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    if annotation is None or annotation is types.NoneType:
+        return Expected("None", lambda value: value is None, frozenset({types.NoneType}))
+    if origin is Union or origin is types.UnionType:
+        return _any_of(arguments)
+    if origin is Literal:
+        return _literal(arguments)
+    if isinstance(annotation, _Unknown):
+        return _named(annotation.name)
+    kind = origin or annotation
+    if kind in (Sequence, list, tuple, Collection, Set, set, frozenset):
+        return _collection(kind, arguments)
+    if kind in _SIMPLE:
+        return _SIMPLE[kind]
+    if isinstance(kind, type) and kind not in (object, Any) and not getattr(kind, "_is_protocol", False):
+        return Expected(f"a {kind.__name__}", lambda value: isinstance(value, kind))
+    return None
+
+
+def _any_of(choices: Sequence[Any]) -> Expected | None:
+    known = [expected(choice) for choice in choices]
+    if any(one is None for one in known):
+        return None
+    found = [one for one in known if one is not None]
+    is_path = any(one.is_path for one in found)
+    return Expected(
+        _alternatives([one.phrase for one in found]),
+        lambda value: any(one.fits(value) for one in found),
+        frozenset(exact for one in found for exact in one.exact if not (is_path and exact is str)),
+        is_path,
+    )
+
+
+def _alternatives(phrases: Sequence[str]) -> str:
+    *first, last = dict.fromkeys(phrases)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _literal(values: Sequence[Any]) -> Expected:
+    return Expected(
+        _alternatives([repr(value) for value in values]),
+        lambda value: any(type(value) is type(one) and value == one for one in values),
+    )
+
+
+def _named(name: str) -> Expected | None:
+    if name not in _NAMED:
+        return None
+    names = {name, "ndarray"} if name == "NDArray" else {name}
+    return Expected(_NAMED[name], lambda value: any(one.__name__ in names for one in type(value).__mro__))
+
+
+def _collection(kind: type, arguments: Sequence[Any]) -> Expected:
+    """Return what asks for a collection whose entries fit; of a tuple of several types, for as many entries."""
+    phrase = {list: "a list", tuple: "a tuple", Set: "a set", set: "a set"}.get(kind, "a list or a tuple")
+    entries = [expected(one) for one in arguments if one is not ...]
+    if kind is tuple and ... not in arguments and arguments:
+        return Expected(
+            f"a tuple of {len(entries)}",
+            lambda value: (
+                isinstance(value, tuple)
+                and len(cast("tuple[Any, ...]", value)) == len(entries)
+                and all(
+                    one is None or one.fits(entry)
+                    for one, entry in zip(entries, cast("tuple[Any, ...]", value), strict=True)
+                )
+            ),
+        )
+    entry = _WHOLE_ENTRY if arguments and arguments[0] is int else entries[0] if entries else None
+    if entry is None:
+        return Expected(phrase, lambda value: isinstance(value, kind) and not isinstance(value, str | bytes))
+
+    def fits(value: Any) -> bool:
+        if not isinstance(value, kind) or isinstance(value, str | bytes):
+            return False
+        listed = cast("Collection[Any]", value)
+        return set(map(type, listed)) <= entry.exact or all(map(entry.fits, listed))
+
+    return Expected(f"{phrase} (each entry {entry.phrase})", fits)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, numbers.Integral) and -_INT64 <= int(value) < _INT64
+
+
+def _is_number(value: Any) -> bool:
+    if type(value) is bool or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in cast("Mapping[Any, Any]", value))
+
+
+_WHOLE_ENTRY = Expected("a whole number", _is_whole, frozenset({int}))
+"""Of many numbers the types alone are looked at."""
+_STRING = Expected("a string", lambda value: isinstance(value, str), frozenset({str}))
+_SIMPLE: Mapping[Any, Expected] = {
+    str: _STRING,
+    bytes: Expected("bytes", lambda value: isinstance(value, bytes), frozenset({bytes})),
+    bool: Expected("True or False", lambda value: isinstance(value, bool), frozenset({bool})),
+    int: Expected("a whole number of at most 64 bits", _is_whole),
+    float: Expected("a finite number", _is_number),
+    Path: Expected("a path", lambda value: isinstance(value, Path), is_path=True),
+    os.PathLike: Expected("a path", lambda value: isinstance(value, os.PathLike), is_path=True),
+    Mapping: Expected("a mapping with names for keys", _is_mapping),
+    dict: Expected("a dict", lambda value: isinstance(value, dict)),
+    Iterable: Expected("several", lambda value: isinstance(value, Iterable)),
+    Iterator: Expected("an iterator", lambda value: isinstance(value, Iterator)),
+    Callable: Expected("a function", callable),
+}
