@@ -140,7 +140,7 @@ def _optimized(holder: nn.ModuleDict, sample: Tensor, measure: Measure | None) -
 def _remembered(path: Path) -> list[Choice] | None:
     """Return the choices of a file; None where it is not there, or cannot be used, so that they are measured anew."""
     try:
-        return Memory.of(read_json(path)).choices
+        return Memory.from_document(read_json(path)).choices
     except ConfigError as error:
         if path.exists():
             _log.info("forms are measured anew: %s", error)
