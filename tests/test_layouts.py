@@ -264,7 +264,7 @@ def test_a_missing_activation_is_the_one_of_transformers(kind: str, tmp_path: Pa
         ("clip", "text_config", "hiden_size", 24, "unknown key, did you mean 'hidden_size'?"),
         ("clip", "vision_config", "num_channels", 4, "4 is not known (allowed: 3)"),
         ("clip", "vision_config", "num_attention_heads", 3, "3 does not divide hidden_size 32"),
-        ("siglip", "vision_config", "vision_use_head", False, "False is not known (allowed: True)"),
+        ("siglip", "vision_config", "vision_use_head", False, "without its pooling head the tower gives tokens"),
         ("siglip", "vision_config", "layer_norm_eps", 1e-5, "it is 1e-06 in timm's backbones"),
         ("siglip", "text_config", "projection_size", 40, "is not vision_config.hidden_size 32"),
         ("siglip", None, "rope_theta", 1.0, "unknown key"),

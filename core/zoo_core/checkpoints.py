@@ -150,11 +150,13 @@ class CheckpointFormat(Contract, ABC):
         name: the layout, for people: `"transformers CLIP"`.
         library: whose folders `export` and `files` make, for `zoo convert --to`; empty where nothing is written.
         weights_name: name of the weights in a folder of this layout.
+        model_types: what the `config.json` of its folders may have as `model_type`, for errors.
     """
 
     name: str
     library: str = ""
     weights_name: str = "model.safetensors"
+    model_types: tuple[str, ...] = ()
 
     @abstractmethod
     def recognises(self, entries: Mapping[str, TensorInfo]) -> bool:

@@ -32,6 +32,7 @@ __all__ = [
     "BoundRule",
     "Constant",
     "Folded",
+    "Identity",
     "Rule",
     "Shape",
     "Shaped",
@@ -308,6 +309,35 @@ class Constant:
 
     def inverse(self) -> Constant:
         """Refuse: nobody knows that a value is still this one."""
+        raise CheckpointError(f"{self.target} has no place in the other layout")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A conversion that makes the matrix `[width, width]` which changes nothing, where a layout has no projection."""
+
+    target: str
+    width: int
+    dtype: str
+    sources: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The one matrix."""
+        return (self.target,)
+
+    def infer(self, found: Sequence[TensorInfo]) -> Sequence[TensorInfo]:
+        """Return a square."""
+        return [TensorInfo(self.dtype, (self.width, self.width))]
+
+    def apply(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the matrix."""
+        import torch
+
+        return [torch.eye(self.width).to(getattr(torch, self.dtype))]
+
+    def inverse(self) -> Identity:
+        """Refuse: nobody knows that a matrix is still this one."""
         raise CheckpointError(f"{self.target} has no place in the other layout")
 
 

@@ -1,8 +1,10 @@
-"""CLIP of Hugging Face transformers: `CLIPModel`, `CLIPVisionModelWithProjection`, `CLIPTextModelWithProjection`.
+"""CLIP of Hugging Face transformers: `CLIPModel` and its towers, with a projection or without.
 
 The story of the table: transformers wrote CLIP anew with query, key and value apart and projections as linear layers,
 where the first CLIP had one matrix for the three and bare matrices. What you would not guess: `eos_token_id` 2 is no
 token. Until 2023 every config said it by mistake, and it still means that the largest id of a caption is its end.
+A tower without a projection gives its pooled token: that of captions is not projected here either, and that of images
+by the identity, which changes no bit.
 """
 
 from __future__ import annotations
@@ -25,12 +27,15 @@ from zoo_checkpoints.transformers_config import (
 from zoo_checkpoints.transformers_images import image_file, preprocessing
 from zoo_checkpoints.transformers_tokenizers import folder_tokenizer, holds_vocabulary
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.conversions import SCALAR, TRANSPOSED, Constant, Rule, Table
+from zoo_core.conversions import SCALAR, TRANSPOSED, Constant, Identity, Rule, Table
+from zoo_core.documents import Document
 from zoo_core.errors import CheckpointError
 
 __all__ = ["TransformersClip", "block_rules", "expect_plain", "has_scalars", "stack_file"]
 
 LEGACY_EOS = 2
+NORM = "post_layernorm.weight"
+EMBEDDINGS = "embeddings.token_embedding.weight"
 PROCESSOR = "CLIPImageProcessor"
 WHOLE, IMAGE, TEXT = "clip", "clip_vision_model", "clip_text_model"
 STAND_IN = {"image": "The image tower of CLIP alone", "text": "The text tower of CLIP alone"}
@@ -50,31 +55,54 @@ def block_rules(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-def _table(text: str, scalars: bool = True) -> Table:
-    """Return the table; our text tower's names begin with `text`; our logit scale is a scalar, as theirs is, or not."""
+def _table(text: str, scalars: bool = True, theirs: tuple[str, str] = ("vision_model.", "text_model.")) -> Table:
+    """Return the table; our text tower's names begin with `text`; our logit scale is a scalar, as theirs is, or not.
+
+    The names of their towers begin with `theirs`.
+    """
+    image, caption = theirs
     return Table(
         [
             Rule("logit_scale", "logit_scale", *(() if scalars else (SCALAR.inverse(),))),
-            Rule("vision_model.embeddings.class_embedding", "visual.class_embedding"),
-            Rule("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
-            Rule("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
-            Rule("vision_model.pre_layrnorm.{p}", "visual.ln_pre.{p}"),
-            *block_rules("vision_model.encoder", "visual.transformer"),
-            Rule("vision_model.post_layernorm.{p}", "visual.ln_post.{p}"),
+            Rule(f"{image}embeddings.class_embedding", "visual.class_embedding"),
+            Rule(f"{image}embeddings.patch_embedding.weight", "visual.conv1.weight"),
+            Rule(f"{image}embeddings.position_embedding.weight", "visual.positional_embedding"),
+            Rule(f"{image}pre_layrnorm.{{p}}", "visual.ln_pre.{p}"),
+            *block_rules(f"{image}encoder", "visual.transformer"),
+            Rule(f"{image}post_layernorm.{{p}}", "visual.ln_post.{p}"),
             Rule("visual_projection.weight", "visual.proj", TRANSPOSED),
-            Rule("text_model.embeddings.token_embedding.weight", f"{text}token_embedding.weight"),
-            Rule("text_model.embeddings.position_embedding.weight", f"{text}positional_embedding"),
-            *block_rules("text_model.encoder", f"{text}transformer"),
-            Rule("text_model.final_layer_norm.{p}", f"{text}ln_final.{{p}}"),
+            Rule(f"{caption}embeddings.token_embedding.weight", f"{text}token_embedding.weight"),
+            Rule(f"{caption}embeddings.position_embedding.weight", f"{text}positional_embedding"),
+            *block_rules(f"{caption}encoder", f"{text}transformer"),
+            Rule(f"{caption}final_layer_norm.{{p}}", f"{text}ln_final.{{p}}"),
             Rule("text_projection.weight", f"{text}text_projection", TRANSPOSED),
         ],
-        ignored=["vision_model.embeddings.position_ids", "text_model.embeddings.position_ids"],
+        ignored=[f"{image}embeddings.position_ids", f"{caption}embeddings.position_ids"],
     )
 
 
-def _is_alone(entries: Mapping[str, TensorInfo]) -> bool:
-    """Tell whether there is one tower."""
-    return ("visual_projection.weight" in entries) is not ("text_projection.weight" in entries)
+def _of_entries(entries: Mapping[str, TensorInfo]) -> Table:
+    """Return the table for some entries; version 5 saves towers without a projection without a prefix."""
+    if _is_image(entries, ""):
+        return _table("", theirs=("", "text_model."))
+    return _table("", theirs=("vision_model.", "")) if _is_text(entries, "") else _table("")
+
+
+def _is_image(entries: Mapping[str, TensorInfo], prefix: str) -> bool:
+    """Tell the image tower by its class token and the norm before its blocks, which SigLIP has not."""
+    return {f"{prefix}embeddings.class_embedding", f"{prefix}pre_layrnorm.weight"} <= entries.keys()
+
+
+def _is_text(entries: Mapping[str, TensorInfo], prefix: str) -> bool:
+    """Tell the text tower by its embeddings and last norm, beside no head, which SigLIP's has."""
+    names = {f"{prefix}embeddings.token_embedding.weight", f"{prefix}final_layer_norm.weight"}
+    return names <= entries.keys() and f"{prefix}head.weight" not in entries
+
+
+def _towers(entries: Mapping[str, TensorInfo]) -> tuple[bool, bool]:
+    """Tell whether there is an image tower, and a text tower."""
+    image = "visual_projection.weight" in entries or any(_is_image(entries, one) for one in ("vision_model.", ""))
+    return image, "text_projection.weight" in entries or any(_is_text(entries, one) for one in ("text_model.", ""))
 
 
 class TransformersClip(CheckpointFormat):
@@ -82,37 +110,44 @@ class TransformersClip(CheckpointFormat):
 
     name = "transformers CLIP"
     library = "transformers"
+    model_types = (WHOLE, IMAGE, TEXT)
 
     def __init__(self, config: TransformersClipConfig) -> None:
         pass
 
     def recognises(self, entries: Mapping[str, TensorInfo]) -> bool:
-        """Tell by the projections, which SigLIP has not, and a tower beside one."""
-        image = "visual_projection.weight" in entries and "vision_model.pre_layrnorm.weight" in entries
-        return image or (
-            "text_projection.weight" in entries and "text_model.embeddings.token_embedding.weight" in entries
-        )
+        """Tell by what SigLIP has not: the norm before the blocks of images, and a text tower without a head."""
+        if any(_is_image(entries, prefix) for prefix in ("vision_model.", "")):
+            return True
+        siglip = "vision_model.head.probe" in entries or "text_model.head.weight" in entries
+        return _towers(entries)[1] and not siglip and any(name.endswith(EMBEDDINGS) for name in entries)
 
     def plan(self, entries: Mapping[str, TensorInfo]) -> Sequence[Conversion]:
         """Return the conversions to the layout of the first CLIP, without `text.`.
 
         A tower alone has no logit scale, and makes no logits: the model's parameter gets the usual first value.
         """
-        plan = _table("").plan(entries)
-        if "logit_scale" in entries or not _is_alone(entries):
+        plan: list[Conversion] = [*_of_entries(entries).plan(entries)]
+        image, text = _towers(entries)
+        if image is text:
             return plan
-        return [*plan, Constant("logit_scale", ClipFile().logit_scale_init_value)]
+        if "logit_scale" not in entries:
+            plan.append(Constant("logit_scale", ClipFile().logit_scale_init_value))
+        norm = next((entries[one] for one in (f"vision_model.{NORM}", NORM) if one in entries), None)
+        if image and norm is not None and len(norm.shape) == 1 and "visual_projection.weight" not in entries:
+            plan.append(Identity("visual.proj", norm.shape[0], norm.dtype))
+        return plan
 
     def ignores(self, entries: Mapping[str, TensorInfo]) -> Collection[str]:
         """Return the counted positions that old versions saved."""
-        return _table("").ignores(entries)
+        return _of_entries(entries).ignores(entries)
 
     def architecture(self, folder: Path) -> Mapping[str, Any] | None:
         """Return the architecture that `config.json` and `preprocessor_config.json` state.
 
         Of a folder with one tower, the other one is a stand-in, which no weights fill.
         """
-        document = document_of(folder, (WHOLE, IMAGE, TEXT))
+        document = document_of(folder, self.model_types)
         if document is None:
             return None
         kind = document.data["model_type"]
@@ -122,12 +157,16 @@ class TransformersClip(CheckpointFormat):
             return {**_architecture(file, folder), "preprocess": images}
         if kind == IMAGE:
             vision = parsed(ClipVisionCfg, document)
-            file = ClipFile(vision_config=vision, projection_dim=vision.projection_dim)
+            dim = vision.projection_dim if _projects(document) else vision.hidden_size
+            file = ClipFile(vision_config=vision, projection_dim=dim)
             images = preprocessing(folder, vision.image_size, PROCESSOR)
             return {"description": STAND_IN["image"], **_architecture(file, folder), "preprocess": images}
         text = parsed(ClipTextCfg, document)
-        file = ClipFile(text_config=text, projection_dim=text.projection_dim)
-        return {"description": STAND_IN["text"], **_architecture(file, folder), "preprocess": {"type": "image"}}
+        projects = _projects(document)
+        file = ClipFile(text_config=text, projection_dim=text.projection_dim if projects else text.hidden_size)
+        made = _architecture(file, folder)
+        tower = made["text"] if projects else made["text"] | {"proj_type": "none"}
+        return {"description": STAND_IN["text"], **made, "text": tower, "preprocess": {"type": "image"}}
 
     def export(self, entries: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Sequence[Conversion]:
         """Return the conversions to `CLIPModel`; that the config has no other options is seen from `files`."""
@@ -141,6 +180,12 @@ class TransformersClip(CheckpointFormat):
         size = config["vision"]["image_size"][0]
         images = image_file(config["preprocess"], size, PROCESSOR)
         return {"config.json": as_json(_file(config)), "preprocessor_config.json": as_json(images)}
+
+
+def _projects(document: Document) -> bool:
+    """Tell whether the class of a tower has a projection, as it has where none is named."""
+    named = document.data.get("architectures")
+    return not named or "WithProjection" in str(named)
 
 
 def _architecture(file: ClipFile, folder: Path) -> Json:

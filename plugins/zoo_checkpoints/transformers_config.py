@@ -164,7 +164,12 @@ class SiglipVisionCfg(_VisionCfg):
     hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
     layer_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
     patch_size: Count = 16
-    vision_use_head: Literal[True] = True
+    vision_use_head: bool = True
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Refuse a tower without a head."""
+        yield from super().rules()
+        yield from _head_rules(self.vision_use_head)
 
 
 class Siglip2VisionCfg(StackCfg):
@@ -178,13 +183,23 @@ class Siglip2VisionCfg(StackCfg):
     patch_size: Count = 16
     num_patches: Count = 256
     num_channels: Literal[3] = 3
-    vision_use_head: Literal[True] = True
+    vision_use_head: bool = True
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold the positions to a square."""
+        """Hold the positions to a square; refuse a tower without a head."""
         yield from super().rules()
+        yield from _head_rules(self.vision_use_head)
         if math.isqrt(self.num_patches) ** 2 != self.num_patches:
             yield "num_patches", f"{self.num_patches} patches are no square"
+
+
+def _head_rules(has_head: bool) -> Iterator[tuple[str, str]]:
+    if not has_head:
+        yield (
+            "vision_use_head",
+            "without its pooling head the tower gives tokens and no feature of an image; take the folder of the model "
+            "that it was cut out of",
+        )
 
 
 class ClipFile(Config):

@@ -145,6 +145,7 @@ class TransformersSiglip(CheckpointFormat):
 
     name = "transformers SigLIP"
     library = "transformers"
+    model_types = (WHOLE, IMAGE, TEXT)
 
     def __init__(self, config: TransformersSiglipConfig) -> None:
         pass
@@ -178,7 +179,7 @@ class TransformersSiglip(CheckpointFormat):
 
         Of a folder with one tower, the other one is a stand-in, which no weights fill.
         """
-        document = document_of(folder, (WHOLE, IMAGE, TEXT))
+        document = document_of(folder, self.model_types)
         if document is None:
             return None
         kind = document.data["model_type"]

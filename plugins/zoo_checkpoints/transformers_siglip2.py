@@ -74,6 +74,7 @@ class TransformersSiglip2(CheckpointFormat):
 
     name = "transformers SigLIP 2"
     library = "transformers"
+    model_types = (WHOLE,)
 
     def __init__(self, config: TransformersSiglip2Config) -> None:
         pass
@@ -91,7 +92,7 @@ class TransformersSiglip2(CheckpointFormat):
 
     def architecture(self, folder: Path) -> Mapping[str, Any] | None:
         """Return the architecture that `config.json` and `preprocessor_config.json` state."""
-        document = document_of(folder, (WHOLE,))
+        document = document_of(folder, self.model_types)
         if document is None:
             return None
         file = parsed(Siglip2File, document)

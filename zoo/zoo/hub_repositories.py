@@ -8,6 +8,7 @@ cache is not mistaken for a whole repository: a tokenizer that lacks a file may 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from zoo.hub_files import hub_file
 from zoo.layouts import stated_architecture
 from zoo.pins import Listing, pin_listing, pinned_listing
+from zoo.unread_folders import why_unread
 from zoo_core.containers import INDEX, weights_among
 from zoo_core.containers.shards import read_index
 from zoo_core.errors import DownloadError, reason
@@ -24,6 +26,8 @@ __all__ = ["cached_repository", "fetch_repository"]
 
 _STATING = (".json", ".txt", ".model", ".tiktoken")
 """How files end that state architecture, preprocessing and tokenizer."""
+_INNER = re.compile(r"([\w.-]+)/config\.json")
+"""The config of a model in a folder of its own, whose name a shell takes as it is."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,13 +50,14 @@ def fetch_repository(repo: str, revision: str | None = None, *, local_files_only
     known = pinned_listing(repo, revision)
     if known is not None:
         return fetch.files(known.files, known.commit)
-    commit, there = _listed(repo, revision)
+    commit, everything = _listed(repo, revision)
+    there = [name for name in everything if "/" not in name]
     stating = [name for name in there if name.endswith(_STATING) and not name.endswith(INDEX)]
     folder = fetch.files(stating, commit) if stating else None
     if folder is None or stated_architecture(folder) is None:
         raise fetch.error(
-            "the repository holds no zoo.json and no config of a library whose models zoo reads; give its weights to "
-            "an architecture: zoo.build(name, pretrained='file.safetensors')"
+            "the repository holds no zoo.json and no config of a library whose models zoo reads"
+            f"{_other_way(repo, everything, folder)}"
         )
     weights = fetch.weights(there, commit)
     fetch.files(weights, commit)
@@ -118,7 +123,7 @@ class _Fetching:
 
 
 def _listed(repo: str, revision: str | None) -> tuple[str, list[str]]:
-    """Return the commit of a revision, and the files of its top folder."""
+    """Return the commit of a revision, and the files of the repository."""
     from huggingface_hub import HfApi
 
     try:
@@ -132,7 +137,17 @@ def _listed(repo: str, revision: str | None) -> tuple[str, list[str]]:
         ) from None
     if info.sha is None:
         raise DownloadError(f"{repo}: the Hub does not tell its commit; try again", repo=repo, revision=revision)
-    return info.sha, [name for name in names if "/" not in name]
+    return info.sha, names
+
+
+def _other_way(repo: str, there: Sequence[str], folder: Path | None) -> str:
+    """Return what a repository without a model of its own holds, and how that is built."""
+    inner = next(filter(None, map(_INNER.fullmatch, there)), None)
+    if inner:
+        fetched = f"`hf download {repo} --include '{inner[1]}/*' --local-dir FOLDER`"
+        return f"; a model may be in its folder {inner[1]}: {fetched}, then zoo.build('FOLDER/{inner[1]}')"
+    told = why_unread(folder) if folder is not None else ""
+    return f"{told}; give its weights to an architecture: zoo.build(name, pretrained='file.safetensors')"
 
 
 def _names(folder: Path) -> list[str]:

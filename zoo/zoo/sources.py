@@ -52,6 +52,8 @@ def locate_model(source: Any, *, local_files_only: bool = False) -> Any:
     found = locate(source, local_files_only=local_files_only)
     if isinstance(found, str):
         _check_name(found)
+    elif isinstance(found, Path) and found.is_dir() and not is_folder(found) and stated(found) is None:
+        raise UnknownNameError(f"{found}: {_unread(found)}")
     return found
 
 
@@ -113,7 +115,7 @@ def _meant(source: str) -> str:
     if start in ("hf_hub", "hf", "https", "http"):
         return f"a repository of the Hub is written {PREFIX}organisation/name"
     if source and Path(source).is_dir():
-        return "it is a folder, but holds no saved model, and no model of another library with its config"
+        return _unread(Path(source))
     if is_architecture(name):
         return f"weights are named beside the architecture, zoo.build('{name}', pretrained='{tag}')"
     if source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:
@@ -121,6 +123,13 @@ def _meant(source: str) -> str:
     if "/" in source:
         return _ADDRESS.format(source)
     return ""
+
+
+def _unread(folder: Path) -> str:
+    from zoo.unread_folders import why_unread
+
+    told = "it is a folder, but holds no saved model, and no model of another library with its config"
+    return f"{told}{why_unread(folder)}"
 
 
 def is_architecture(name: str) -> bool:
