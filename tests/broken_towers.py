@@ -329,3 +329,24 @@ class PatchesApart(Patched):
 class PaddingCounts(Patched):
     def valid(self, image: Any) -> Tensor:
         return torch.ones_like(image["patch_valid"])
+
+
+class Computing(Plain):
+    """A tower whose constructor computes with tensors, into a buffer that is not saved and into one that is."""
+
+    def __init__(self, config: VisionTowerConfig, *, embed_dim: int) -> None:
+        super().__init__(config, embed_dim=embed_dim)
+        rates = [rate.item() for rate in torch.linspace(0.5, 1.5, embed_dim)]
+        self.register_buffer("rates", torch.tensor(rates), persistent=False)
+        self.register_buffer("steps", torch.arange(len(torch.linspace(0, 1, embed_dim).tolist())))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image) * self.rates.to(image.dtype) + self.steps
+
+
+class Endless(Plain):
+    """A tower of a million layers."""
+
+    def __init__(self, config: VisionTowerConfig, *, embed_dim: int) -> None:
+        super().__init__(config, embed_dim=embed_dim)
+        self.layers = nn.Sequential(*(nn.Sequential(nn.Identity()) for _ in range(1_000_000)))

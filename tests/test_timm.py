@@ -461,7 +461,7 @@ def over_timm(**vision: Any) -> dict[str, Any]:
 
 
 def test_a_model_that_is_too_large_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
-    huge = over_timm(name="test_vit", kwargs={"embed_dim": 131_072, "depth": 2, "num_heads": 2})
+    huge = over_timm(name="test_vit", kwargs={"embed_dim": 65_536, "depth": 8, "num_heads": 2})
     with pytest.raises(ConfigError, match=r"max_parameters: the model would have 3\d\d,\d{3},\d{3},\d{3} parameters"):
         zoo.build(huge)
     config = zoo.config(over_timm(name="test_vit"))

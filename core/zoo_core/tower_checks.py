@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo_core.capability_checks import check_capabilities, check_shape, close, example_input, seeded
 from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
+from zoo_core.construction import construct
 from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.key_values import Memory
@@ -39,7 +40,7 @@ def check_tower(component: Component, config: TowerConfig, *, embed_dim: int = 1
 
 def _build(component: Component, config: TowerConfig, embed_dim: int) -> Tower:
     before = _settings()
-    tower = component.build(config, embed_dim=embed_dim)
+    tower = construct(component, config, embed_dim)
     for setting, value in _settings().items():
         if value != before[setting]:
             fail(f"{component}: building it changes {setting} from {before[setting]} to {value}")

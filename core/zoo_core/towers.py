@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
+from zoo_core.construction import construct
 from zoo_core.errors import ConfigError, PluginError, Problem, describe
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.plugin_code import maker_of
@@ -32,7 +33,7 @@ def build_tower(registry: Registry, config: TowerConfig, embed_dim: int, interfa
     broken = [Problem(message, key, type(config).__name__) for key, message in config.rules_for(embed_dim)]
     if broken:
         raise ConfigError(broken)
-    tower = cast("T", component.build(config, embed_dim=embed_dim))
+    tower = cast("T", construct(component, config, embed_dim))
     expect_attributes(component, tower, config, embed_dim)
     return tower
 

@@ -8,6 +8,7 @@ not: these files have carried leftovers for years.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -18,14 +19,16 @@ from torch import nn
 from zoo_core.documents import Bounds
 from zoo_core.errors import ConfigError, Problem, did_you_mean, reason
 from zoo_core.json_files import read_json
+from zoo_core.library_code import library_code
 from zoo_hf.config import HfTextConfig
-from zoo_hf.hub import files_of, first_line
+from zoo_hf.hub import files_of
 
 __all__ = ["build_encoder", "encoder_config", "layers_of", "positions_of", "written_out"]
 
 BOUNDS = Bounds(bytes=4 * 2**20, values=100_000)
 """What a published `config.json` may hold: some list the names of thousands of labels."""
-
+MOST_LAYERS, LARGEST = 4_096, 100_000_000
+"""The largest numbers in a config: of layers, heads and the like, and of anything else."""
 DECODER_LAYERS = ("decoder_layers", "num_decoder_layers")
 
 
@@ -49,10 +52,11 @@ def encoder_config(config: HfTextConfig) -> Any:
     if config.pad_id is not None:
         own["pad_token_id"] = config.pad_id
     published.pop("auto_map", None)  # code that comes with a repository is never run
-    try:
+    problems = list(_size_problems({**published, **own}))
+    if problems:
+        raise ConfigError(problems)
+    with library_code(lambda told: _wrong("config", f"{model_type}: {told}")):
         found = config_class.from_dict({**published, **own})
-    except Exception as error:  # strict dataclasses raise a family of their own, models what they like
-        raise _wrong("config", f"{model_type}: {' '.join(str(error).split())}") from None
     if found.vocab_size != config.vocab_size:
         raise _wrong(
             "vocab_size",
@@ -98,11 +102,9 @@ def build_encoder(config: Any, *, with_pooler: bool) -> nn.Module:
     for key in (*DECODER_LAYERS, "use_cache"):  # of the half that is not used, no layer need be built
         if hasattr(config, key):
             setattr(config, key, 0 if key in DECODER_LAYERS else False)
-    try:
+    with library_code(lambda told: _wrong("config", f"transformers cannot build a {config.model_type} of it: {told}")):
         model = AutoModel.from_config(config, dtype=torch.get_default_dtype(), **options)
-    except ValueError as error:
-        raise _wrong("config", f"{config.model_type}: {first_line(error)}") from None
-    return model.get_encoder() if config.is_encoder_decoder else model
+        return model.get_encoder() if config.is_encoder_decoder else model
 
 
 def layers_of(encoder: Any) -> tuple[nn.Module, nn.ModuleList]:
@@ -174,6 +176,14 @@ def _key_problems(config: HfTextConfig, config_class: Any, model_type: str) -> I
             yield Problem(f"unknown key of {model_type}{did_you_mean(key, known)}", f"text.config.{key}")
         elif aliases.get(key, key) != key and aliases[key] in config.config:
             yield Problem(f"is '{aliases[key]}' by another name, which is there too", f"text.config.{key}")
+
+
+def _size_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield a problem for each number that no encoder has: it would be built for minutes, or fill the memory before."""
+    for key, value in data.items():
+        largest = MOST_LAYERS if re.search("layer|head|depth|block|stage", key) else LARGEST
+        if isinstance(value, int | float) and abs(value) > largest:
+            yield Problem(f"{value:g} is more than an encoder has; at most {largest:,}", f"text.config.{key}")
 
 
 def _wrong(key: str, message: str) -> ConfigError:

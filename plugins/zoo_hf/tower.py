@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
 from zoo_core.interfaces import LayerGroup, TextTower
+from zoo_core.library_code import library_code
 from zoo_core.transformer import take_indices
 from zoo_hf.config import HfTextConfig
 from zoo_hf.encoder import build_encoder, encoder_config, layers_of, positions_of
@@ -41,6 +42,10 @@ class HfTextTower(TextTower):
 
     def __init__(self, config: HfTextConfig, *, embed_dim: int) -> None:
         super().__init__()
+        with library_code(lambda told: ConfigError(Problem(f"makes no encoder: {told}", "text.config"))):
+            self._build(config, embed_dim)
+
+    def _build(self, config: HfTextConfig, embed_dim: int) -> None:
         encoder = encoder_config(config)
         width: int = encoder.hidden_size
         if config.proj == "none" and width != embed_dim:

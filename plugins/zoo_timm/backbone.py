@@ -18,7 +18,9 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from zoo_core.errors import ConfigError, Problem, did_you_mean
+from zoo_core.errors import ConfigError, Problem, did_you_mean, reason
+from zoo_core.library_code import library_code
+from zoo_core.plugin_code import passes
 from zoo_timm.config import ATTENTION_POOLS, TimmConfig
 
 __all__ = ["build_trunk", "output_shape", "refuse"]
@@ -44,7 +46,7 @@ def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
         else:  # taking the classifier off afterwards leaves norms where published weights have them
             trunk = _create(config, **options)
             trunk.reset_classifier(0, **({"global_pool": ""} if config.pool in ATTENTION_POOLS else pool))
-    _check_patches(trunk, config)
+        _check_patches(trunk, config)
     return trunk
 
 
@@ -59,17 +61,14 @@ def output_shape(trunk: nn.Module, config: TimmConfig) -> tuple[int, ...]:
     height, width = config.image_size
     training = trunk.training
     trunk.eval()
+    taken = f"backbone '{config.name}' takes no images of {height} x {width} pixels"
     try:
-        with torch.no_grad():
+        with library_code(lambda told: refuse("image_size", f"{taken}: {told}")), torch.no_grad():
             image = torch.empty(1, 3, height, width, device="meta")
             output: Tensor = functional_call(trunk, shapes, (image,))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise refuse(
-            "image_size", f"backbone '{config.name}' takes no images of {height} x {width} pixels: {_reason(error)}"
-        ) from error
+            return tuple(output.shape)
     finally:
         trunk.train(training)
-    return tuple(output.shape)
 
 
 def refuse(key: str, message: str) -> ConfigError:
@@ -111,15 +110,11 @@ def _refusals(config: TimmConfig) -> Iterator[None]:
     """Turn what timm raises into an error that names the backbone and, where timm tells it, the option."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if passes(error):
+            raise
         for option in _UNEXPECTED.findall(str(error)):
             key = _KEYS.get(option, f"kwargs.{option}")
             raise refuse(key, f"backbone '{config.name}' of timm {timm.__version__} takes no '{option}'") from error
         key = "pool" if "pool" in str(error) else "kwargs" if config.kwargs else "name"
-        raise refuse(key, f"timm {timm.__version__} cannot build '{config.name}': {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        raise refuse(key, f"timm {timm.__version__} cannot build '{config.name}': {reason(error)}") from error

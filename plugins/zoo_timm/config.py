@@ -4,8 +4,8 @@ Nothing of timm is imported here. Whether a backbone exists, and takes these opt
 built: still before its weights are read, and with the same kind of error.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,9 +49,27 @@ _REFUSED_PATCHES = {
 """Options of NaFlex backbones that cannot be set, and why."""
 
 
+LARGEST = 65_536
+"""The largest number in options of timm. What it counts is built one by one, before parameters can be counted."""
+
+
+def _numbers(option: Option) -> Iterator[float]:
+    """Yield the numbers of an option."""
+    for one in option if isinstance(option, list) else [option]:
+        if isinstance(one, list):
+            yield from _numbers(list(one))
+        elif isinstance(one, int | float):
+            yield one
+
+
 class TimmConfig(VisionTowerConfig):
     """A timm backbone, its pooling, and the projection to the embedding."""
 
+    other_names: ClassVar[Mapping[str, str]] = {
+        "timm_model_name": "name",
+        "timm_model_kwargs": "kwargs",
+        **{f"timm_{key}": key for key in ("pool", "proj", "proj_bias", "drop", "drop_path")},
+    }
     tower: str = "timm"
     name: Annotated[str, Field(min_length=1, max_length=200)]
     """Name of the backbone in timm, such as convnext_base, without a tag of weights."""
@@ -98,6 +116,8 @@ class TimmConfig(VisionTowerConfig):
                 yield f"kwargs.{key}", f"is written as '{_KEYS[key]}', beside kwargs"
             elif key in _REFUSED:
                 yield f"kwargs.{key}", f"cannot be set: {_REFUSED[key]}"
+            elif (largest := max(map(abs, _numbers(self.kwargs[key])), default=0)) > LARGEST:
+                yield f"kwargs.{key}", f"holds {largest:g}, and no backbone is that large; at most {LARGEST:,}"
 
 
 class NaFlexConfig(TimmConfig):

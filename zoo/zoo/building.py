@@ -341,7 +341,7 @@ def _devices() -> list[str]:
 
 def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ...], device: torch.device) -> None:
     """Give a model the buffers that no file holds, as its towers compute them; nothing else of them is built."""
-    from zoo.loading import parameters_on_meta
+    from zoo_core.construction import parameters_on_meta
 
     empty = _on_meta(model)
     if not empty:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.agreement import assumptions
 from zoo.fitting import Fit, LoadOptions, fit, names_fit
@@ -29,7 +27,7 @@ from zoo_core.errors import InputError, ZooWarning
 from zoo_core.positions import Resampling
 from zoo_core.state_dicts import own_state_dict
 
-__all__ = ["load_weights", "parameters_on_meta", "take_weights"]
+__all__ = ["load_weights", "take_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -137,29 +135,6 @@ def checked_options(options: LoadOptions) -> LoadOptions:
     if bias is not None and not (type(bias) in (int, float) and math.isfinite(bias)):
         raise InputError(f"logit_bias must be a finite number, found {bias!r}")
     return options
-
-
-@contextmanager
-def parameters_on_meta() -> Generator[None]:
-    """Within this block every parameter that this thread gives a module is put on the meta device; buffers are real.
-
-    So what a tower computes for itself can be had without the memory and the time that its weights would take.
-    """
-    thread = threading.get_ident()
-
-    def moved(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or threading.get_ident() != thread:
-            return parameter
-        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-
-    register: Any = nn.modules.module.register_module_parameter_registration_hook
-    handle = register(moved)
-    state = torch.random.get_rng_state()
-    try:
-        yield
-    finally:
-        handle.remove()
-        torch.random.set_rng_state(state)
 
 
 def _checked_fit(

@@ -44,6 +44,6 @@ class Undrawn(TorchFunctionMode):
                 return tensor
             if func in _SCALE and all(isinstance(one, int | float) for one in args[1:]):
                 return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-        if func in _DRAW and kwargs.get("device") is None:
+        if func in _DRAW and kwargs.get("device") is None and torch.get_default_device().type == "meta":
             return torch.empty(*args, **{key: value for key, value in kwargs.items() if key != "generator"})
         return func(*args, **kwargs)
