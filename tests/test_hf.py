@@ -423,6 +423,10 @@ WRONG_AT_ONCE: dict[str, tuple[dict[str, Any], str]] = {
     "projection": ({"proj": "clap"}, "proj: 'clap' is not known"),
     "revision": ({"revision": "main"}, "revision: only a repository of the Hub has revisions, found name None"),
     "key": ({"pooler": "mean"}, "pooler: unknown key, did you mean 'pool_type'"),
+    "open_clip's name": ({"hf_model_name": "a"}, "hf_model_name: unknown key, did you mean 'name'?"),
+    "open_clip's projection": ({"hf_proj_type": "mlp"}, "hf_proj_type: unknown key, did you mean 'proj'?"),
+    "open_clip's native projection": ({"proj_type": "none"}, "proj_type: unknown key, did you mean 'proj'?"),
+    "open_clip's pooler": ({"hf_pooler_type": "cls_pooler"}, "hf_pooler_type: unknown key, did you mean 'pool_type'?"),
 }  # fmt: skip
 
 

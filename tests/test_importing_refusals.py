@@ -16,6 +16,14 @@ NEW: Json = {"mlp_type": "swiglu", "norm_type": "rmsnorm"}
 MODERN: Json = DEVELOPMENT["moderntext-ViT-B-32-256"]["text_cfg"]
 TOKENS: Json = {"vision_cfg": {"output_tokens": True}, "text_cfg": {"output_tokens": True}}
 REFUSED = {
+    "the former name of a projection": (
+        {"text_cfg": {"hf_model_name": "roberta-base", "proj": "mlp"}},
+        "text_cfg.proj: unknown key, did you mean 'hf_proj_type'?",
+    ),
+    "the former name of a pooler": (
+        {"text_cfg": {"hf_model_name": "roberta-base", "pooler_type": "mean_pooler"}},
+        "text_cfg.pooler_type: unknown key, did you mean 'hf_pooler_type'?",
+    ),
     "an unknown key": ({"vision_cfg": {"widht": 3}}, "vision_cfg.widht: unknown key, did you mean 'width'?"),
     "a misspelt tower, which the peer takes for CLIP's": (
         {"text_cfg": {"text_arch": "moderm", **NEW}},

@@ -375,6 +375,7 @@ BAD_CONFIGS = {
     "weights": ({"kwargs": {"pretrained": True}}, "kwargs.pretrained: cannot be set: an architecture loads no weights"),
     "channels": ({"kwargs": {"in_chans": 1}}, "kwargs.in_chans: cannot be set: a tower takes images of 3 channels"),
     "object": ({"kwargs": {"depth": {"a": 1}}}, "kwargs.depth"),
+    "open_clip's name": ({"timm_model_name": "resnet18"}, "timm_model_name: unknown key, did you mean 'name'?"),
     "unknown key": ({"poool": "avg"}, "poool: unknown key, did you mean 'pool'?"),
 }
 

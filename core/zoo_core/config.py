@@ -76,6 +76,9 @@ class Config(Contract, BaseModel):
         validate_default=True,
     )
 
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """Names that other libraries have, or had, for keys of this config: errors about them name ours."""
+
     if not TYPE_CHECKING:
 
         def __init__(self, /, **data: Any) -> None:

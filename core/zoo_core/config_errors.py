@@ -61,7 +61,9 @@ def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
     context: dict[str, Any] = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            return f"unknown key{did_you_mean(str(error['loc'][-1]), cls.model_fields)}"
+            key = str(error["loc"][-1])
+            ours: str | None = getattr(cls, "other_names", {}).get(key)
+            return f"unknown key{did_you_mean(key, cls.model_fields) if ours is None else f', did you mean {ours!r}?'}"
         case "missing":
             return "required key is missing"
         case "int_type" | "int_from_float" | "int_parsing":

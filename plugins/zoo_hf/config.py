@@ -6,8 +6,8 @@ Then nothing is asked of the Hub to build it; only the tokenizer's files have to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -52,6 +52,14 @@ def is_folder(name: str) -> bool:
 class HfTextConfig(HfSource, TextTowerConfig):
     """An encoder of transformers (the encoder half of one that has two halves), pooled over the tokens, projected."""
 
+    other_names: ClassVar[Mapping[str, str]] = {
+        "hf_model_name": "name",
+        "hf_model_config": "config",
+        "hf_proj_type": "proj",
+        "proj_type": "proj",
+        "hf_pooler_type": "pool_type",
+        "pooler_type": "pool_type",
+    }
     tower: str = "hf-text"
     config: dict[str, Any] = {}
     """The encoder's own config, laid over the `config.json` of `name`; the whole of it, with its `model_type`, where
@@ -115,6 +123,11 @@ class HfTextConfig(HfSource, TextTowerConfig):
 class HfTokenizerConfig(HfSource, TokenizerConfig):
     """A tokenizer of transformers (`AutoTokenizer`), open_clip's `HFTokenizer`; with `canonicalize` its SigLIP one."""
 
+    other_names: ClassVar[Mapping[str, str]] = {
+        "hf_tokenizer_name": "name",
+        "clean": "cleaning",
+        "tokenizer_mode": "mode",
+    }
     type: str = "hf"
     """Name of the tokenizer component."""
     name: Name  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]

@@ -7,8 +7,8 @@ their own keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from zoo_core.config import Config
 from zoo_openclip.stack_config import StackCfg
@@ -104,6 +104,9 @@ class ModernKeys(Config):
 
 class TextCfg(StackCfg, ModernKeys):
     """CLIP's text transformer, the modern one, or a Hugging Face encoder where one is named; and its tokenizer."""
+
+    other_names: ClassVar[Mapping[str, str]] = {"proj": "hf_proj_type", "pooler_type": "hf_pooler_type"}
+    """What open_clip called these in its first configs of such encoders."""
 
     text_arch: Literal["clip", "modern"] = "clip"
 
