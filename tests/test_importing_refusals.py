@@ -150,9 +150,9 @@ REFUSED = {
         {"vision_cfg": {"timm_model_name": "resnet10t", "timm_model_kwargs": [1]}},
         "vision_cfg.timm_model_kwargs: expected a section of keys, found [1]",
     ),
-    "an encoder of unknown size": (
-        {"text_cfg": {"hf_model_name": "acme/bert"}},
-        "text_cfg.hf_model_name: the vocabulary of 'acme/bert' is in no config of open_clip",
+    "an encoder in no folder": (
+        {"text_cfg": {"hf_model_name": "./no/such/folder"}},
+        "text_cfg: './no/such/folder': there is no such folder",
     ),
     "options of a tokenizer": (
         {"text_cfg": {"tokenizer_kwargs": {"use_fast": False}}},

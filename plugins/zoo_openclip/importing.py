@@ -15,8 +15,9 @@ from zoo_core.documents import Document
 from zoo_core.errors import ConfigError
 from zoo_core.json_files import read_json
 from zoo_openclip.config import HubFile, OpenClipConfig, PreprocessCfg, VisionCfg
+from zoo_openclip.encoders import encoder_size, tokenizer_size
 from zoo_openclip.stack_config import StackCfg
-from zoo_openclip.text_config import ENCODERS, TextCfg, vocabulary
+from zoo_openclip.text_config import TextCfg, vocabulary
 
 __all__ = ["import_open_clip"]
 
@@ -197,7 +198,7 @@ def _hf_text(given: TextCfg, name: str) -> Json:
         "tower": "hf-text",
         "name": name,
         "context_length": given.context_length,
-        "vocab_size": ENCODERS[name],
+        "vocab_size": encoder_size(name, config),
         "pool_type": POOLERS[given.hf_pooler_type],
         "proj": given.hf_proj_type or "none",
     }
@@ -213,7 +214,10 @@ def _tokenizer(given: TextCfg) -> Json:
         return {"type": "clip-bpe"} | cleaning
     name = given.hf_tokenizer_name
     known = vocabulary(name)
-    size = given.vocab_size if known is None or known.size is None else known.size
+    size = None if known is None else known.size
+    if size is None and given.hf_model_name and "vocab_size" not in given.model_fields_set:
+        size = tokenizer_size(name)
+    size = given.vocab_size if size is None else size
     ids: Json = {} if known is None else {"pad_id": known.pad_id, "eos_id": known.eos_id}
     mode = {"mode": given.tokenizer_mode} if given.tokenizer_mode else {}
     return {"type": "hf", "name": name, "vocab_size": size} | ids | cleaning | options | mode

@@ -13,19 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from zoo_core.config import Config
 from zoo_openclip.stack_config import StackCfg
 
-__all__ = ["ENCODERS", "ENCODINGS", "ModernKeys", "TextCfg", "vocabulary"]
-
-ENCODERS = {
-    "roberta-base": 50_265,
-    "xlm-roberta-base": 250_002,
-    "xlm-roberta-large": 250_002,
-    "google/mt5-base": 250_112,
-    "google/mt5-xl": 250_112,
-    "facebook/nllb-200-distilled-600M": 256_206,
-    "facebook/nllb-200-distilled-1.3B": 256_206,
-    "Alibaba-NLP/gte-modernbert-base": 50_368,
-}
-"""Token embeddings of Hugging Face encoders: their number is in no file of open_clip."""
+__all__ = ["ENCODINGS", "ModernKeys", "TextCfg", "vocabulary"]
 
 
 class Vocabulary(NamedTuple):
@@ -79,7 +67,7 @@ CLIP_ONLY = (
 def vocabulary(tokenizer: str) -> Vocabulary | None:
     """Return what is known of a Hugging Face tokenizer."""
     families = (one for part, one in SIGLIP.items() if tokenizer.startswith("timm/ViT-") and part in tokenizer)
-    return TOKENIZERS.get(tokenizer) or next(families, None)
+    return TOKENIZERS.get(tokenizer.removeprefix("FacebookAI/")) or next(families, None)
 
 
 class ModernKeys(Config):
@@ -148,14 +136,8 @@ class TextCfg(StackCfg, ModernKeys):
         return {"eos_id": first, "pad_id": first + 1, "bos_id": first + 2}
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold encoders to those whose vocabulary is known, towers to what they read, tokenizers to their options."""
+        """Hold towers to what they read, and tokenizers to their options."""
         yield from super().rules()
-        if self.hf_model_name and self.hf_model_name not in ENCODERS:
-            known = ", ".join(ENCODERS)
-            yield (
-                "hf_model_name",
-                f"the vocabulary of {self.hf_model_name!r} is in no config of open_clip; known: {known}",
-            )
         yield from self._tower_rules()
         yield from self._tokenizer_rules()
 
