@@ -25,6 +25,7 @@ from zoo_core.errors import (
     AmbiguousNameError,
     ConfigError,
     InputError,
+    Problem,
     UnknownNameError,
     ZooError,
     describe,
@@ -113,12 +114,20 @@ class Architectures:
             raise UnknownNameError(f"unknown architecture '{name}'{hint}{self.registry.quarantine_note()}")
         return found[0]
 
-    def load(self, source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = ()) -> ModelConfig:
+    def load(
+        self,
+        source: str | Path | Mapping[str, Any] | ModelConfig,
+        overrides: Sequence[str] = (),
+        *,
+        within: Path | None = None,
+    ) -> ModelConfig:
         """Return the validated config of an architecture.
 
         Args:
             source: a name, a path that ends in `.yaml` or `.yml`, a mapping, or a config.
             overrides: `"key.path=value"`, applied last; values are read as YAML.
+            within: the folder that the source belongs to, which may be somebody else's: nothing but an override may
+                name a file or folder outside of it.
 
         Raises:
             ConfigError: with every problem found, each with its file and line.
@@ -128,10 +137,13 @@ class Architectures:
 
         if isinstance(source, ModelConfig) and not overrides:
             return source
-        document = self._overridden(self.document(source), overrides)
-        return self._validated(document)
+        document = self._overridden(self.document(source, within=within), overrides)
+        config = self._validated(document)
+        if within is not None:
+            _check_within(within, config, document, overrides)
+        return config
 
-    def document(self, source: str | Path | Mapping[str, Any] | ModelConfig) -> Document:
+    def document(self, source: str | Path | Mapping[str, Any] | ModelConfig, *, within: Path | None = None) -> Document:
         """Return an architecture with `extends` resolved, but not yet its `${key}` values."""
         check_source(source)
         from zoo_core.config import ModelConfig
@@ -139,9 +151,9 @@ class Architectures:
         if isinstance(source, ModelConfig):
             return Document(source.data(), {(): Mark(f"{type(source).__name__}")})
         if isinstance(source, Mapping):
-            return self._extended(_copied(source), Path(), ())
+            return self._extended(_copied(source), Path(), (), within=within)
         if is_path(source):
-            return self._read(Path(source), ())
+            return self._read(Path(source), (), within=within)
         entry = self.find(str(source))
         return self._read(entry.path, (), entry.plugin.distribution)
 
@@ -168,11 +180,13 @@ class Architectures:
                 if path.stem != ALIASES:
                     yield Entry(path.stem, path, plugin, aliases.get(path.stem, ()))
 
-    def _read(self, path: Path, below: tuple[Path, ...], owner: str | None = None) -> Document:
+    def _read(
+        self, path: Path, below: tuple[Path, ...], owner: str | None = None, within: Path | None = None
+    ) -> Document:
         document = self._fresh(path)
         if owner is not None:
             _qualify(document.data, self.registry, owner)
-        return self._extended(document, path, (*below, path.resolve()), owner)
+        return self._extended(document, path, (*below, path.resolve()), owner, within)
 
     def _fresh(self, path: Path) -> Document:
         """Return what a file holds now; a file that did not change is read once, since many extend the same few."""
@@ -186,7 +200,14 @@ class Architectures:
         _, document = self._documents[path]
         return Document(copy.deepcopy(document.data), dict(document.marks))
 
-    def _extended(self, document: Document, path: Path, below: tuple[Path, ...], owner: str | None = None) -> Document:
+    def _extended(
+        self,
+        document: Document,
+        path: Path,
+        below: tuple[Path, ...],
+        owner: str | None = None,
+        within: Path | None = None,
+    ) -> Document:
         """Lay a document over the one that it extends."""
         if "extends" not in document.data:
             return document
@@ -196,6 +217,11 @@ class Architectures:
             raise ConfigError(
                 mark.problem(f"expected the name of an architecture or a file, found {base!r}", "extends")
             )
+        if not is_path(base):
+            within = None  # the files of an installed plugin
+        elif within is not None and not _names_inside(within, base):
+            what = f"names a file outside of {within}: {describe(base)}; allowed: an architecture, or a file in it"
+            raise ConfigError(mark.problem(what, "extends"))
         try:
             target, owner = self._base(base, path, owner)
         except ZooError as error:
@@ -204,7 +230,7 @@ class Architectures:
             chain = " -> ".join(one.name for one in (*below, target))
             reason = "goes round in a circle" if target.resolve() in below else "is too long"
             raise ConfigError(mark.problem(f"the chain {chain} {reason}", "extends"))
-        return _merged(self._read(target, below, owner), document)
+        return _merged(self._read(target, below, owner, within), document)
 
     def _base(self, name: str, path: Path, owner: str | None) -> tuple[Path, str | None]:
         """Find what a file extends; a distribution's own file means its own architecture before a stranger's."""
@@ -269,6 +295,36 @@ def check_source(source: object) -> None:
 def is_path(source: str | Path) -> bool:
     """Tell a file from a name: a file ends in `.yaml` or `.yml`."""
     return isinstance(source, Path) or source.lower().endswith((".yaml", ".yml"))
+
+
+def _names_inside(folder: Path, name: str) -> bool:
+    """Tell whether a file that a file of a folder names is in that folder too."""
+    beside = not name.startswith(("/", "~")) and not set(name) & set("\\:\0") and ".." not in Path(name).parts
+    return beside and _leads_inside(folder, folder / name)
+
+
+def _leads_inside(folder: Path, path: Path) -> bool:
+    """Tell whether a path leads to something in a folder; the snapshots of the Hub's cache are links to its blobs."""
+    own, found = folder.resolve(), path.resolve()
+    blobs = own.parent.parent / "blobs" if own.parent.name == "snapshots" else own
+    return found.is_relative_to(own) or found.is_relative_to(blobs)
+
+
+def _check_within(folder: Path, config: ModelConfig, document: Document, overrides: Sequence[str]) -> None:
+    """Refuse files and folders of this machine that a model's own config names, but for its tokenizer's folder."""
+    from zoo_core.config import TOKENIZER_FOLDER
+
+    asked = tuple(one.partition("=")[0] for one in overrides)
+    wrong: list[Problem] = []
+    for key, path in config.local_paths():
+        if any(key == one or key.startswith(f"{one}.") for one in asked):
+            continue
+        place = folder.absolute() / TOKENIZER_FOLDER if path == f"./{TOKENIZER_FOLDER}" else Path(path)
+        if not place.is_absolute() or not _leads_inside(folder, place):
+            what = f"names a place outside of {folder}: {describe(path)}; if you trust it, say overrides=['{key}=...']"
+            wrong.append(document.mark(tuple(key.split("."))).problem(what, key))
+    if wrong:
+        raise ConfigError(wrong)
 
 
 def _aliases(path: Path) -> dict[str, tuple[str, ...]]:

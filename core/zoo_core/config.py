@@ -194,6 +194,13 @@ class ComponentConfig(Config):
         """
         return self
 
+    def local_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield key and value of each field that names a file or folder of this machine.
+
+        A folder with a model, which may be somebody else's, names none but its own `TOKENIZER_FOLDER`.
+        """
+        yield from ()
+
 
 def _as_pair(value: Any) -> tuple[int, int]:
     """Turn `224` and `[224, 336]` into a (height, width) pair."""
@@ -517,6 +524,11 @@ class ModelConfig(ComponentConfig):
         """Return the architecture with each of its sections standing alone."""
         sections = ("vision", "text", "tokenizer", "preprocess")
         return self.model_copy(update={name: getattr(self, name).standalone() for name in sections})
+
+    def local_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield those of the sections."""
+        for name in ("vision", "text", "tokenizer", "preprocess"):
+            yield from ((f"{name}.{key}", path) for key, path in getattr(self, name).local_paths())
 
     def own_parameter_count(self) -> int:
         """Return the number of parameters outside the towers."""

@@ -43,6 +43,11 @@ class HfSource(Config):
         if self.revision is not None and (self.name is None or is_folder(self.name)):
             yield "revision", f"only a repository of the Hub has revisions, found name {self.name!r}"
 
+    def local_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield the name, where it is that of a folder."""
+        if self.name is not None and is_folder(self.name):
+            yield "name", self.name
+
 
 def is_folder(name: str) -> bool:
     """Tell whether a name is that of a folder; it does not depend on what the current folder holds."""

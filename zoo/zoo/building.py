@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zoo.catalog import config as load_config
-from zoo.catalog import registry
+from zoo.catalog import config_of_folder, registry
 from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
 from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe, one_of
 from zoo_core.registry import squash
@@ -150,7 +150,7 @@ def _with_weights(
         architecture = stated(source)
         if architecture is None:
             return load_config(source, overrides), None, options
-        config = load_config(architecture, overrides)
+        config = config_of_folder(architecture, source, overrides)
         return config, Path(source), sized(options, load_config(architecture), config)
     entry = find_entry(source, pretrained)
     own = [] if entry is None else entry.overrides()

@@ -13,7 +13,7 @@ from zoo_core.registry import Registry, default_registry
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
 
-__all__ = ["architectures", "config", "list_models", "registry"]
+__all__ = ["architectures", "config", "config_of_folder", "list_models", "registry"]
 
 
 def registry() -> Registry:
@@ -48,3 +48,19 @@ def config(source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequ
         UnknownNameError: no such architecture; the nearest one is named.
     """
     return architectures().load(source, overrides)
+
+
+def config_of_folder(
+    source: Path | Mapping[str, Any], folder: str | Path, overrides: Sequence[str] = ()
+) -> ModelConfig:
+    """Return the validated config of a folder with a model, which may be somebody else's.
+
+    Args:
+        source: its YAML file, or the architecture that its files state.
+        folder: nothing but an override may name a file or folder outside of it.
+        overrides: those of `config`.
+
+    Raises:
+        ConfigError: every problem of the architecture.
+    """
+    return architectures().load(source, overrides, within=Path(folder))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import zoo
 from zoo.catalog import config as load_config
-from zoo.catalog import registry
+from zoo.catalog import config_of_folder, registry
 from zoo.digests import differing_files, read_origin
 from zoo.tokenizer_files import read_tokenizer
 from zoo.user_files import user_folder
@@ -141,7 +141,7 @@ def build_folder(
         before = read_origin(folder).digest
         try:
             config, weights = open_folder(folder, overrides, all_bytes=all_bytes)
-            saved = _config(folder)
+            saved = load_config(folder / CONFIG) if overrides else config
             allowed = sized(options or LoadOptions(), saved, config)
             model = assemble(config, weights=weights, options=allowed, overrides=overrides, **target)
         except CheckpointError:
@@ -185,7 +185,7 @@ def open_folder(folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool 
 
 def _config(folder: Path, overrides: Sequence[str] = ()) -> ModelConfig:
     """Return the config of a saved model; keys that were not there when it was saved have the meaning of then."""
-    config = load_config(folder / CONFIG)
+    config = config_of_folder(folder / CONFIG, folder, overrides)
     older = [
         f"{name}.{key}={json.dumps(value)}"
         for name in type(config).model_fields
@@ -193,7 +193,7 @@ def _config(folder: Path, overrides: Sequence[str] = ()) -> ModelConfig:
         for key, value in section.before.items()
         if key not in section.model_fields_set
     ]
-    return load_config(folder / CONFIG, [*older, *overrides]) if older or overrides else config
+    return config_of_folder(folder / CONFIG, folder, [*older, *overrides]) if older else config
 
 
 def _lacking(origin: Origin) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.catalog import architectures
+from zoo.catalog import architectures, config_of_folder
 from zoo.catalog import config as load_config
 from zoo.folders import is_folder, open_folder
 from zoo.layouts import stated_architecture
@@ -77,7 +77,10 @@ def config_of(source: Any, overrides: Sequence[str] = (), *, local_files_only: b
     found = locate_model(source, local_files_only=local_files_only)
     if is_folder(found):
         return open_folder(Path(found), overrides)[0]
-    return load_config(stated(found) or found, overrides)
+    architecture = stated(found)
+    if architecture is not None:
+        return config_of_folder(architecture, found, overrides)
+    return load_config(found, overrides)
 
 
 def _check_name(source: str) -> None:

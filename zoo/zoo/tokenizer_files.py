@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zoo.digests import read_origin
 from zoo.layouts import checkpoint_formats
-from zoo_core.config import TOKENIZER_FOLDER
+from zoo_core.config import TOKENIZER_FOLDER, TokenizerConfig
 from zoo_core.errors import PluginError
 from zoo_core.tokenizer import Tokenizer
 
@@ -34,8 +34,15 @@ def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
 
 
 def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
-    """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved."""
-    if tokenizer is not None and any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in read_origin(folder).files):
+    """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved.
+
+    One that names a folder takes them from there too: it is that of the model, whatever the current folder holds.
+    """
+    if tokenizer is None:
+        return
+    config = getattr(tokenizer, "config", None)
+    named = isinstance(config, TokenizerConfig) and any(config.local_paths())
+    if named or any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in read_origin(folder).files):
         tokenizer.use_files(folder.absolute() / TOKENIZER_FOLDER)
 
 
