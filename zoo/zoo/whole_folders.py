@@ -2,7 +2,8 @@
 
 Linux and macOS can exchange the names of two folders in one step, so that a process killed at any moment leaves the
 old folder or the new one. Where a file system cannot, the old folder is moved aside first; `restore` brings it back
-where a kill came between the two steps. What a killed process leaves beside the name is swept up by the next save.
+where a kill came between the two steps. What a process leaves beside the name that was killed, or interrupted while it
+cleaned up, is swept up by the next save.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -43,8 +45,8 @@ def replacing_folder(target: Path) -> Generator[Path]:
         _sweep(target)
         with _lock(target) as lock:
             scratch = lock.with_suffix("")
-            scratch.mkdir()
             try:
+                scratch.mkdir()
                 yield scratch
                 _finish(scratch)
                 _take_place(scratch, target)
@@ -60,7 +62,7 @@ def restore(target: Path) -> None:
     """Bring back the folder that a kill left aside, where nothing stands at `target`; usually there is none."""
     if target.exists():
         return
-    for aside in sorted(target.parent.glob(_prefix(target, "old") + "*")) if target.parent.is_dir() else ():
+    for aside in _left(target, "old"):
         with suppress(OSError):
             aside.rename(target)
             return
@@ -70,29 +72,55 @@ def _prefix(target: Path, what: str) -> str:
     return f".{target.name}.{what}."
 
 
+def _left(target: Path, what: str) -> list[Path]:
+    """Return what stands beside `target` under a name that was drawn for it; `.m.old.new.x` is one of `m.old`."""
+    name = re.compile(re.escape(_prefix(target, what)) + r"[^.]+(\.lock)?")
+    try:
+        return sorted(path for path in target.parent.iterdir() if name.fullmatch(path.name))
+    except OSError:  # a folder that is not there, or is closed
+        return []
+
+
 @contextmanager
 def _lock(target: Path) -> Generator[Path]:
     """Yield the path of a new locked file that ends in `.lock`; the system lets go of the lock when we die."""
-    descriptor, name = tempfile.mkstemp(prefix=_prefix(target, "new"), suffix=".lock", dir=target.parent)
-    try:
-        _try_lock(descriptor)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-        os.close(descriptor)
+    while True:
+        with tempfile.NamedTemporaryFile(
+            prefix=_prefix(target, "new"), suffix=".lock", dir=target.parent, delete=False
+        ) as file:
+            lock = Path(file.name)
+            try:
+                _wait_for_lock(file.fileno())
+                if lock.exists():  # else another process swept it up before it was locked
+                    yield lock
+                    return
+            finally:
+                lock.unlink(missing_ok=True)
 
 
 def _sweep(target: Path) -> None:
-    """Remove what processes left that were killed: scratch folders whose lock nobody holds."""
+    """Remove what processes left: scratch folders whose lock nobody holds (killed), or that have none (Ctrl-C)."""
     restore(target)
-    for lock in target.parent.glob(_prefix(target, "new") + "*.lock"):
+    for path in _left(target, "new"):
+        lock = path if path.suffix == ".lock" else path.with_name(f"{path.name}.lock")
+        if not lock.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            continue
         with suppress(OSError), lock.open("rb") as file:
             if _try_lock(file.fileno()):
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink()
     if target.exists():
-        for old in target.parent.glob(_prefix(target, "old") + "*"):
+        for old in _left(target, "old"):
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Take the lock of an open file as soon as nobody else has it, where this system has such locks."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _try_lock(descriptor: int) -> bool:
