@@ -89,13 +89,14 @@ def test_a_model_keeps_the_logit_scale_that_it_has(tmp_path: Path) -> None:
     assert zoo.load_weights(built, path).logit_scale.item() == 3.0
 
 
-@pytest.mark.parametrize(("tower", "name", "change"), CASES, ids=[f"{side} {name}" for side, name, _ in CASES])
+@pytest.mark.parametrize(
+    ("tower", "change"),
+    [pytest.param(side, change, id=f"{side} {name}") for side, name, change in CASES if name != "below a name"],
+)
 @pytest.mark.parametrize("towers", [None, "the other"])
 def test_a_model_that_needs_more_says_which_tower_to_build_and_that_works(
-    towers: str | None, tower: str, name: str, change: Callable[[Any], Entries], tmp_path: Path
+    towers: str | None, tower: str, change: Callable[[Any], Entries], tmp_path: Path
 ) -> None:
-    if name == "below a name":
-        pytest.skip("whose name it is not told")
     family = FAMILIES["ViT CLIP"]
     path = written(tmp_path / "x.safetensors", change(family.build()))
     wrong = None if towers is None else ("text" if tower == "image" else "image",)
