@@ -54,6 +54,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.fixture(autouse=True)
+def slow_dtypes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have said already which dtypes this processor is slow in: tests of something else run on any."""
+    from zoo_core import processors
+
+    monkeypatch.setattr(processors, "_told", {*processors._X86, *processors._ARM})
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tokenizers of transformers by kind, each in its folder."""

@@ -39,6 +39,7 @@ __all__ = [
     "PluginError",
     "Problem",
     "SaveError",
+    "SlowDtypeWarning",
     "TruncatedTextWarning",
     "UnknownNameError",
     "ZooError",
@@ -163,11 +164,15 @@ class SaveError(ZooError, OSError):
 
 
 class ZooWarning(UserWarning):
-    """Something that was done as asked, and that changes what a model gives."""
+    """Something that was done as asked, and that changes what a model gives or takes."""
 
 
 class TruncatedTextWarning(ZooWarning):
     """Captions that are longer than a model takes were cut."""
+
+
+class SlowDtypeWarning(ZooWarning):
+    """A model computes in a dtype for which the processor has no instructions, slower than in float32."""
 
 
 def dotted(path: Iterable[str | int]) -> str:

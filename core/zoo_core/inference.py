@@ -15,7 +15,10 @@ from itertools import chain
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo_core.processors import lacking_flags
 
 __all__ = [
     "InferenceForm",
@@ -26,6 +29,7 @@ __all__ = [
     "packed_linears",
     "recast",
     "twin",
+    "widened_linears",
 ]
 
 M = TypeVar("M", bound=nn.Module)
@@ -69,7 +73,7 @@ def forms_of(module: nn.Module) -> list[InferenceForm]:
     """Return the forms that a module offers, or that there are for a module of torch."""
     if isinstance(module, OffersForms):
         return list(module.inference_forms())
-    return packed_linears(module) if type(module) is nn.Linear else []
+    return [*packed_linears(module), *widened_linears(module)] if type(module) is nn.Linear else []
 
 
 def twin(module: M) -> M:
@@ -128,6 +132,38 @@ def packed_linears(linear: nn.Module) -> list[InferenceForm]:
     if not fits or not torch.backends.mkldnn.is_available() or not _can_pack(weight.dtype):
         return []
     return [InferenceForm("matrix packed for oneDNN", lambda: PackedLinear(cast("nn.Linear", linear)))]
+
+
+class WideLinear(nn.Linear):
+    """A linear layer in half precision that multiplies in float32, for processors that do that faster.
+
+    The matrix is kept beside its wide copy, as in `PackedLinear`: it tells the dtype of the layer.
+    """
+
+    wide: Tensor
+    wide_bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.register_buffer("wide", linear.weight.detach().float(), persistent=False)
+        bias = cast("Tensor | None", linear.bias)
+        self.register_buffer("wide_bias", None if bias is None else bias.detach().float(), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `[..., out_features]` of `[..., in_features]`."""
+        if input.dtype != self.weight.dtype or input.requires_grad or torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        return F.linear(input.float(), self.wide, self.wide_bias).to(input.dtype)
+
+
+def widened_linears(linear: nn.Module) -> list[InferenceForm]:
+    """Return the wide form of a linear layer, where the CPU lacks instructions for its dtype."""
+    weight = cast("nn.Linear", linear).weight
+    if weight.device.type != "cpu" or not lacking_flags(weight.dtype):
+        return []
+    return [InferenceForm("multiplied in float32", lambda: WideLinear(cast("nn.Linear", linear)))]
 
 
 @cache

@@ -63,7 +63,8 @@ def build(
             folder, which brings its own.
         overrides: `"key.path=value"` changes of the architecture.
         device: where the model lives; the CPU where None.
-        dtype: of every floating-point parameter; that of the weights, or float32, where None.
+        dtype: of every floating-point parameter; that of the weights, or float32, where None. Half precision on a CPU
+            that has no instructions for it is slower than float32, which is told once.
         towers: `("image",)` or `("text",)` builds and reads one tower only; both where None.
         weights: which state dict of a training checkpoint: None for the trained one, `"ema"` for its average, or its
             name in the file.
@@ -96,6 +97,10 @@ def build(
         from zoo.optimizing import optimize_for_inference
 
         optimize_for_inference(model)
+    else:
+        from zoo_core.processors import tell_if_slow
+
+        tell_if_slow(model)
     return cast("BuiltModel", model)
 
 

@@ -75,11 +75,13 @@ def load(
         DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
     """
     from zoo.sources import locate
+    from zoo_core.processors import tell_if_slow
 
     path = Path(locate(folder, local_files_only=local_files_only))
     model = build_folder(path, device=device, dtype=dtype, towers=towers, all_bytes=verify)
     if probe is not False:
         check_folder(model, path, always=probe is True)
+    tell_if_slow(model)
     return cast("BuiltModel", model)
 
 
