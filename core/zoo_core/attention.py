@@ -48,6 +48,7 @@ class MultiHead(nn.Module):
 
     in_proj_weight = _published("in_proj_weight")
     in_proj_bias = _published("in_proj_bias")
+    batch_first = True
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class MultiHead(nn.Module):
         super().__init__()
         options = options or BlockConfig()
         self.heads = heads
+        self.embed_dim = width
         self.published = published
         for name, projection in projections.items():
             self.add_module(name, projection)
@@ -71,6 +73,16 @@ class MultiHead(nn.Module):
         self.head_scale = nn.Parameter(torch.ones(heads, 1, 1)) if options.scale_heads else None
         self.ln_inner = LayerNorm(width, eps=norm_eps) if options.scale_attn_inner else None
         self.out_proj = nn.Linear(width, width)
+
+    @property
+    def num_heads(self) -> int:
+        """Number of heads, as `nn.MultiheadAttention` calls it."""
+        return self.heads
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a head."""
+        return self.embed_dim // self.heads
 
     def split_heads(self, x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
         """Return the parts of `[B, N, parts * C]`, each as `[B, H, N, C / H]`."""

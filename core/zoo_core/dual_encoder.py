@@ -113,6 +113,11 @@ class DualEncoder(nn.Module):
         return self._text_tower().vocab_size
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the matrices of the model are in."""
+        return matrix_dtype(self, self.logit_scale.dtype)
+
+    @property
     def text_contract(self) -> TextContract | None:
         """What a caption becomes and how it is read; None for a model built by hand."""
         config = self._config()

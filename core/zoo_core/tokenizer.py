@@ -40,6 +40,21 @@ class Tokenizer(Contract, ABC):
     eot_id: int | None
     pad_id: int
 
+    @property
+    def sot_token_id(self) -> int | None:
+        """What `sot_id` is, by the name that the field knows."""
+        return self.sot_id
+
+    @property
+    def eot_token_id(self) -> int | None:
+        """What `eot_id` is, by the name that the field knows."""
+        return self.eot_id
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids that open and close a caption, as far as there are such."""
+        return [one for one in (self.sot_id, self.eot_id) if one is not None]
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(context_length={self.context_length}, vocab_size={self.vocab_size})"
 

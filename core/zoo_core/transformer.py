@@ -95,6 +95,10 @@ class ResidualBlock(nn.Module):
         kept = kept + self.ls_1(self.ln_attn(attended))
         return kept + self.ls_2(self.mlp(self.ln_2(kept)))
 
+    def get_weight_dtype(self) -> torch.dtype:
+        """Return the dtype that the matrices of the block have."""
+        return cast("Any", self.mlp).c_fc.weight.dtype
+
     def inference_forms(self) -> Iterable[InferenceForm]:
         """Offer the block that writes over its own tensors; of one dtype, since writing over one does not promote."""
         if type(self) is ResidualBlock and len({parameter.dtype for parameter in self.parameters()}) == 1:
@@ -122,6 +126,8 @@ class Transformer(nn.Module):
         grad_checkpointing: recompute each block in the backward pass instead of keeping its activations.
     """
 
+    batch_first = True
+
     def __init__(
         self,
         width: int,
@@ -145,6 +151,15 @@ class Transformer(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the weights of all blocks anew."""
         draw_weights(self.blocks(), self.width)
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks."""
+        return len(self.resblocks)
+
+    def get_cast_dtype(self) -> torch.dtype:
+        """Return the dtype that the matrices of the blocks have."""
+        return self.blocks()[0].get_weight_dtype()
 
     def blocks(self) -> Sequence[ResidualBlock]:
         """Return the blocks, typed."""

@@ -23,6 +23,9 @@ from zoo_core.registry import Registry, default_registry
 from zoo_core.state_dicts import is_functional_call, publishes
 from zoo_core.towers import build_tower
 
+SHOWN = {"attn_mask": "attn_mask", "text_eos_id": "eos_id", "text_pool_type": "pool_type"}
+"""What CLIP shows of its text tower beside the parts, by the names that it has there."""
+
 
 class CustomTextCLIP(DualEncoder):
     """Two towers and a logit scale.
@@ -127,8 +130,8 @@ class CLIP(CustomTextCLIP):
             return super().__getattr__(name)
         except AttributeError:
             text = self.__dict__.get("_modules", {}).get("text")
-            if text is not None and name in own_names(text):
-                return getattr(text, name)
+            if text is not None and (name in own_names(text) or name in SHOWN):
+                return getattr(text, SHOWN.get(name, name))
             raise
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -111,6 +111,11 @@ class CoCa(DualEncoder):
         model.text_decoder = MultimodalDecoder(config.multimodal, vocab_size=config.text.vocab_size) if both else None
         return model
 
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the padding that the text tower hides; None where it hides none."""
+        return self._text_tower().pad_id
+
     def forward(self, image: Any = None, text: Any = None) -> dict[str, Any]:
         """Return unit-norm features, the exponentiated logit scale, and logits for each token of the captions.
 

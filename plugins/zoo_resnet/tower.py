@@ -79,7 +79,7 @@ class AttentionPool(nn.Module):
     def __init__(self, grid: tuple[int, int], width: int, heads: int, embed_dim: int) -> None:
         super().__init__()
         self.grid = grid
-        self.heads = heads
+        self.heads = self.num_heads = heads
         std = width**-0.5
         self.positional_embedding = nn.Parameter(std * torch.randn(grid[0] * grid[1] + 1, width))
         self.k_proj = nn.Linear(width, width)

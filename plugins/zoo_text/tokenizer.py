@@ -17,13 +17,14 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import chain, islice, pairwise, repeat
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo_core.text_cleaning import cleaned_words
 from zoo_core.tokenizer import Tokenizer, checked_ids
 from zoo_core.word_cache import LONG_WORD, WordCache
 from zoo_text.tokenizer_config import ClipBpeConfig
-from zoo_text.transformers_files import transformers_files
+from zoo_text.transformers_files import token_names, transformers_files
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,17 @@ class Merges:
         for left, right in self.merged:
             spelled.append(spelled[left] + spelled[right])
         return spelled
+
+    @functools.cached_property
+    def encoder(self) -> Mapping[str, int]:
+        """The id of each token as vocabularies write it: with `</w>` at the end of a word."""
+        names = [*token_names(_BYTES, len(_VISIBLE_BYTES), self.merged), START, END]
+        return MappingProxyType({name: token for token, name in enumerate(names)})
+
+    @functools.cached_property
+    def decoder(self) -> Mapping[int, str]:
+        """How the token of each id is written."""
+        return MappingProxyType({token: name for name, token in self.encoder.items()})
 
     def encode(self, word: str) -> list[int]:
         """Return the ids of one word, not empty, or of one special token."""
@@ -183,6 +195,16 @@ class ClipBpeTokenizer(Tokenizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._chunks = chunks(self.vocab_size, self.config.special_tokens_in_text)
+
+    @property
+    def encoder(self) -> Mapping[str, int]:
+        """The id of each token as vocabularies write it: with `</w>` at the end of a word."""
+        return self._chunks.merges.encoder
+
+    @property
+    def decoder(self) -> Mapping[int, str]:
+        """How the token of each id is written."""
+        return self._chunks.merges.decoder
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` alone: no special tokens around it, no truncation."""

@@ -36,6 +36,7 @@ class TextTransformer(TextTower):
         super().__init__()
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size
+        self.width, self.heads = config.width, config.heads
         self.output_dim = embed_dim
         self.variable_text_length = config.takes_shorter_rows
         self.causal = config.causal
@@ -62,6 +63,22 @@ class TextTransformer(TextTower):
         nn.init.normal_(self.positional_embedding, std=0.01)
         if self.cls_emb is not None:
             nn.init.normal_(self.cls_emb, std=0.01)
+
+    @property
+    def num_pos(self) -> int:
+        """Number of positions, that of a class token included."""
+        return len(self.positional_embedding)
+
+    @property
+    def attn_mask(self) -> Tensor | None:
+        """What is added to the attention of all positions `[N, N]`: minus infinity to later ones; None without order.
+
+        It is made for those who ask; the tower itself says `causal` to its attention.
+        """
+        if not self.causal:
+            return None
+        weight = self.positional_embedding
+        return weight.new_full((self.num_pos, self.num_pos), -torch.inf, requires_grad=False).triu(1)
 
     def forward(self, text: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""

@@ -9,10 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-__all__ = ["transformers_files"]
+__all__ = ["token_names", "transformers_files"]
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
+
+
+def token_names(alphabet: Iterable[int], visible: int, merged: Iterable[tuple[int, int]]) -> list[str]:
+    """Return how each id but the special ones is written; the arguments are those of `transformers_files`."""
+    single = [chr(byte) if at < visible else chr(0x100 + at - visible) for at, byte in enumerate(alphabet)]
+    names = [*single, *(name + _END_OF_WORD for name in single)]
+    for left, right in merged:
+        names.append(names[left] + names[right])
+    return names
 
 
 def transformers_files(
@@ -27,12 +36,9 @@ def transformers_files(
         context_length: number of ids in each row.
         special: take a control token that a caption spells out for what it is.
     """
-    single = [chr(byte) if at < visible else chr(0x100 + at - visible) for at, byte in enumerate(alphabet)]
-    names = [*single, *(name + _END_OF_WORD for name in single)]
-    lines = ["#version: 0.2"]
-    for left, right in merged:
-        lines.append(f"{names[left]} {names[right]}")
-        names.append(names[left] + names[right])
+    merged = list(merged)
+    names = token_names(alphabet, visible, merged)
+    lines = ["#version: 0.2", *(f"{names[left]} {names[right]}" for left, right in merged)]
     vocabulary = {name: at for at, name in enumerate([*names, START, END])}
     config = {
         "tokenizer_class": "CLIPTokenizer",

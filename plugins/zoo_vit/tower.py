@@ -36,6 +36,7 @@ class VisionTransformer(VisionTower):
         super().__init__()
         self.image_size = config.image_size
         self.patch_size = config.patch_size
+        self.grid_size = config.grid
         self.patch_dropout = config.patch_dropout
         self.pool_type: PoolType = config.pool_type
         self.final_ln_after_pool = config.final_ln_after_pool

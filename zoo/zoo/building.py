@@ -211,7 +211,20 @@ def assemble(
     model.config = config
     model.tokenizer = _tokenizer(config)
     model.preprocess = preprocess(config)
+    _show_preprocessing(model, config)
     return model
+
+
+def _show_preprocessing(model: DualEncoder, config: ModelConfig) -> None:
+    """Show on the image tower what pictures go through, where code for open_clip looks for it."""
+    found = config.preprocess.model_dump()
+    if model.visual is None or not {"mean", "std"} <= found.keys():
+        return
+    names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "resize_mode"}
+    shown: dict[str, Any] = {"size": config.vision.image_size, "mode": "RGB"}
+    shown |= {name: found[key] for name, key in (names | {"fill_color": "fill"}).items() if key in found}
+    tower: Any = model.visual
+    tower.image_mean, tower.image_std, tower.preprocess_cfg = found["mean"], found["std"], shown
 
 
 def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncoder:
