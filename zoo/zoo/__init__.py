@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.catalog import config, list_models, registry
     from zoo.classification import ZeroShotClassifier
     from zoo.conversion import convert
+    from zoo.embedding_sets import read_set
     from zoo.folders import load, verify
     from zoo.identification import identify
     from zoo.loading import load_weights
@@ -46,6 +47,7 @@ __all__ = [
     "preprocess",
     "pull",
     "push_to_hub",
+    "read_set",
     "registry",
     "retrieval_metrics",
     "save",
@@ -68,6 +70,7 @@ _HOMES = {
     "preprocess": "zoo.building",
     "pull": "zoo.pulling",
     "push_to_hub": "zoo.publishing",
+    "read_set": "zoo.embedding_sets",
     "registry": "zoo.catalog",
     "save": "zoo.saving",
     "retrieval_metrics": "zoo.retrieval",
