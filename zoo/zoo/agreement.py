@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo.catalog import config as load_config
-from zoo.identification import leaves, rank
+from zoo.identification import CONFIG_KEY, leaves, rank
 from zoo.layouts import stated_architecture
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
 from zoo_core.errors import CheckpointError, ConfigError, reason
 from zoo_core.json_files import parse_json
 
-__all__ = ["CONFIG_KEY", "assumptions"]
-
-CONFIG_KEY = "zoo.config"
-"""Under which a safetensors file that `zoo.save` wrote carries its architecture."""
+__all__ = ["assumptions"]
 
 _UNTOLD = ("description", "max_parameters")
 """Keys of architectures that do not change what a model gives."""

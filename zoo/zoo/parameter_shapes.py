@@ -51,7 +51,7 @@ def shapes_of(name: str) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     for line in lines:
         folded, _, shape = line.partition(" ")
-        found |= dict.fromkeys(_unfolded(folded), tuple(json.loads(shape)))
+        found |= dict.fromkeys(_unfolded(folded), _shape(shape))
     return found
 
 
@@ -84,11 +84,19 @@ def _sections() -> dict[str, tuple[str, list[str]]]:
     return sections
 
 
-def _unfolded(key: str) -> Iterator[str]:
+@cache
+def _shape(text: str) -> Shape:
+    return tuple(json.loads(text))
+
+
+@cache
+def _unfolded(key: str) -> tuple[str, ...]:
     parts = _RUN.split(key)  # text, first, last, text, first, last, ..., text
     runs = [range(int(first), int(last) + 1) for first, last in zip(parts[1::3], parts[2::3], strict=True)]
-    for numbers in itertools.product(*runs):
-        yield "".join(text + str(number) for text, number in itertools.zip_longest(parts[::3], numbers, fillvalue=""))
+    return tuple(
+        "".join(text + str(number) for text, number in itertools.zip_longest(parts[::3], numbers, fillvalue=""))
+        for numbers in itertools.product(*runs)
+    )
 
 
 def _folded(entries: Mapping[str, Shape]) -> dict[str, Shape]:

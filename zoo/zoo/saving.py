@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import zoo
-from zoo.agreement import CONFIG_KEY
 from zoo.catalog import registry
 from zoo.digests import ORIGIN, digest_of, file_digests
 from zoo.folders import CONFIG, README, WEIGHTS, is_folder
+from zoo.identification import CONFIG_KEY
 from zoo.model_cards import model_card
 from zoo.tokenizer_files import write_tokenizer
 from zoo.whole_folders import replacing_folder

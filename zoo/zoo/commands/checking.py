@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.commands.options import Device, Dtype, dtype_named
-from zoo.commands.output import show, show_json, table
+from zoo.commands.output import report, show, show_json, table
 
 if TYPE_CHECKING:
     from zoo_core.errors import Problem
@@ -94,6 +94,9 @@ def identify_command(
         str | None, typer.Option(metavar="NAME", help="Which of several state dicts: ema, or its name in the file.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many architectures to show.")] = 5,
+    architecture: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A YAML file or a saved folder to rank; may be repeated.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every entry that does not fit.")] = False,
 ) -> None:
     """Tell which architectures a file of weights fits, from its names and shapes.
@@ -104,9 +107,11 @@ def identify_command(
 
     from zoo.identification import identify
 
-    found = identify(path, limit=limit, weights=weights)
+    found = identify(path, limit=limit, weights=weights, architectures=architecture or ())
     if json:
         show_json([asdict(one) for one in found])
+    elif not found:
+        report(f"{path}: no architecture known here is near; name yours with --architecture FILE")
     else:
         counts = ("missing", "unexpected", "other shape")
         rows = [
