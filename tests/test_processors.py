@@ -107,7 +107,16 @@ def test_the_command_line_tells_it_in_a_line(
     from PIL import Image
 
     Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
-    command = ["classify", str(tmp_path / "a.png"), "--labels", "one,two", "--model", "digits-tiny"]
+    command = [
+        "classify",
+        str(tmp_path / "a.png"),
+        "--labels",
+        "one,two",
+        "--model",
+        "digits-tiny",
+        "--pretrained",
+        "demo",
+    ]
     assert main([*command, "--dtype", "bfloat16"]) == 0
     assert MESSAGE in " ".join(capsys.readouterr().err.split())
 
