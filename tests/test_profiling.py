@@ -496,6 +496,7 @@ def test_a_trace_of_no_steps_is_refused(tmp_path: Path) -> None:
         ({"traceEvents": [{**event("cpu_op", "x", 0, 1), "dur": float("inf")}]}, r"\[0\].dur: cannot be inf"),
         ({"traceEvents": [{**event("cpu_op", "x", 0, 1), "tid": []}]}, r"\[0\].tid: cannot be \[\]"),
         ({"traceEvents": [{**event("user_annotation", "x", 0, 1), "name": None}]}, r"\[0\].name: cannot be None"),
+        ({"traceEvents": [{**event("cpu_op", "x", 0, 1), "args": []}]}, r"\[0\].args: expected a mapping, found \[\]"),
     ],
 )
 def test_what_is_no_trace_is_told_with_its_event(trace: Any, message: str) -> None:

@@ -136,6 +136,8 @@ def _checked(trace: object) -> list[Event]:
             value = fields.get(key)
             if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
                 raise InputError(f"traceEvents[{index}].{key}: cannot be {describe(value)}")
+        if needed and not isinstance(fields.get("args", {}), dict):
+            raise InputError(f"traceEvents[{index}].args: expected a mapping, found {describe(fields['args'])}")
     return cast("list[Event]", events)
 
 
