@@ -358,11 +358,6 @@ CALLS: dict[str, tuple[Call, str, Call]] = {
         "say with image_of_text whose the texts are",
         lambda c: zoo.retrieval_metrics(torch.eye(4)[:2], torch.eye(4)[:3], image_of_text=[0, 0, 1]),
     ),
-    "a URL": (
-        lambda c: zoo.build(c.config, pretrained="https://example.org/x.pt"),
-        "download it and give its path",
-        lambda c: with_weights(c, c.file()),
-    ),
     "an image in a batch": (
         lambda c: c.model.preprocess.batch(PICTURE),
         "put it in a list",

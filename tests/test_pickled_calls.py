@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import array
+import builtins
 import copyreg
 import datetime
 import decimal
 import enum
 import functools
+import importlib
 import logging
 import operator
 import os
@@ -34,6 +36,7 @@ from torch import Tensor, nn
 import zoo
 from families import FAMILIES, Family
 from zoo_core.containers import open_checkpoint
+from zoo_core.containers.pickled_calls import HARMLESS, makes_data
 from zoo_core.errors import CheckpointError
 
 WEIGHTS = {"a": torch.arange(3.0)}
@@ -109,6 +112,22 @@ def test_every_call_that_does_more_than_make_data_is_named(bad: Any, named: str,
         open_checkpoint(tmp_path / "x.pt")
 
 
+LIBRARY = ["os", "posix", "subprocess", "shutil", "sys", "importlib", "runpy", "ctypes", "socket", "pty", "webbrowser",
+           "code", "timeit", "pickle", "marshal", "pdb", "asyncio", "multiprocessing", "operator", "functools", "builtins"]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_of_the_standard_library_what_is_known_alone_may_be_called(module: str) -> None:
+    names = [name for name, one in vars(importlib.import_module(module)).items() if callable(one)]
+    allowed = {f"{module}.{name}" for name in names if makes_data(module, name, ("an argument",))}
+    exceptions = {f"builtins.{name}" for name, one in vars(builtins).items() if is_exception(one)}
+    assert allowed <= HARMLESS | exceptions
+
+
+def is_exception(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
 def by_hand(tail: bytes) -> bytes:
     return pickle.PROTO + b"\x02" + tail + b"."
 
@@ -181,6 +200,7 @@ BESIDE: dict[str, Any] = {
     "collections": [OrderedDict(a=1), defaultdict(list, a=[1]), Counter("aab"), deque([1], 3), frozenset("a"), {1}],
     "numbers": [decimal.Decimal("1.5"), complex(1, 2), range(3), slice(1), bytearray(b"a"), array.array("d", [1])],
     "bytes": b"\x00\xff",
+    "error": ValueError("the loss is not finite"),
     "types": [int, nn.Linear, announce, type(None), dict[str, int]],
     "functions": [functools.partial(nn.LayerNorm, eps=1e-6), operator.itemgetter(1), [].append],
     "other": [uuid.uuid4(), re.compile("a+"), types.SimpleNamespace(a=1), logging.getLogger("x")],

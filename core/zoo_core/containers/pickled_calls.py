@@ -63,8 +63,8 @@ _NEWER_NAMES = {
 def makes_data(module: str, name: str, arguments: Any) -> bool:
     """Tell whether a call of what a module names does no more than to make data of its arguments.
 
-    Classes of packages are taken to do so, as enumerations and settings of training code; those of Python's own library
-    only where they are known, since `subprocess.Popen` is a class too.
+    Classes of packages are taken to do so, as enumerations and settings of training code, and exceptions; those of
+    Python's own library only where they are known, since `subprocess.Popen` is a class too.
     """
     module = _NEWER_NAMES.get(module, module)
     full = f"{module}.{name}"
@@ -76,7 +76,9 @@ def makes_data(module: str, name: str, arguments: Any) -> bool:
         return len(arguments) == 1
     if full in HARMLESS or full.startswith(_REBUILDING) or name.startswith(_REBUILDING_OF_CYTHON):
         return True
-    return module.partition(".")[0] not in sys.stdlib_module_names and name.rpartition(".")[2].lstrip("_")[:1].isupper()
+    package = module.partition(".")[0]
+    known_library = package in sys.stdlib_module_names and package != "builtins"
+    return not known_library and name.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
 def _module_of(arguments: Any, at: int) -> str:
