@@ -16,6 +16,7 @@ import pytest
 
 import zoo
 from zoo.embedding_sets import EmbeddingSet, open_set, read_set
+from zoo.whole_files import replacing
 from zoo_core.errors import ImageFileError, InputError, ZooError
 
 arrow = pytest.importorskip("pyarrow")
@@ -273,7 +274,7 @@ def flipped(path: Path, places: Iterator[int]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("name", ["part-00000000.parquet", "errors-00000000.parquet"])
-@pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_flipped_bit_is_named_or_changes_nothing(name: str, count: int, images: list[Path]) -> None:
     embed(images, refuse=("b.png",))
     expected, path = read_set("set"), Path("set") / name
@@ -343,3 +344,12 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(images: list[Path]
     embed(images)
     left = {one.name for one in Path("set").iterdir()} - {"embeddings.json", ".lock", "part-00000000.parquet"}
     assert left == set(others)
+
+
+def test_what_a_killed_writer_of_a_file_left_goes_with_the_next_that_writes_it(tmp_path: Path) -> None:
+    for name in (f".x.json.{DEAD}.tmp", f".other.json.{DEAD}.tmp", f".x.json.{os.getppid()}.tmp"):
+        (tmp_path / name).touch()
+    with replacing(tmp_path / "x.json") as (scratch,):
+        scratch.write_text("{}")
+    left = {"x.json", f".other.json.{DEAD}.tmp", f".x.json.{os.getppid()}.tmp"}
+    assert {one.name for one in tmp_path.iterdir()} == left
