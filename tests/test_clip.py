@@ -67,7 +67,7 @@ def test_similarity_is_the_cosine_and_probabilities_are_as_the_model_was_trained
                 torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
         with pytest.raises(InputError, match=f"its scores are a {scoring}, not a {wrong}"):
             model.probabilities(image, text, scoring=wrong)
-        with pytest.raises(InputError, match="scoring must be 'softmax' or 'sigmoid', found 'cosine'"):
+        with pytest.raises(InputError, match="scoring must be 'softmax', 'sigmoid' or None, found 'cosine'"):
             model.probabilities(image, text, scoring="cosine")
     with pytest.raises(InputError, match="one alone always wins"):
         plain.probabilities(images(plain), captions(plain, 1))

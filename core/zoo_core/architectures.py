@@ -14,7 +14,7 @@ import copy
 import fnmatch
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Architectures", "Entry"]
 
 ALIASES = "aliases"
+OVERRIDES = "overrides is a sequence of 'key=value' strings"
 MAX_EXTENDS = 16
 
 _SELECTORS: tuple[tuple[str, str, Kind], ...] = (
@@ -111,7 +112,7 @@ class Architectures:
             known = [other for entry in self.entries for other in (entry.name, *entry.aliases)]
             near = did_you_mean(name, known).partition("; allowed")[0]
             hint = near or f"; there are {len(self.entries)}, see `zoo list`"
-            raise UnknownNameError(f"unknown architecture '{name}'{hint}{self.registry.quarantine_note()}")
+            raise UnknownNameError(f"unknown architecture {describe(name)}{hint}{self.registry.quarantine_note()}")
         return found[0]
 
     def load(
@@ -243,13 +244,15 @@ class Architectures:
 
     def _overridden(self, document: Document, overrides: Sequence[str]) -> Document:
         if isinstance(overrides, str):
-            raise ConfigError(f"overrides is a sequence of 'key=value' strings; write overrides=[{overrides!r}]")
+            raise ConfigError(f"{OVERRIDES}; write overrides=[{describe(overrides)}]")
         if isinstance(overrides, Mapping):
             written = [f"{key}={value}" for key, value in cast("Mapping[object, object]", overrides).items()]
-            raise ConfigError(f"overrides is a sequence of 'key=value' strings; write overrides={written!r:.200}")
+            raise ConfigError(f"{OVERRIDES}; write overrides={describe(written, 200)}")
+        if isinstance(overrides, bytes) or not isinstance(cast("object", overrides), Iterable):
+            raise ConfigError(f"{OVERRIDES}, found {describe(cast('object', overrides))}")
         for override in overrides:
             if not isinstance(override, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ConfigError(f"an override is a string such as 'vision.layers=2', found {override!r:.60}")
+                raise ConfigError(f"an override is a string such as 'vision.layers=2', found {describe(override)}")
             document = _merged(document, _parse_override(override))
         return document
 

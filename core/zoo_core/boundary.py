@@ -22,6 +22,9 @@ __all__ = ["Contract", "checked"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TOLD_ELSEWHERE = ("overrides", "towers")
+"""Arguments that every function hands on to one check, which tells how they are meant."""
+
 MAX_TOLD = 1_000
 """Answers that are taken of a method that yields them."""
 
@@ -62,7 +65,9 @@ class _Arguments:
         found = {
             one.name: expected(resolved(one.annotation, function.__globals__))
             for one in parameters
-            if one.annotation is not one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+            if one.annotation is not one.empty
+            and one.name not in TOLD_ELSEWHERE
+            and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         }
         self._named = {name: wanted for name, wanted in found.items() if wanted is not None}
         self._placed = [
@@ -100,7 +105,7 @@ class Contract:
         for name, own in list(vars(cls).items()):
             promise = _promise(cls, name) if isinstance(own, FunctionType) else None
             if promise is not None:
-                setattr(cls, name, _held(cast("FunctionType", own), promise))
+                setattr(cls, name, _held(checked(cast("FunctionType", own)), promise))
 
 
 def _promise(kind: type, name: str) -> FunctionType | None:

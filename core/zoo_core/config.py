@@ -30,8 +30,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from zoo_core.boundary import Contract
-from zoo_core.config_errors import EXPLAINED, all_explained, placed, problems, shown, wrong
-from zoo_core.errors import ConfigError, PluginError, ZooError, one_of, reason
+from zoo_core.config_errors import EXPLAINED, all_explained, placed, problems, wrong
+from zoo_core.errors import ConfigError, PluginError, ZooError, describe, one_of, reason
 from zoo_core.plugin import Kind
 from zoo_core.plugin_code import maker_of, passes
 from zoo_core.text_cleaning import CleaningOrNone
@@ -204,11 +204,12 @@ class ComponentConfig(Config):
 
 def _as_pair(value: Any) -> tuple[int, int]:
     """Turn `224` and `[224, 336]` into a (height, width) pair."""
+    told = describe(cast("object", value))
     pair = list(cast("list[Any]", value)) if isinstance(value, list | tuple) else [value, value]
     if len(pair) != 2 or any(type(side) is not int for side in pair):
-        raise wrong(f"expected a size such as 224 or [224, 336], found {shown(value)}")
+        raise wrong(f"expected a size such as 224 or [224, 336], found {told}")
     if not all(1 <= side <= MAX_IMAGE_SIDE for side in pair):
-        raise wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {shown(value)}")
+        raise wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {told}")
     return pair[0], pair[1]
 
 
@@ -445,7 +446,7 @@ class Section:
         if isinstance(value, self.base):
             return self._checked(value, registry)
         if not isinstance(value, Mapping):
-            raise wrong(f"expected a section with the key '{self.base.selector}', found {shown(value)}")
+            raise wrong(f"expected a section with the key '{self.base.selector}', found {describe(value)}")
         data = dict(cast("Mapping[str, Any]", value))
         selector = self.base.selector
         name = data.get(selector, self.default)
@@ -453,7 +454,7 @@ class Section:
             names = {one.spec.name for one in registry.components(self.base.kind)}
             raise _located(selector, f"names no {self.base.kind}; {one_of(names)}", data)
         if not isinstance(name, str):
-            raise _located(selector, f"expected a name, found {shown(name)}", data)
+            raise _located(selector, f"expected a name, found {describe(name)}", data)
         config_class = self._config_class(name, registry)
         return config_class.model_validate({**data, selector: name}, context=info.context)
 

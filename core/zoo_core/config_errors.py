@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from zoo_core.documents import Document
-from zoo_core.errors import Problem, did_you_mean, dotted, one_of
+from zoo_core.errors import Problem, describe, did_you_mean, dotted, one_of
 
-__all__ = ["EXPLAINED", "all_explained", "placed", "problems", "shown", "wrong"]
+__all__ = ["EXPLAINED", "all_explained", "placed", "problems", "wrong"]
 
 EXPLAINED = "zoo"
 """Error type of problems that already carry their final message."""
@@ -57,7 +56,7 @@ def explained(cls: type[BaseModel], error: ErrorDetails) -> InitErrorDetails:
 
 
 def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
-    found = shown(error["input"])
+    found = describe(error["input"])
     context: dict[str, Any] = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
@@ -86,20 +85,13 @@ def _sentence(cls: type[BaseModel], error: ErrorDetails) -> str:
             return f"must be at most {context['le']:g}, found {found}"
         case "literal_error":
             choices = [part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
-            near = did_you_mean(str(error["input"]), choices).partition("; allowed")[0]
+            text = error["input"] if isinstance(error["input"], str) else ""
+            near = did_you_mean(text, choices).partition("; allowed")[0]
             return f"{found} is not known{near} ({one_of(choices)})"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"expected a section of keys, found {found}"
         case _:
             return f"{error['msg']}, found {found}"
-
-
-def shown(value: Any) -> str:
-    """Return a value as an error shows it, cut where it is long."""
-    if isinstance(value, Mapping):
-        return "a mapping"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def wrong(message: str) -> PydanticCustomError:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from zoo_core.config import ComponentConfig, Section, TextTowerConfig, VisionTowerConfig
-from zoo_core.errors import ConfigError, InputError
+from zoo_core.errors import ConfigError, InputError, describe
 
 __all__ = ["low_precision", "parse_towers", "with_quick_gelu"]
 
@@ -68,6 +68,7 @@ def low_precision(cast_dtype: object) -> torch.dtype | None:
     Raises:
         InputError: it is none that matrices can be cast to.
     """
-    if cast_dtype not in (None, torch.float32, *LOW_PRECISION):
-        raise InputError(f"cast_dtype must be None, float32, float16 or bfloat16, found {cast_dtype!r}")
-    return next((dtype for dtype in LOW_PRECISION if dtype == cast_dtype), None)
+    known = isinstance(cast_dtype, torch.dtype) and cast_dtype in (torch.float32, *LOW_PRECISION)
+    if cast_dtype is not None and not known:
+        raise InputError(f"cast_dtype must be None, float32, float16 or bfloat16, found {describe(cast_dtype)}")
+    return next((dtype for dtype in LOW_PRECISION if dtype is cast_dtype), None)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from zoo_core.boundary import checked
 from zoo_core.captions import encode_captions
 from zoo_core.errors import InputError
 from zoo_core.images import Preprocessor, moved
@@ -123,6 +124,7 @@ class DualEncoder(nn.Module):
         config = self._config()
         return None if config is None else config.text_contract()
 
+    @checked
     def encode_image(self, image: Any, normalize: bool = False) -> Tensor:
         """Return image features.
 
@@ -147,6 +149,7 @@ class DualEncoder(nn.Module):
             features = features_of(tower, self._image_input(image, tower))
             return F.normalize(features, dim=-1) if normalize else features
 
+    @checked
     def encode_text(self, text: Any, normalize: bool = False, *, overflow: Overflow = "warn") -> Tensor:
         """Return text features.
 
@@ -195,6 +198,7 @@ class DualEncoder(nn.Module):
         """Return the cosine `[B, T]` of each image and each text; the arguments are those of encoding."""
         return self.encode_image(image, normalize=True) @ self.encode_text(text, normalize=True).T
 
+    @checked
     def probabilities(self, image: Any, text: Any, *, scoring: Scoring | None = None) -> Tensor:
         """Return how likely each text is for each image, as the model was trained to tell it.
 
@@ -209,8 +213,6 @@ class DualEncoder(nn.Module):
         Raises:
             InputError: the model was trained for another scoring, or one text alone would win its softmax.
         """
-        if scoring not in (None, "softmax", "sigmoid"):
-            raise InputError(f"scoring must be 'softmax' or 'sigmoid', found {scoring!r}")
         if scoring not in (None, self.scoring):
             bias = "without a logit bias" if self.logit_bias is None else "with a logit bias"
             raise InputError(f"this model was trained {bias}: its scores are a {self.scoring}, not a {scoring}")
@@ -219,8 +221,12 @@ class DualEncoder(nn.Module):
                 self.encode_image(image, normalize=True), self.encode_text(text, normalize=True)
             )
 
+    @checked
     def feature_probabilities(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Return what `probabilities` does, of unit-norm features `[B, D]` and `[T, D]`."""
+        shapes = [list(image_features.shape), list(text_features.shape)]
+        if image_features.ndim != 2 or text_features.ndim != 2 or shapes[0][1] != shapes[1][1]:
+            raise InputError(f"expected features [B, D] and [T, D], found {shapes[0]} and {shapes[1]}")
         if self.scoring == "softmax" and len(text_features) < 2:
             raise InputError("a softmax needs at least two texts to choose from: one alone always wins")
         logits = self._logits(image_features, text_features)[0].float()
@@ -253,6 +259,7 @@ class DualEncoder(nn.Module):
             output["logit_bias"] = self._published(self.logit_bias)
         return output if self.output_dict else tuple(output.values())
 
+    @checked
     def forward_intermediates(
         self,
         image: Any = None,
@@ -337,6 +344,7 @@ class DualEncoder(nn.Module):
                 output["logit_bias"] = self._published(self.logit_bias)
         return output
 
+    @checked
     def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
         """Freeze the image tower but for its last groups (LiT, Zhai et al. 2022).
 
@@ -346,6 +354,7 @@ class DualEncoder(nn.Module):
         """
         self._image_tower().lock(unlocked_groups, freeze_bn_stats=freeze_bn_stats)
 
+    @checked
     def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True) -> None:
         """Freeze the text tower but for its last groups.
 
@@ -355,6 +364,7 @@ class DualEncoder(nn.Module):
         """
         self._text_tower().lock(unlocked_layers, freeze_norms=freeze_layer_norm)
 
+    @checked
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations of both towers in the backward pass instead of keeping them.
 
@@ -371,6 +381,7 @@ class DualEncoder(nn.Module):
                 tower.set_grad_checkpointing(not enable)
             raise
 
+    @checked
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode.
 
@@ -381,6 +392,7 @@ class DualEncoder(nn.Module):
             self._refuse_if_optimized("trained")
         return super().train(mode)
 
+    @checked
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Make all parameters trainable, or none; an `InputError` as in `train`."""
         if requires_grad:
@@ -433,6 +445,7 @@ class DualEncoder(nn.Module):
         """
         return own_names()
 
+    @checked
     def takes(self, key: str) -> bool:
         """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
         if key.startswith("visual."):

@@ -22,6 +22,8 @@ __all__ = ["Expected", "expected", "resolved"]
 
 MAX_NAME = 255
 """Bytes of one name in a path, in every file system that is in use."""
+_CONTROL = frozenset((*range(32), 127))
+"""Bytes that no path holds that a person gave, and that would break the line of an error."""
 _INT64 = 2**63
 
 
@@ -33,13 +35,15 @@ class Expected:
         phrase: that, in words.
         fits: tells whether a value is.
         exact: types of which every value fits.
-        is_path: whether it names a file or folder: strings are held to what a path can be, and become no others.
+        is_path: whether it names a file or folder: strings are held to what a path can be.
+        phrases: alternatives that `phrase` puts in a row, where it does.
     """
 
     phrase: str
     fits: Callable[[Any], bool]
     exact: frozenset[type] = frozenset()
     is_path: bool = False
+    phrases: tuple[str, ...] = ()
 
     def taken(self, value: Any) -> Any:
         """Return a value that fits, any `os.PathLike` as a `Path`.
@@ -62,8 +66,8 @@ def _path(value: str | os.PathLike[str]) -> str | Path:
         encoded = os.fsencode(text)
     except (TypeError, ValueError) as error:  # UnicodeEncodeError is one
         raise ValueError(f"must be a path, found {describe(value)}: {reason(error)}") from None
-    if b"\0" in encoded:
-        raise ValueError(f"must be a path, found {describe(text)}, which holds a NUL character")
+    if not _CONTROL.isdisjoint(encoded):
+        raise ValueError(f"must be a path, found {describe(text)}, which holds a control character")
     longest = max(map(len, encoded.split(b"/")))
     if longest > MAX_NAME:
         told = f"a name of {longest} bytes, more than the {MAX_NAME} of any file system"
@@ -95,7 +99,11 @@ class _Unknown:
 
 
 class _Names(dict[str, Any]):
-    """The names of a module; those that it only has for type checkers are made up."""
+    """The names of a module; those that it only has for type checkers are made up, and text stands for a type."""
+
+    def __getitem__(self, name: str) -> Any:
+        found: Any = super().__getitem__(name)
+        return resolved(found, self) if isinstance(found, str) else found
 
     def __missing__(self, name: str) -> Any:
         return getattr(builtins, name, None) or _Unknown(name)
@@ -111,7 +119,7 @@ def resolved(annotation: object, module: Mapping[str, Any]) -> Any:
         return Any
 
 
-_NAMED = {"Tensor": "a tensor", "NDArray": "an array"}
+_NAMED = {"Tensor": "a tensor", "NDArray": "an array", "PathLike": "a path"}
 """Classes that are known by their names, of those that only type checkers import."""
 
 
@@ -139,13 +147,14 @@ def expected(annotation: Any) -> Expected | None:
 
 def _any_of(choices: Sequence[Any]) -> Expected | None:
     known = [expected(choice) for choice in choices]
-    if any(one is None for one in known):
-        return None
     found = [one for one in known if one is not None]
     is_path = any(one.is_path for one in found)
+    takes_anything = len(found) < len(known)
+    if takes_anything and not is_path:
+        return None
     return Expected(
-        _alternatives([one.phrase for one in found]),
-        lambda value: any(one.fits(value) for one in found),
+        _alternatives([phrase for one in found for phrase in one.phrases or (one.phrase,)]),
+        lambda value: takes_anything or any(one.fits(value) for one in found),
         frozenset(exact for one in found for exact in one.exact if not (is_path and exact is str)),
         is_path,
     )
@@ -157,15 +166,19 @@ def _alternatives(phrases: Sequence[str]) -> str:
 
 
 def _literal(values: Sequence[Any]) -> Expected:
+    phrases = tuple(map(repr, values))
     return Expected(
-        _alternatives([repr(value) for value in values]),
+        _alternatives(phrases),
         lambda value: any(type(value) is type(one) and value == one for one in values),
+        phrases=phrases,
     )
 
 
 def _named(name: str) -> Expected | None:
     if name not in _NAMED:
         return None
+    if name == "PathLike":
+        return _SIMPLE[os.PathLike]
     names = {name, "ndarray"} if name == "NDArray" else {name}
     return Expected(_NAMED[name], lambda value: any(one.__name__ in names for one in type(value).__mro__))
 

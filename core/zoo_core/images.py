@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from zoo_core.boundary import Contract
+from zoo_core.boundary import Contract, checked
 from zoo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Preprocessor(Contract, ABC):
             ImageFileError: the same of a file; its path is named.
         """
 
+    @checked
     def prepare(self, pixels: Tensor) -> Any:
         """Return a sequence of what calling it gives for each picture of a tensor, on the device of that.
 
@@ -69,6 +70,7 @@ class Preprocessor(Contract, ABC):
         arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return [moved(self(array), pixels.device) for array in arrays]
 
+    @checked
     def collate(self, prepared: Sequence[Any]) -> Any:
         """Return what calling it gave for some pictures, possibly none, as one batch: a float32 tensor `[N, 3, H, W]`.
 

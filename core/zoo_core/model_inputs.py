@@ -128,7 +128,7 @@ def check_tokenized(ids: object, tokenizer: Tokenizer) -> None:
     """Raise a `PluginError` for what a tokenizer gave, if it is no batch of its own ids."""
     length, count = tokenizer.context_length, tokenizer.vocab_size
     if isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.ndim == 2 and ids.shape[1] == length:
-        low, high = (int(edge) for edge in torch.aminmax(ids)) if ids.numel() and not ids.is_meta else (0, 0)
+        low, high = (int(edge) for edge in torch.aminmax(ids)) if ids.numel() and has_values(ids) else (0, 0)
         if low >= 0 and high < count:
             return
         found = f"ids from {low} to {high}"

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from zoo_core.errors import InputError, TruncatedTextWarning
+from zoo_core.errors import InputError, TruncatedTextWarning, describe
 
 __all__ = ["Overflow", "checked_overflow", "tell", "told_once"]
 
@@ -39,9 +39,9 @@ _gathered: ContextVar[_Told | None] = ContextVar("captions that were cut", defau
 def checked_overflow(overflow: str) -> Overflow:
     """Return a policy that there is; refuse any other with an `InputError`."""
     for known in OVERFLOW:
-        if overflow == known:
+        if isinstance(overflow, str) and overflow == known:  # pyright: ignore[reportUnnecessaryIsInstance]
             return known
-    raise InputError(f"overflow must be {', '.join(map(repr, OVERFLOW))}, found {overflow!r}")
+    raise InputError(f"overflow must be {', '.join(map(repr, OVERFLOW))}, found {describe(overflow)}")
 
 
 def tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from zoo_core.boundary import checked
 from zoo_core.errors import (
     AmbiguousNameError,
     MissingDependencyError,
@@ -181,12 +182,14 @@ class Registry:
         """Components that claim one (kind, name)."""
         return tuple(tuple(owners) for owners in self._components.values() if len(owners) > 1)
 
+    @checked
     def components(self, kind: Kind | None = None) -> Iterator[Component]:
         """Yield every component, or those of one kind, clashing ones included."""
         for (found_kind, _), owners in sorted(self._components.items(), key=lambda item: item[0]):
             if kind in (None, found_kind):
                 yield from owners
 
+    @checked
     def get(self, kind: Kind, name: str) -> Component:
         """Return the component that `name` (or `distribution/name`) stands for.
 
@@ -208,14 +211,16 @@ class Registry:
                 f"{fix} one out with ZOO_DISABLE_PLUGINS"
             )
         known = [one.qualified_name if distribution else one.spec.name for one in self.components(kind)]
-        raise UnknownNameError(f"unknown {kind} '{name}'{did_you_mean(name, known)}{self.quarantine_note()}")
+        raise UnknownNameError(f"unknown {kind} {describe(name)}{did_you_mean(name, known)}{self.quarantine_note()}")
 
+    @checked
     def qualified(self, kind: Kind, name: str, owner: str) -> str:
         """Return `name` as the distribution `owner` means it: its own part, where a stranger claims the name too."""
         owners = self._components.get((kind, name), [])
         own = [one.qualified_name for one in owners if one.plugin.belongs_to(owner)]
         return own[0] if own and len(owners) > 1 else name
 
+    @checked
     def export(self, name: str) -> Any:
         """Import and return the public class `name`.
 
@@ -226,6 +231,7 @@ class Registry:
         """
         return self._offered("export", name, [(plugin, plugin.exports) for plugin in self.plugins])[1]
 
+    @checked
     def importer(self, name: str) -> Callable[[Path], Mapping[str, Any]]:
         """Import and return the function that reads a file of the format `name`, and gives a mapping.
 
@@ -251,7 +257,9 @@ class Registry:
         owners = [(plugin, targets[name]) for plugin, targets in offers if name in targets]
         if not owners:
             known = [offered for _, targets in offers for offered in targets]
-            raise UnknownNameError(f"no plugin {verb}s '{name}'{did_you_mean(name, known)}" + self.quarantine_note())
+            raise UnknownNameError(
+                f"no plugin {verb}s {describe(name)}{did_you_mean(name, known)}" + self.quarantine_note()
+            )
         if len(owners) > 1:
             raise AmbiguousNameError(
                 f"'{name}' is {verb}ed by {' and by '.join(plugin.label for plugin, _ in owners)}; "

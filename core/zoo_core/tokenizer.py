@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from zoo_core.boundary import Contract
-from zoo_core.errors import InputError, PluginError, reason
+from zoo_core.boundary import Contract, checked
+from zoo_core.errors import InputError, PluginError, describe, reason
 from zoo_core.overflow import Overflow, checked_overflow, tell
 from zoo_core.plugin_code import maker_of
 
@@ -66,6 +66,7 @@ class Tokenizer(Contract, ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the cleaned text that `ids` stand for; special tokens and padding are left out."""
 
+    @checked
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text alone, as `encode` does; a tokenizer that is faster at many overrides this."""
         return [self.encode(text) for text in texts]
@@ -80,6 +81,7 @@ class Tokenizer(Contract, ABC):
         """
         return {}
 
+    @checked
     def use_files(self, folder: Path) -> None:
         """Take what `files` gave from a folder from now on, and from nowhere else.
 
@@ -127,6 +129,7 @@ class Tokenizer(Contract, ABC):
         tell(longer, captions, rows.shape[1], overflow)
         return rows
 
+    @checked
     def tokenize(self, texts: Sequence[str], context_length: int | None = None) -> tuple[torch.Tensor, list[int]]:
         """Return the ids of calling it, and the numbers of the texts that were cut, of which nothing is said.
 
@@ -137,7 +140,7 @@ class Tokenizer(Contract, ABC):
 
         length = self.context_length if context_length is None else context_length
         if not isinstance(length, int) or length < 3:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"context_length must be at least 3 (start, one token, end), found {length!r}")
+            raise InputError(f"context_length must be at least 3 (start, one token, end), found {describe(length)}")
         rows = torch.full((len(texts), length), self.pad_id, dtype=torch.int64)
         return rows, self.fill(texts, rows.numpy())
 
@@ -196,11 +199,13 @@ def checked_ids(ids: object, vocab_size: int) -> list[int]:
         InputError: an entry is no such number; its position is named.
     """
     listed: Any = getattr(ids, "tolist", lambda: ids)()
+    if isinstance(listed, str | bytes | Mapping) or not isinstance(cast("object", listed), Iterable):
+        raise InputError(f"ids: expected a tensor, an array or a list of token ids, found {describe(ids)}")
     checked: list[int] = []
-    for position, value in enumerate(listed):
-        token = value.__index__() if isinstance(value, SupportsIndex) else -1
+    for position, value in enumerate(cast("Iterable[object]", listed)):
+        token = value.__index__() if isinstance(value, SupportsIndex) and not isinstance(value, type) else -1
         if not 0 <= token < vocab_size:
-            raise InputError(f"ids[{position}]: expected an id from 0 to {vocab_size - 1}, found {value!r:.40}")
+            raise InputError(f"ids[{position}]: expected an id from 0 to {vocab_size - 1}, found {describe(value)}")
         checked.append(token)
     return checked
 
@@ -218,7 +223,7 @@ def checked_texts(texts: object) -> Sequence[str]:
     entries = cast("Sequence[object]", texts)
     for index, text in enumerate(entries):
         if not isinstance(text, str):
-            raise InputError(f"texts[{index}]: expected a string, found {type(text).__name__} ({text!r:.40})")
+            raise InputError(f"texts[{index}]: expected a string, found {type(text).__name__} ({describe(text)})")
     return cast("Sequence[str]", entries)
 
 

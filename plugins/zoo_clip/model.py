@@ -14,6 +14,7 @@ from torch import nn
 
 from zoo_clip.checkpoints import flatten, nest, own_names
 from zoo_clip.config import ClipConfig
+from zoo_core.boundary import checked
 from zoo_core.config import TextTowerConfig, VisionTowerConfig
 from zoo_core.constructors import low_precision, parse_towers
 from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
@@ -108,6 +109,7 @@ class CLIP(CustomTextCLIP):
     The arguments are those of `CustomTextCLIP`.
     """
 
+    @checked
     def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
         """Return the state dict without the prefix `text.`; `nested_state_dict` keeps it."""
         state = super().state_dict(*args, prefix=prefix, **kwargs)

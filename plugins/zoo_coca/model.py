@@ -16,11 +16,12 @@ from torch import Tensor
 from zoo_coca.config import CocaConfig, GenerationConfig, MultimodalConfig, decoder_rules
 from zoo_coca.decoder import CaptionSteps, MultimodalDecoder
 from zoo_coca.generation import Prompts, Vocabulary, search
+from zoo_core.boundary import checked
 from zoo_core.config import TextTowerConfig, VisionTowerConfig
 from zoo_core.constructors import low_precision, parse_towers
 from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
 from zoo_core.dual_encoder_config import ConstructorArguments
-from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
+from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem, describe
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.modes import evaluating
 from zoo_core.registry import Registry, default_registry
@@ -72,6 +73,9 @@ class CoCa(DualEncoder):
             init_logit_bias=init_logit_bias,
             nonscalar_logit_scale=nonscalar_logit_scale,
         )
+        for name, value, kind in (("pad_id", pad_id, int), ("text_sees_ahead", text_sees_ahead, bool)):
+            if type(value) is not kind:
+                raise ConfigError(Problem(f"expected {kind.__name__}, found {describe(value)}", name, "CoCa"))
         half = low_precision(cast_dtype)
         if isinstance(text_cfg, Mapping) and text_cfg.get("class_token"):
             text_cfg = {"pad_id": pad_id, **text_cfg}
@@ -79,7 +83,9 @@ class CoCa(DualEncoder):
             vision_cfg, text_cfg, vision="vit", text="clip-transformer", quick_gelu=arguments.quick_gelu
         )
         given = multimodal_cfg.data() if isinstance(multimodal_cfg, MultimodalConfig) else multimodal_cfg
-        decoder = MultimodalConfig.parse({**given, "activation": "quick_gelu"} if quick_gelu else given)
+        decoder = MultimodalConfig.parse(
+            {**given, "activation": "quick_gelu"} if quick_gelu and isinstance(given, Mapping) else given
+        )
         _check_parts(decoder, vision, text, arguments.embed_dim, text_sees_ahead, pad_id)
         registry = default_registry()
         super().__init__(
@@ -148,6 +154,7 @@ class CoCa(DualEncoder):
         return output
 
     @torch.no_grad()
+    @checked
     def generate(
         self,
         image: Any,
@@ -199,6 +206,7 @@ class CoCa(DualEncoder):
         tokenizer = self._own_tokenizer()
         return [tokenizer.decode(row) for row in self.generate(image, text, **options).tolist()]
 
+    @checked
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations of both towers and the decoder in the backward pass instead of keeping them.
 
@@ -209,6 +217,7 @@ class CoCa(DualEncoder):
         if self.text_decoder is not None:
             self.text_decoder.grad_checkpointing = enable
 
+    @checked
     def takes(self, key: str) -> bool:
         """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
         return self.text_decoder is not None if key.startswith("text_decoder.") else super().takes(key)
@@ -256,7 +265,7 @@ def _check_parts(
     found = getattr(text, "pad_id", None)
     if pad_id not in (0, found):
         hides = "hides no padding" if found is None else f"says {found}"
-        problems.append(("pad_id", f"is {pad_id}, but text_cfg {hides}; say it in one place"))
+        problems.append(("pad_id", f"is {describe(pad_id)}, but text_cfg {hides}; say it in one place"))
     if problems:
         raise ConfigError([Problem(message, key, "CoCa") for key, message in problems])
 

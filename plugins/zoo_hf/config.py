@@ -19,7 +19,7 @@ __all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
 
 VocabSize = Annotated[int, Field(ge=2, le=100_000_000)]
 Name = Annotated[str, Field(min_length=1)]
-TokenId = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, le=100_000_000)]
 
 BIDIRECTIONAL = frozenset(
     {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "modernbert", "t5", "mt5", "m2m_100"}

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, describe
 from zoo_losses.contrastive import ClipLoss
 from zoo_losses.gathering import Group, sum_over
-from zoo_losses.pairs import GatheringLoss, check_number, told
+from zoo_losses.pairs import GatheringLoss, check_number, is_set, told
 
 __all__ = ["CoCaLoss"]
 
@@ -61,7 +61,7 @@ class CoCaLoss(GatheringLoss):
         check_number("caption_loss_weight", caption_loss_weight)
         check_number("clip_loss_weight", clip_loss_weight)
         if type(pad_id) is not int:
-            raise InputError(f"pad_id must be the id of the padding, model.tokenizer.pad_id, found {pad_id!r}")
+            raise InputError(f"pad_id must be the id of the padding, model.tokenizer.pad_id, found {describe(pad_id)}")
         self.caption_loss_weight = caption_loss_weight
         self.clip_loss_weight = clip_loss_weight
         self.pad_id = pad_id
@@ -104,7 +104,7 @@ class CoCaLoss(GatheringLoss):
             contrastive = self.clip_loss_weight * found
         else:
             contrastive = captions.new_zeros(())
-        if output_dict:
+        if is_set("output_dict", output_dict):
             return {"contrastive_loss": contrastive, "caption_loss": captions}
         return contrastive, captions
 

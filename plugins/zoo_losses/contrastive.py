@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo_losses.cross_entropy import positives, symmetric_cross_entropies
 from zoo_losses.gathering import Group
-from zoo_losses.pairs import GatheringLoss, Pairs, check_one
+from zoo_losses.pairs import GatheringLoss, Pairs, check_one, is_set
 
 __all__ = ["ClipLoss"]
 
@@ -75,4 +75,4 @@ class ClipLoss(GatheringLoss):
             check_one("logit_bias", logit_bias, image_features)
         pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
         loss = symmetric_cross_entropies(pairs, [positives(pairs)], self.chunk_size, logit_bias).squeeze(0)
-        return {"contrastive_loss": loss} if output_dict else loss
+        return {"contrastive_loss": loss} if is_set("output_dict", output_dict) else loss

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo_core.errors import InputError
 from zoo_losses.cross_entropy import Teacher, positives, symmetric_cross_entropies
-from zoo_losses.pairs import GatheringLoss, Pairs, check_number, check_one
+from zoo_losses.pairs import GatheringLoss, Pairs, check_number, check_one, is_set
 
 __all__ = ["DistillClipLoss"]
 
@@ -92,6 +92,6 @@ class DistillClipLoss(GatheringLoss):
         contrastive, distillation = symmetric_cross_entropies(pairs, targets, self.chunk_size, logit_bias)
         contrastive = self.clip_loss_weight * contrastive
         distillation = self.distill_loss_weight * distillation
-        if output_dict:
+        if is_set("output_dict", output_dict):
             return {"contrastive_loss": contrastive, "distill_loss": distillation}
         return contrastive, distillation

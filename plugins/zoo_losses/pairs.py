@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo_core.config import LossConfig
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, describe
 from zoo_losses.gathering import DTYPES, Group, Shard, place_in
 
-__all__ = ["GatheringLoss", "PairLoss", "Pairs", "check_number", "check_one", "own_pairs", "tiles", "told"]
+__all__ = ["GatheringLoss", "PairLoss", "Pairs", "check_number", "check_one", "is_set", "own_pairs", "tiles", "told"]
 
 TILE = {"cpu": 2**21}
 """Logits of a tile where no chunk size is given: 8 MiB in float32, which stay in the caches.
@@ -68,7 +68,7 @@ class PairLoss(nn.Module):
         super().__init__()
         for name, value, least in (("chunk_size", chunk_size, 1), ("rank", rank, 0), ("world_size", world_size, 1)):
             if value is not None and (type(value) is not int or value < least):
-                raise InputError(f"{name} must be a whole number of at least {least}, or None, found {value!r}")
+                raise InputError(f"{name} must be a whole number of at least {least}, or None, found {describe(value)}")
         self.chunk_size = chunk_size
         self.group = group
         self.cache_labels = cache_labels
@@ -239,12 +239,23 @@ def check_one(name: str, value: Any, features: Tensor) -> None:
 def check_number(name: str, value: Any) -> None:
     """Check that a weight is a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InputError(f"{name} must be a finite number of at least 0, found {value!r}")
+        raise InputError(f"{name} must be a finite number of at least 0, found {describe(value)}")
+
+
+def is_set(name: str, value: Any) -> bool:
+    """Return a switch, which is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, found {told(value)}")
+    return value
 
 
 def told(value: Any) -> str:
     """Return what an argument is, for an error."""
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"
+    return (
+        f"{value.dtype} {list(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"{type(value).__name__} {describe(value)}"
+    )
 
 
 def _check_features(images: Any, texts: Any, prefix: str) -> None:

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from zoo_core.errors import InputError, describe, one_of
 from zoo_losses.gathering import Group
-from zoo_losses.pairs import PairLoss, Pairs, check_one, own_pairs, tiles
+from zoo_losses.pairs import PairLoss, Pairs, check_one, is_set, own_pairs, tiles
 
 __all__ = ["SigLipLoss"]
 
@@ -90,7 +90,7 @@ class SigLipLoss(PairLoss):
                 pairs.images, pairs.texts, bias, _Signs.of(pairs), self.chunk_size, torch.is_grad_enabled()
             )
             loss = pairs.shard.sum(total) / pairs.shard.total
-        return {"contrastive_loss": loss} if output_dict else loss
+        return {"contrastive_loss": loss} if is_set("output_dict", output_dict) else loss
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _PLACES: dict[PoolType, PooledAt] = {
     "first": "first position",
     "last": "last position",
 }
-TokenId = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
 class ClipTextConfig(TextTowerConfig):

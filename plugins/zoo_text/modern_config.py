@@ -11,7 +11,7 @@ from zoo_text.config import eos_rules, projection_rules
 
 __all__ = ["ModernTextConfig"]
 
-TokenId = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
 class ModernTextConfig(TextTowerConfig):

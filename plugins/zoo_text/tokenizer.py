@@ -27,7 +27,7 @@ from zoo_text.tokenizer_config import ClipBpeConfig
 from zoo_text.transformers_files import token_names, transformers_files
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 __all__ = ["ClipBpeTokenizer"]
 
@@ -226,7 +226,7 @@ class ClipBpeTokenizer(Tokenizer):
             row[: len(ids)] = ids
         return longer
 
-    def decode(self, ids: Sequence[int] | torch.Tensor) -> str:
+    def decode(self, ids: Sequence[int] | Any) -> str:
         """Return the cleaned text that `ids` `[L]` stand for, with one space after each word but the last.
 
         Reads up to the first end of text. Bytes that are no UTF-8, as of a word that was cut, become U+FFFD.

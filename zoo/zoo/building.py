@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zoo.catalog import config as load_config
 from zoo.catalog import config_of_folder, registry
+from zoo_core.boundary import checked
 from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
-from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe, one_of
+from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe, one_of, reason
 from zoo_core.registry import squash
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ LOSSES = {
 """Losses by what other libraries call them, without "loss"."""
 
 
+@checked
 def build(
     source: str | Path | Mapping[str, Any] | ModelConfig,
     *,
@@ -87,7 +89,7 @@ def build(
         InputError: another argument is wrong.
     """
     if optimize not in (None, "inference"):
-        raise InputError(f"optimize must be 'inference' or None, found {optimize!r}")
+        raise InputError(f"optimize must be 'inference' or None, found {describe(optimize)}")
     from zoo.fitting import LoadOptions
 
     options = LoadOptions(weights, resize, logit_bias)
@@ -105,7 +107,7 @@ def build(
 
 
 def _built(
-    source: Any,
+    source: str | Path | Any,
     pretrained: str | Path | None,
     overrides: Sequence[str],
     options: LoadOptions,
@@ -246,7 +248,8 @@ def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncod
     return model
 
 
-def tokenizer(source: Any, *, local_files_only: bool = False) -> Tokenizer:
+@checked
+def tokenizer(source: str | Path | Any, *, local_files_only: bool = False) -> Tokenizer:
     """Return the tokenizer of a model, or of an architecture or a saved model given as in `build`."""
     from zoo.folders import is_folder
     from zoo.sources import locate_model, stated
@@ -270,7 +273,8 @@ def _tokenizer(config: ModelConfig) -> Tokenizer:
     return cast("Tokenizer", component.build(config.tokenizer, context_length=config.text.context_length))
 
 
-def preprocess(source: Any, train: bool = False, *, local_files_only: bool = False) -> Preprocessor:
+@checked
+def preprocess(source: str | Path | Any, train: bool = False, *, local_files_only: bool = False) -> Preprocessor:
     """Return what turns a picture into a tensor for a model, an architecture or a saved model given as in `build`.
 
     Args:
@@ -283,6 +287,7 @@ def preprocess(source: Any, train: bool = False, *, local_files_only: bool = Fal
     return cast("Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train))
 
 
+@checked
 def loss(name: str, **options: Any) -> Loss:
     """Return a loss by name, such as `zoo.loss("contrastive")`.
 
@@ -319,9 +324,11 @@ def _config_of(source: Any, local_files_only: bool = False) -> ModelConfig:
 def _checked_towers(towers: Sequence[str] | None) -> tuple[str, ...]:
     if towers is None:
         return TOWERS
-    if isinstance(towers, str) or not towers or any(tower not in TOWERS for tower in towers):
-        raise InputError(f"towers must hold 'image', 'text' or both, found {towers!r}")
-    return tuple(dict.fromkeys(towers))
+    given = cast("object", towers)
+    known = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    if not known or not all(isinstance(tower, str) and tower in TOWERS for tower in known):
+        raise InputError(f"towers must hold 'image', 'text' or both, found {describe(towers)}")
+    return tuple(dict.fromkeys(cast("list[str]", known)))
 
 
 def _check_dtype(dtype: object) -> None:
@@ -339,13 +346,13 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
 
     try:
         found = torch.device("cpu" if device is None else device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"device {device!r} is none: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"device {describe(device)} is none: {reason(error, 100)}") from None
     try:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:  # torch has no one error for what it was not built for
-        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-        raise InputError(f"device '{device}' cannot be used here: {reason}; {one_of(_devices())}") from None
+        told = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise InputError(f"device {describe(device)} cannot be used here: {told}; {one_of(_devices())}") from None
     return found
 
 

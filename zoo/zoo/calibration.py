@@ -6,17 +6,19 @@ likelihoods are convex in them, so that Newton's method finds the one best fit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, describe, reason
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from zoo_core.dual_encoder import Scoring
 
-__all__ = ["Calibration", "fit"]
+__all__ = ["Calibration", "fit", "tensor_of"]
 
 STEPS = 100
 HALVINGS = 40
@@ -25,6 +27,20 @@ MAX_SCALE = 1e4
 
 
 Likelihood = tuple["Tensor", "Tensor", "Tensor"]
+
+
+def tensor_of(values: Sequence[int] | Tensor | NDArray[Any], name: str) -> Tensor:
+    """Return numbers as a tensor.
+
+    Raises:
+        InputError: they are none that torch knows; `name` says what they are.
+    """
+    import torch
+
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"{name}: expected numbers, found {describe(values)}: {reason(error, 100)}") from None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo_core.architectures import Architectures
+from zoo_core.boundary import checked
 from zoo_core.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def architectures() -> Architectures:
     return Architectures(default_registry())
 
 
+@checked
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of the architectures that a pattern means, themselves or by an alias; case does not matter.
 
@@ -36,6 +38,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return architectures().names(pattern)
 
 
+@checked
 def config(source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = ()) -> ModelConfig:
     """Return the validated config of an architecture.
 

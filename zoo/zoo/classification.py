@@ -17,12 +17,14 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
-from zoo.calibration import Calibration, fit
+from zoo.calibration import Calibration, fit, tensor_of
 from zoo.embedding import Refused, embed_images, read_captions
-from zoo_core.errors import InputError, UnknownNameError, describe, did_you_mean
+from zoo_core.boundary import checked
+from zoo_core.errors import InputError, UnknownNameError, describe, did_you_mean, reason
 from zoo_core.overflow import Overflow, told_once
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from zoo_core.dual_encoder import DualEncoder
@@ -92,6 +94,7 @@ class ZeroShotClassifier:
 
     calibration: Calibration | None = None
 
+    @checked
     def __init__(
         self,
         model: DualEncoder,
@@ -112,11 +115,13 @@ class ZeroShotClassifier:
         told = f"{len(self.labels)} labels, {len(self.templates)} templates, {self.model.scoring}"
         return f"{type(self).__name__}({told}{', calibrated' if self.calibration else ''})"
 
+    @checked
     def similarity(self, images: Any) -> Tensor:
         """Return the cosine of each image and each label `[B, C]`; `images` is as in `encode_image`."""
         features, known = self._beside(_image_features(self.model, images))
         return features @ known.T
 
+    @checked
     def probabilities(self, images: Any) -> Tensor:
         """Return the probability of each label for each image, float32 `[B, C]`; `images` is as in `encode_image`.
 
@@ -124,6 +129,7 @@ class ZeroShotClassifier:
         """
         return self._probabilities(_image_features(self.model, images))
 
+    @checked
     def top(self, images: Any, k: int = 5) -> list[list[tuple[str, float]]]:
         """Return the `k` likeliest labels of each image with their probabilities; all where there are fewer.
 
@@ -132,6 +138,7 @@ class ZeroShotClassifier:
         """
         return self._ranked(self.probabilities(images), k)
 
+    @checked
     def stream(self, images: Iterable[Any], k: int = 5, *, batch_size: int = 32) -> Iterator[list[tuple[str, float]]]:
         """Yield for one image after the other what `top` gives, `batch_size` images at a time.
 
@@ -144,7 +151,8 @@ class ZeroShotClassifier:
         while batch := list(islice(rest, batch_size)):
             yield from self.top(batch, k)
 
-    def calibrate(self, images: Any, targets: Sequence[int] | Tensor) -> Calibration:
+    @checked
+    def calibrate(self, images: Any, targets: Sequence[int] | Tensor | NDArray[Any]) -> Calibration:
         """Fit the scale of the cosines (and, for sigmoids, the bias) to labelled images, by maximum likelihood.
 
         The ranking of labels stays as it is; from here on, probabilities are those of the fit.
@@ -161,8 +169,11 @@ class ZeroShotClassifier:
         known = isinstance(images, torch.Tensor) and images.ndim == 2
         features = images if known else _image_features(self.model, images)
         features, labels = self._beside(features.float())
+        if features.shape[1] != labels.shape[1]:
+            told = f"[N, {labels.shape[1]}], found {list(features.shape)}"
+            raise InputError(f"images: expected pictures, or unit-norm features {told}")
         cosines = (features @ labels.T).double().cpu()
-        self.calibration = fit(cosines, torch.as_tensor(targets).cpu(), self.model.scoring)
+        self.calibration = fit(cosines, tensor_of(targets, "targets").cpu(), self.model.scoring)
         return self.calibration
 
     def _probabilities(self, features: Tensor) -> Tensor:
@@ -188,6 +199,7 @@ class ZeroShotClassifier:
         rows = cast("list[list[float]]", probabilities.tolist())  # pyright: ignore[reportUnknownMemberType]
         return [sorted(zip(self.labels, row, strict=True), key=itemgetter(1), reverse=True)[:k] for row in rows]
 
+    @checked
     def classify(self, paths: Sequence[str], *, refused: Refused) -> Iterator[Classified]:
         """Yield the probabilities of the labels for each image file, in order.
 
@@ -226,7 +238,7 @@ def parse_labels(text: str) -> list[str]:
     listed = read_captions([text[1:]]) if text.startswith("@") else text.split(",")
     labels = [label.strip() for label in listed if label.strip()]
     if not labels:
-        raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {text!r}")
+        raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {describe(text)}")
     _expect_once(labels)
     return labels
 
@@ -244,7 +256,7 @@ def template_set(name: str) -> tuple[str, ...]:
         UnknownNameError: there is no such set; the nearest is named.
     """
     if name not in template_sets():
-        raise UnknownNameError(f"there is no set of templates '{name}'{did_you_mean(name, template_sets())}")
+        raise UnknownNameError(f"there is no set of templates {describe(name)}{did_you_mean(name, template_sets())}")
     lines = files("zoo").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if not line.startswith("#"))
 
@@ -280,9 +292,15 @@ def _class_features(
 def _prompt(template: Template, label: str) -> str:
     if isinstance(template, str):
         return template.replace("{}", label)
-    made: object = template(label)
+    try:
+        made: object = template(label)
+    except Exception as error:
+        told = f"template: {describe(template)} failed for {describe(label)}: {reason(error, 100)}"
+        raise InputError(told) from error
     if not isinstance(made, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"template: {template!r:.80} must make a string of {label!r}, found {type(made).__name__}")
+        raise InputError(
+            f"template: {describe(template)} must make a string of {describe(label)}, found {type(made).__name__}"
+        )
     return made
 
 
@@ -339,7 +357,9 @@ def _checked_templates(templates: Template | Iterable[Template]) -> tuple[Templa
         raise InputError("templates: expected at least one caption with '{}' in it, found none")
     for template in known:
         if not isinstance(template, str) and not callable(template):
-            raise InputError(f"template: expected a caption with '{{}}' in it or a function, found {template!r:.80}")
+            raise InputError(
+                f"template: expected a caption with '{{}}' in it or a function, found {describe(template)}"
+            )
         if isinstance(template, str) and "{}" not in template:
-            raise InputError(f"template: '{{}}' has to stand where the label goes, found {template!r}")
+            raise InputError(f"template: '{{}}' has to stand where the label goes, found {describe(template)}")
     return known

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo.catalog import config as load_config
 from zoo.layouts import checkpoint_formats
 from zoo.whole_folders import replacing_folder
+from zoo_core.boundary import checked
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
 from zoo_core.config import ModelConfig
 from zoo_core.errors import (
@@ -25,6 +26,7 @@ from zoo_core.errors import (
     SaveError,
     UnknownNameError,
     ZooError,
+    describe,
     did_you_mean,
 )
 from zoo_core.plugin_code import PluginCode, maker_of
@@ -70,6 +72,7 @@ class _Ids:
     pad_id: int
 
 
+@checked
 def convert(
     source: str | Path | Mapping[str, Any] | ModelConfig,
     folder: str | Path,
@@ -149,7 +152,7 @@ def written_formats(library: str) -> list[CheckpointFormat]:
     """
     found = [layout for _, layout in checkpoint_formats() if layout.library == library]
     if not found:
-        raise UnknownNameError(f"nothing is written for '{library}'{did_you_mean(library, libraries())}")
+        raise UnknownNameError(f"nothing is written for {describe(library)}{did_you_mean(library, libraries())}")
     return found
 
 

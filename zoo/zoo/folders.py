@@ -28,6 +28,7 @@ from zoo.digests import differing_files, read_origin
 from zoo.tokenizer_files import read_tokenizer
 from zoo.user_files import user_folder
 from zoo.whole_folders import restore
+from zoo_core.boundary import checked
 from zoo_core.config import ComponentConfig, ModelConfig
 from zoo_core.errors import CheckpointError, ConfigError, Problem
 
@@ -50,6 +51,7 @@ ATTEMPTS = 5
 _log = logging.getLogger(__name__)
 
 
+@checked
 def load(
     folder: str | Path,
     *,
@@ -85,6 +87,7 @@ def load(
     return cast("BuiltModel", model)
 
 
+@checked
 def verify(
     folder: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> list[Finding]:

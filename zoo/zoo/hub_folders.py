@@ -14,7 +14,7 @@ from zoo.hub_files import HubFile, NoSuchFileError, NotCachedError, hub_file
 from zoo.hub_repositories import cached_repository, fetch_repository
 from zoo.pins import pinned_listing
 from zoo.sources import PREFIX
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, describe
 
 __all__ = ["fetch_folder", "parse_address"]
 
@@ -29,7 +29,9 @@ def parse_address(source: str) -> tuple[str, str | None]:
     """
     found = _ADDRESS.fullmatch(source.removeprefix(PREFIX))
     if found is None:
-        raise InputError(f"{source!r}: expected {PREFIX}organisation/name or {PREFIX}organisation/name@revision")
+        raise InputError(
+            f"{describe(source)}: expected {PREFIX}organisation/name or {PREFIX}organisation/name@revision"
+        )
     return found["repo"], found["revision"]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo.catalog import config
 from zoo.layouts import open_weights
 from zoo.parameter_shapes import Shape, names, shapes_of
+from zoo_core.boundary import checked
 from zoo_core.errors import ZooError
 from zoo_core.json_files import parse_json
 
@@ -76,6 +77,7 @@ class Candidate:
     towers: tuple[str, ...] = TOWERS
 
 
+@checked
 def identify(
     path: str | Path,
     *,

@@ -20,10 +20,11 @@ from zoo.agreement import assumptions
 from zoo.fitting import Fit, LoadOptions, fit, names_fit
 from zoo.layouts import open_weights
 from zoo.weight_values import check_values, common_dtype, expect_in_range
+from zoo_core.boundary import checked
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
 from zoo_core.dual_encoder import DualEncoder, dual_encoder_of
-from zoo_core.errors import InputError, ZooWarning
+from zoo_core.errors import InputError, ZooWarning, describe
 from zoo_core.positions import Resampling
 from zoo_core.state_dicts import own_state_dict
 
@@ -32,6 +33,7 @@ __all__ = ["load_weights", "take_weights"]
 _log = logging.getLogger(__name__)
 
 
+@checked
 def load_weights(
     model: DualEncoder,
     source: str | Path,
@@ -129,11 +131,12 @@ def checked_options(options: LoadOptions) -> LoadOptions:
     Raises:
         InputError: one is not.
     """
-    if options.resize not in (None, "bicubic", "bilinear"):
-        raise InputError(f"resize must be None, 'bicubic' or 'bilinear', found {options.resize!r}")
+    resize = cast("object", options.resize)
+    if resize is not None and not (isinstance(resize, str) and resize in ("bicubic", "bilinear")):
+        raise InputError(f"resize must be None, 'bicubic' or 'bilinear', found {describe(options.resize)}")
     bias: object = options.logit_bias
     if bias is not None and not (type(bias) in (int, float) and math.isfinite(bias)):
-        raise InputError(f"logit_bias must be a finite number, found {bias!r}")
+        raise InputError(f"logit_bias must be a finite number, found {describe(bias)}")
     return options
 
 

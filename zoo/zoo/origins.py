@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from zoo_core.config import Config
-from zoo_core.config_errors import shown, wrong
+from zoo_core.config_errors import wrong
+from zoo_core.errors import describe
 
 __all__ = ["FORMAT", "Commit", "FileName", "ImageProbe", "Origin", "Probe", "SavedFile", "Sha256", "TextProbe"]
 
@@ -22,7 +23,7 @@ Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 def _beside(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or set(name) & set("\\\0:"):
-        raise wrong(f"names a file outside of the folder: {shown(name)}")
+        raise wrong(f"names a file outside of the folder: {describe(name)}")
     return name
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from zoo.catalog import architectures, list_models
 from zoo.parameter_shapes import names, shapes_of
+from zoo_core.boundary import checked
 from zoo_core.config import Config
 from zoo_core.errors import AmbiguousNameError, ConfigError, UnknownNameError, did_you_mean
 from zoo_core.registry import Plugin, folder
@@ -123,6 +124,7 @@ def entries_of(name: str) -> dict[str, Pretrained]:
     return found
 
 
+@checked
 def list_pretrained(pattern: str = "*", *, license: str | None = None) -> dict[str, dict[str, Pretrained]]:
     """Return the tags of every architecture that has some.
 

@@ -16,8 +16,9 @@ from zoo.folders import README, open_folder
 from zoo.hub_folders import parse_address
 from zoo.saving import write_folder
 from zoo.sources import PREFIX
+from zoo_core.boundary import checked
 from zoo_core.config import TOKENIZER_FOLDER
-from zoo_core.errors import InputError, SaveError
+from zoo_core.errors import InputError, SaveError, describe
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["push_to_hub"]
 
 
+@checked
 def push_to_hub(
     model: DualEncoder | str | Path,
     repo: str,
@@ -58,7 +60,7 @@ def push_to_hub(
         SaveError: the Hub did not take it; the repository holds what it held before.
     """
     if parse_address(repo) != (repo, None):
-        raise InputError(f"repo must be 'organisation/name', found {repo!r}; give a branch as revision=")
+        raise InputError(f"repo must be 'organisation/name', found {describe(repo)}; give a branch as revision=")
     is_folder = isinstance(model, str | Path)
     with nullcontext(None) if is_folder else TemporaryDirectory() as scratch:
         if is_folder:

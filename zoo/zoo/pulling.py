@@ -14,11 +14,13 @@ from zoo.pretrained_entries import entries_of, licence_for_people
 from zoo.saving import expect_room, write_folder
 from zoo.sources import PREFIX, locate
 from zoo.whole_folders import replacing_folder
+from zoo_core.boundary import checked
 from zoo_core.errors import InputError, one_of
 
 __all__ = ["pull"]
 
 
+@checked
 def pull(source: str, to: str | Path) -> Path:
     """Write a folder that holds all of a model: weights, architecture, preprocessing and tokenizer.
 

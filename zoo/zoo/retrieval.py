@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zoo.calibration import tensor_of
+from zoo_core.boundary import checked
 from zoo_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class RetrievalMetrics:
     text_to_image: Retrieval
 
 
+@checked
 def retrieval_metrics(
     image_features: Tensor | NDArray[Any],
     text_features: Tensor | NDArray[Any],
@@ -66,7 +69,8 @@ def retrieval_metrics(
     """
     import torch
 
-    image_features, text_features = torch.as_tensor(image_features), torch.as_tensor(text_features)
+    image_features = tensor_of(image_features, "image_features")
+    text_features = tensor_of(text_features, "text_features")
     if image_features.ndim != 2 or text_features.ndim != 2 or image_features.shape[1] != text_features.shape[1]:
         found = f"{list(image_features.shape)} and {list(text_features.shape)}"
         raise InputError(f"expected image features [N, D] and text features [M, D], found {found}")
@@ -77,7 +81,7 @@ def retrieval_metrics(
     images, texts = len(image_features), len(text_features)
     if image_of_text is None and images != texts:
         raise InputError(f"found {images} images and {texts} texts; say with image_of_text whose the texts are")
-    owner = torch.arange(texts) if image_of_text is None else torch.as_tensor(image_of_text)
+    owner = torch.arange(texts) if image_of_text is None else tensor_of(image_of_text, "image_of_text")
     owner = owner.to(image_features.device)
     if owner.shape != (texts,) or owner.is_floating_point():
         raise InputError(f"image_of_text: expected an image's number for each of {texts} texts, found {owner.shape}")

@@ -19,6 +19,7 @@ from zoo.identification import CONFIG_KEY
 from zoo.model_cards import model_card
 from zoo.tokenizer_files import write_tokenizer
 from zoo.whole_folders import replacing_folder
+from zoo_core.boundary import checked
 from zoo_core.config import TOKENIZER_FOLDER, ModelConfig
 from zoo_core.errors import InputError, SaveError, ZooError
 
@@ -32,6 +33,7 @@ LACKING = "the files of the tokenizer were not to be had where the model was sav
 _log = logging.getLogger(__name__)
 
 
+@checked
 def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
     """Write a model that `zoo.build` made to a folder; one that is there already is replaced as a whole.
 

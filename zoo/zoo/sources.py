@@ -13,7 +13,7 @@ from zoo.layouts import stated_architecture
 from zoo.weights import ENDINGS
 from zoo_core.architectures import check_source, is_path
 from zoo_core.config import ModelConfig
-from zoo_core.errors import AmbiguousNameError, UnknownNameError
+from zoo_core.errors import AmbiguousNameError, UnknownNameError, describe
 
 __all__ = ["PREFIX", "config_of", "holds_model", "is_architecture", "locate", "locate_model", "stated"]
 
@@ -102,7 +102,7 @@ def _check_name(source: str) -> None:
         slip = meant == _ADDRESS.format(source) and "did you mean" in str(error)  # ViT-B/16 has a slash too
         if slip or not meant:
             raise
-        raise UnknownNameError(f"unknown architecture '{source}': {meant}") from None
+        raise UnknownNameError(f"unknown architecture {describe(source)}: {meant}") from None
 
 
 def _meant(source: str) -> str:

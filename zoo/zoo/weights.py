@@ -9,7 +9,7 @@ from zoo.catalog import architectures
 from zoo.digests import sha256_of
 from zoo_core.architectures import is_path
 from zoo_core.config import ModelConfig
-from zoo_core.errors import CheckpointError, InputError, UnknownNameError, did_you_mean
+from zoo_core.errors import CheckpointError, InputError, UnknownNameError, describe, did_you_mean
 
 if TYPE_CHECKING:
     from zoo.pretrained_entries import Pretrained
@@ -57,8 +57,8 @@ def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
         known = (
             f"; {' and '.join(map(repr, others))} has these weights, with the activation that they were trained with"
         )
-    told = f"architecture {source!r}" if isinstance(source, str | Path) else "this architecture"
-    raise UnknownNameError(f"{told} has no pretrained tag '{pretrained}'{known}")
+    told = f"architecture {describe(source)}" if isinstance(source, str | Path) else "this architecture"
+    raise UnknownNameError(f"{told} has no pretrained tag {describe(pretrained)}{known}")
 
 
 def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_only: bool = False) -> Path:
