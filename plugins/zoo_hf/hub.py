@@ -15,7 +15,7 @@ from zoo_core.errors import ConfigError, Problem, reason
 from zoo_core.hub_client import ask_hub, repository_cache
 from zoo_hf.config import HfSource, is_folder
 
-__all__ = ["files_of", "first_line"]
+__all__ = ["files_of"]
 
 
 def files_of(source: HfSource, files: Sequence[str], key: str) -> Path:
@@ -111,6 +111,6 @@ def _told(source: HfSource) -> str:
     return f"'{source.name}'{at}"
 
 
-def first_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the first line of an error of a library, or its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
