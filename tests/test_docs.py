@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import zoo
 from zoo.demo.data import load_digits
+from zoo_core import errors
 from zoo_core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +98,20 @@ def test_the_readme_shows_the_errors_that_one_meets(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         zoo.config(path)
     assert str(caught.value).replace(f"{tmp_path}/", "") == shown.strip()
+
+
+def test_the_bounds_that_are_written_down_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| .* \| ([\d,]+) \| `([\w.]+):([\w.]+)` \|$", text, flags=re.MULTILINE)
+    assert len(rows) == text.partition("## Bounds")[2].count("\n| ") - 1
+    for number, module, name in rows:
+        assert attrgetter(name)(importlib.import_module(module)) == int(number.replace(",", "")), f"{module}:{name}"
+
+
+def test_the_errors_that_are_written_down_are_the_public_ones() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text()
+    public = {name for name in errors.__all__ if name.endswith("Error")} - {"ZooError"}
+    assert set(re.findall(r"`(\w+Error)`", text.partition("| situation")[2].partition("## Bounds")[0])) == public
 
 
 def test_the_readme_counts_the_parameters_rightly() -> None:
