@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from zoo_core.boundary import checked
 from zoo_core.config import LossConfig
 from zoo_core.errors import InputError, describe
 from zoo_losses.gathering import DTYPES, Group, Shard, place_in
@@ -115,6 +116,7 @@ class GatheringLoss(PairLoss):
         InputError: an argument of a wrong type or range, or one that cannot be done.
     """
 
+    @checked
     def __init__(
         self,
         *,

@@ -48,7 +48,7 @@ class SigLipLoss(PairLoss):
         chunk_size: int | None = None,
         group: Group = None,
     ) -> None:
-        if dist_impl not in (None, *SENDING):
+        if dist_impl is not None and not (isinstance(dist_impl, str) and dist_impl in SENDING):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"dist_impl {describe(dist_impl)} is none; {one_of(SENDING)}")
         super().__init__(
             chunk_size=chunk_size, group=group, cache_labels=cache_labels, rank=rank, world_size=world_size

@@ -334,7 +334,8 @@ def _checked_towers(towers: Sequence[str] | None) -> tuple[str, ...]:
 def _check_dtype(dtype: object) -> None:
     import torch
 
-    if dtype not in (None, torch.float64, torch.float32, torch.bfloat16, torch.float16):
+    known = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in known):
         raise InputError(
             "dtype must be a floating-point torch.dtype of 16 bits or more, such as torch.bfloat16, "
             f"found {describe(dtype)}"

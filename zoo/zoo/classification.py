@@ -315,9 +315,8 @@ def _checked_labels(labels: Labels, scoring: str) -> dict[str, tuple[str, ...]]:
         unordered = isinstance(labels, str | Set)
         known: list[object] = [] if unordered else list(labels)
         if unordered or not all(isinstance(label, str) for label in known):
-            raise InputError(
-                f"labels: expected a list of strings, in the order of the scores, found {describe(labels)}"
-            )
+            told = describe(cast("object", labels))
+            raise InputError(f"labels: expected a list of strings, in the order of the scores, found {told}")
         listed = cast("list[str]", known)
         _expect_once(listed)
         names = {label: (label,) for label in listed}

@@ -27,6 +27,7 @@ from zoo.embedding_manifest import MANIFEST, SetManifest, differences, read_mani
 from zoo.embedding_parts import PART_NAME, Failure, Part, part_numbers, read_part, write_part
 from zoo.image_folders import file_ids
 from zoo.whole_files import scratch_target, sweep
+from zoo_core.boundary import checked
 from zoo_core.errors import InputError, SaveError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class SetContents(NamedTuple):
     errors: list[Failure]
 
 
+@checked
 def read_set(folder: str | Path) -> SetContents:
     """Read a set of embeddings, as `zoo embed --out FOLDER` makes it; it may be added to meanwhile.
 

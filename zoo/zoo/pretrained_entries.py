@@ -16,7 +16,7 @@ from zoo.catalog import architectures, list_models
 from zoo.parameter_shapes import names, shapes_of
 from zoo_core.boundary import checked
 from zoo_core.config import Config
-from zoo_core.errors import AmbiguousNameError, ConfigError, UnknownNameError, did_you_mean
+from zoo_core.errors import AmbiguousNameError, ConfigError, UnknownNameError, describe, did_you_mean
 from zoo_core.registry import Plugin, folder
 from zoo_core.text_cleaning import CleaningOrNone
 from zoo_core.text_contract import Padding
@@ -140,7 +140,9 @@ def list_pretrained(pattern: str = "*", *, license: str | None = None) -> dict[s
         every = {entry.license for name in list_models() for entry in entries_of(name).values()}
         wanted = license.lower()
         if wanted not in {one.lower() for one in every}:
-            raise UnknownNameError(f"no weights are under the licence '{license}'{did_you_mean(license, every)}")
+            raise UnknownNameError(
+                f"no weights are under the licence {describe(license)}{did_you_mean(license, every)}"
+            )
         found = {
             name: {tag: entry for tag, entry in tags.items() if entry.license.lower() == wanted}
             for name, tags in found.items()
