@@ -578,9 +578,8 @@ class DualEncoder(nn.Module):
 
 def _is_prepared(value: object) -> bool:
     """Tell what a tower takes, tensors and patches, from what is made into that: pictures, raw pixels and strings."""
-    if isinstance(value, list | tuple) and value:
-        value = cast("Sequence[object]", value)[0]
-    return isinstance(value, Mapping) or is_symbolic(value) or (isinstance(value, Tensor) and not is_raw(value))
+    first: Any = cast("Any", value)[0] if isinstance(value, list | tuple) and value else cast("Any", value)
+    return isinstance(first, Mapping) or is_symbolic(first) or (isinstance(first, Tensor) and not is_raw(first))
 
 
 if TYPE_CHECKING:
