@@ -195,7 +195,7 @@ def test_weights_load_into_a_built_model_in_its_dtype_and_its_parameters(tmp_pat
     ("options", "message"),
     [
         ({"resize": "cubic"}, "resize must be None, 'bicubic' or 'bilinear', found 'cubic'"),
-        ({"logit_bias": float("nan")}, "logit_bias must be a finite number, found nan"),
+        ({"logit_bias": float("nan")}, "logit_bias must be a finite number or None, found nan"),
         ({"logit_bias": True}, "logit_bias must be a finite number"),
         ({"weights": "ema"}, "pretrained= names none"),
     ],

@@ -304,7 +304,7 @@ def test_after_calibration_probabilities_are_those_of_the_fit_and_the_ranking_st
     [
         ([0, 1], "expected a label's number for each of 7 images, found \\[2\\]"),
         ([0, 1, 2, 3, 4, 0, 0], "targets run from 0 to 4; there are labels 0 to 3"),
-        ([0.5] * 7, "expected a label's number"),
+        ([0.5] * 7, "must be a list or a tuple .each entry a whole number., a tensor or an array"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(model: Any, images: Tensor, targets: Any, message: str) -> None:
