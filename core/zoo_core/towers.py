@@ -10,11 +10,11 @@ from torch import Tensor
 
 from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
 from zoo_core.construction import construct
-from zoo_core.errors import ConfigError, PluginError, Problem, describe
+from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.plugin_code import maker_of
 from zoo_core.registry import Component, Registry
-from zoo_core.tracing import is_recorded, is_symbolic
+from zoo_core.tracing import has_values, is_recorded, is_symbolic
 
 __all__ = ["build_tower", "expect_attributes", "features_of", "tokens_of"]
 
@@ -79,13 +79,22 @@ def tokens_of(tower: VisionTower | TextTower, inputs: Any) -> tuple[Tensor, Tens
 
 
 def _expect_features(tower: Tower, method: str, found: object, inputs: Any) -> None:
-    """Look at type, dtype and shape alone: they cost a microsecond, and values would be waited for."""
+    """Look at type, dtype and shape, which costs a microsecond; in evaluation on the CPU at values too.
+
+    Elsewhere values would have to be waited for, and in training a loss that is not finite tells as much.
+    """
     if torch.compiler.is_compiling() or is_symbolic(found) or is_recorded():
         return
-    rows = len(cast("Tensor", inputs["patches"] if isinstance(inputs, Mapping) else inputs))
-    if not isinstance(found, Tensor) or found.shape != (rows, tower.output_dim) or not found.is_floating_point():
-        wanted = f"floating-point features {[rows, tower.output_dim]}"
+    given = cast("Tensor", inputs["patches"] if isinstance(inputs, Mapping) else inputs)
+    if not isinstance(found, Tensor) or found.shape != (len(given), tower.output_dim) or not found.is_floating_point():
+        wanted = f"floating-point features {[len(given), tower.output_dim]}"
         raise PluginError(_told(tower, method, wanted, found))
+    if tower.training or found.device.type != "cpu" or not has_values(found) or bool(found.isfinite().all()):
+        return
+    if given.is_floating_point() and not bool(given.isfinite().all()):
+        raise InputError("the images hold NaN or infinity, and so would their features")
+    fix = "compute in float32, or look for what is wrong with its weights (zoo.verify)"
+    raise PluginError(f"{maker_of(type(tower))}: {method} gave NaN or infinity of finite inputs; {fix}")
 
 
 def _told(tower: Tower, method: str, wanted: str, found: object) -> str:
