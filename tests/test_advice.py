@@ -239,7 +239,7 @@ CALLS: dict[str, tuple[Call, str, Call]] = {
     ),
     "a state dict, loaded": (
         lambda c: zoo.load_weights(c.model, c.model.state_dict()),
-        r"goes into a model with model\.load_state_dict",
+        r"goes into a built model with model\.load_state_dict",
         lambda c: c.model.load_state_dict(c.model.state_dict()),
     ),
     "an average alone": (

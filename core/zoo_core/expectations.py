@@ -54,7 +54,9 @@ class Expected:
         if self.is_path and isinstance(value, str | os.PathLike):
             return _path(cast("os.PathLike[str]", value))
         if not self.fits(value):
-            raise ValueError(f"must be {self.phrase}, found {describe(value)}")
+            state = "; a state dict goes into a built model with model.load_state_dict"
+            is_state = self.is_path and isinstance(cast("object", value), Mapping)
+            raise ValueError(f"must be {self.phrase}, found {describe(value)}{state if is_state else ''}")
         return value
 
 

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @checked
 def load_weights(
-    model: DualEncoder,
+    model: DualEncoder | Any,
     source: str | Path,
     *,
     weights: str | None = None,
@@ -47,7 +47,7 @@ def load_weights(
     The parameters stay the same objects, on their devices and in their dtypes, as optimizers need it.
 
     Args:
-        model: what `zoo.build` made, or any `DualEncoder`, sharded or not.
+        model: what `zoo.build` made, or any `DualEncoder`, sharded or not; or what torch.compile wraps around it.
         source: a file or folder of any container and layout that an installed plugin knows.
         weights: which state dict of a training checkpoint: None for the trained one, `"ema"`, or its name there.
         resize: resample positions of another size: `"bicubic"` or `"bilinear"` (text: linearly).
@@ -60,11 +60,6 @@ def load_weights(
         CheckpointError: the weights are damaged, not finite, or do not fit; the model is unchanged.
     """
     model, options = dual_encoder_of(model), checked_options(LoadOptions(weights, resize, logit_bias))
-    if not isinstance(source, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"expected the path of a checkpoint, found {type(source).__name__}; "
-            "a state dict goes into a model with model.load_state_dict"
-        )
     opened = open_weights(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
     config = getattr(model, "config", None)
     assumed = [] if config is None else assumptions(opened, Path(source), config)

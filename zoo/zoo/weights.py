@@ -30,13 +30,8 @@ def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
 
     Raises:
         UnknownNameError: no such tag; an architecture of equal shapes that has it is named.
-        InputError: it is neither a tag nor a path.
+        InputError: it is a URL.
     """
-    if not isinstance(pretrained, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"pretrained is a tag or the path of a checkpoint, found {type(pretrained).__name__}; "
-            "a state dict goes into a built model with model.load_state_dict"
-        )
     if isinstance(pretrained, str) and "://" in pretrained:
         raise InputError(f"pretrained='{pretrained}' is a URL, and nothing is fetched; download it and give its path")
     if isinstance(pretrained, Path) or pretrained.endswith(ENDINGS):
