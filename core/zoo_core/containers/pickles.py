@@ -215,8 +215,8 @@ class _Machine:
             called = _spelled(Call(callee, arguments) if passes_on else callee)
             raise PickleError(
                 f"it would call {called} when it is unpickled, which no weights need and which may do harm; zoo ran "
-                "nothing. Get the weights elsewhere, or, where you would trust the file with your machine, load it "
-                "with torch.load(..., weights_only=False) and save its state_dict() with safetensors"
+                "nothing. Ask its authors for safetensors, or, where you trust the file as much as a program, unpickle "
+                "it yourself and save the state_dict() of its model with safetensors"
             )
 
     def _newobj(self, _: Any) -> None:
