@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any, TypeVar, cast, get_origin
 
 from zoo_core.errors import InputError, PluginError, describe, reason
-from zoo_core.expectations import Expected, expected, resolved
+from zoo_core.expectations import Expected, annotations_of, expected
 from zoo_core.plugin_code import maker_of, passes
 
 __all__ = ["Contract", "checked"]
@@ -62,14 +62,15 @@ class _Arguments:
 
     def __init__(self, function: FunctionType) -> None:
         parameters = list(inspect.signature(function).parameters.values())
-        found = {
-            one.name: expected(resolved(one.annotation, function.__globals__))
+        annotations = annotations_of(function)
+        expectations = {
+            one.name: expected(annotations[one.name])
             for one in parameters
-            if one.annotation is not one.empty
+            if one.name in annotations
             and one.name not in TOLD_ELSEWHERE
             and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         }
-        self._named = {name: wanted for name, wanted in found.items() if wanted is not None}
+        self._named = {name: wanted for name, wanted in expectations.items() if wanted is not None}
         self._placed = [
             (place, one.name, self._named[one.name])
             for place, one in enumerate(parameters)
@@ -120,7 +121,7 @@ def _promise(kind: type, name: str) -> FunctionType | None:
 
 def _held(method: FunctionType, promise: FunctionType) -> Callable[..., Any]:
     """Return a method that raises a `PluginError` where it does not do what its base promises."""
-    returned = resolved(inspect.signature(promise).return_annotation, promise.__globals__)
+    returned = annotations_of(promise).get("return", Any)
     yields = get_origin(returned) is Iterator
     wanted = expected(returned.__args__[0] if yields else returned)
 

@@ -7,6 +7,7 @@ checked: then the function that takes the value has to.
 from __future__ import annotations
 
 import builtins
+import inspect
 import math
 import numbers
 import os
@@ -14,11 +15,11 @@ import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, ForwardRef, Literal, Union, cast, get_args, get_origin
 
 from zoo_core.errors import describe, reason
 
-__all__ = ["Expected", "expected", "resolved"]
+__all__ = ["Expected", "annotations_of", "expected"]
 
 MAX_NAME = 255
 """Bytes of one name in a path, in every file system that is in use."""
@@ -101,24 +102,18 @@ class _Unknown:
 
 
 class _Names(dict[str, Any]):
-    """The names of a module; those that it only has for type checkers are made up, and text stands for a type."""
-
-    def __getitem__(self, name: str) -> Any:
-        found: Any = super().__getitem__(name)
-        return resolved(found, self) if isinstance(found, str) else found
+    """The names of a module; those that it only has for type checkers are made up."""
 
     def __missing__(self, name: str) -> Any:
         return getattr(builtins, name, None) or _Unknown(name)
 
 
-def resolved(annotation: object, module: Mapping[str, Any]) -> Any:
-    """Return what an annotation stands for in a module; a string is read as type checkers read it."""
-    if not isinstance(annotation, str):
-        return annotation
+def annotations_of(function: types.FunctionType) -> Mapping[str, Any]:
+    """Return what the annotations of a function stand for; nothing where one of them has no value."""
     try:
-        return eval(annotation, {}, _Names(module))  # noqa: S307 - code of the module itself
-    except Exception:  # not every annotation has a value
-        return Any
+        return inspect.get_annotations(function, locals=_Names(function.__globals__), eval_str=True)
+    except Exception:  # what an operator of somebody's class raises
+        return {}
 
 
 _NAMED = {"Tensor": "a tensor", "NDArray": "an array", "PathLike": "a path"}
@@ -137,6 +132,8 @@ def expected(annotation: Any) -> Expected | None:
         return _literal(arguments)
     if isinstance(annotation, _Unknown):
         return _named(annotation.name)
+    if isinstance(annotation, ForwardRef):  # text within an alias
+        return _named(annotation.__forward_arg__.partition("[")[0])
     kind = origin or annotation
     if kind in (Sequence, list, tuple, Collection, Set, set, frozenset):
         return _collection(kind, arguments)

@@ -6,16 +6,15 @@ ones, which are in floating point: raw pixels are never anything else, and uint8
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 from zoo_core.boundary import Contract, checked
 from zoo_core.errors import InputError
 
 if TYPE_CHECKING:
-    import os
-
     import numpy
     from numpy.typing import NDArray
     from PIL import Image
@@ -26,7 +25,7 @@ __all__ = ["MAX_PIXELS", "ImageLike", "Preprocessor", "check_pixels", "moved"]
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim gigabytes."""
 
-ImageLike: TypeAlias = "Image.Image | str | os.PathLike[str] | NDArray[numpy.uint8]"
+ImageLike: TypeAlias = Union["Image.Image", str, os.PathLike[str], "NDArray[numpy.uint8]"]
 """A PIL image, the path of an image file, or a uint8 array `[H, W, 3]` of RGB values."""
 
 
