@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Any
 
 import pytest
 import tiktoken
+import transformers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from tiny_tokenizers import LENGTH, changed, ours
 from zoo_core.errors import ConfigError, InputError, ZooError
 from zoo_core.library_code import library_code
+from zoo_hf import bounds
+from zoo_hf.bounds import PUBLISHED
 from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
 from zoo_hf.tiktoken_tokenizer import R50K, TiktokenTokenizer
 from zoo_hf.tokenizer import HfTokenizer
@@ -96,6 +101,26 @@ REFUSED: dict[str, tuple[str, Callable[[Json], object], str]] = {
     "no regular expression": ("wordpiece", lambda one: one.update(pre_tokenizer=split("(")), "cannot be read as a tokenizer: "),
 }  # fmt: skip
 """Kind of tokenizer, what is changed in its `tokenizer.json`, and a part of the message."""
+
+
+@pytest.mark.parametrize("pattern", sorted(PUBLISHED))
+def test_published_patterns_need_no_timing_as_their_time_grows_with_the_text(
+    pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"x": 0}, "x"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    with monkeypatch.context() as timed:
+        timed.setattr(bounds, "PUBLISHED", frozenset[str]())
+        assert bounds.excess(tokenizer) is None
+    monkeypatch.setattr(bounds.time, "thread_time", lambda: pytest.fail("it was timed"))
+    assert bounds.excess(tokenizer) is None
+
+
+def test_clips_of_transformers_have_published_patterns_alone() -> None:
+    backend = Tokenizer.from_str(transformers.CLIPTokenizer({"<|endoftext|>": 0}, []).backend_tokenizer.to_str())
+    patterns = re.findall(r'"Regex":("(?:[^"\\]|\\.)*")', backend.to_str())
+    assert patterns
+    assert PUBLISHED.issuperset(map(json.loads, patterns))
 
 
 @pytest.mark.parametrize("case", REFUSED)

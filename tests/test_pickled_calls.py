@@ -159,7 +159,9 @@ def test_calls_that_pickle_itself_never_writes_are_refused_too(pickled: bytes, m
 
 def test_who_trusts_a_refused_file_converts_it_as_the_error_says(tmp_path: Path) -> None:
     torch.save({"state_dict": WEIGHTS, "model": Reduced(build_model, ())}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="unpickle it yourself and save the state_dict.. of its model with safetensors"):
+    with pytest.raises(
+        CheckpointError, match="unpickle it yourself and save the state_dict.. of its model with safetensors"
+    ):
         open_checkpoint(tmp_path / "x.pt")
     loaded = torch.load(tmp_path / "x.pt", weights_only=False)
     save_file(loaded["state_dict"], tmp_path / "x.safetensors")
