@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zoo_core.boundary import Contract
-from zoo_core.errors import CheckpointError
+from zoo_core.errors import LONGEST_KEY, CheckpointError
 from zoo_core.plugin_code import PluginCode, maker_of
 
 if TYPE_CHECKING:
@@ -272,4 +272,5 @@ class ConvertedSource(TensorSource):
 def shown(keys: Iterable[str], limit: int = 6) -> str:
     """Return names for a message, cut after `limit`."""
     listed = list(keys)
-    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+    names = (name if len(name) <= LONGEST_KEY else f"{name[: LONGEST_KEY - 3]}..." for name in listed[:limit])
+    return ", ".join(names) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

@@ -23,6 +23,7 @@ worker re-raises an error as `type(error)(message)`).
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,10 +56,20 @@ __all__ = [
 MOST = 40
 """So many problems of one config are told, and the others counted."""
 LONGEST_KEY = 120
+LONGEST_LINE = 2000
+"""Characters of a line of a message; of a longer one the middle is left out, since the fix stands at its end."""
+_UNSEEN = re.compile(r"[\0-\t\v-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that command a terminal, turn a line round, or cannot be printed at all."""
 
 
 class ZooError(Exception):
-    """Root of every error that zoo raises on purpose; `str(error)` is the whole message."""
+    """Root of every error that zoo raises on purpose; `str(error)` is the whole message.
+
+    Names of a file or of its entries may hold anything; whatever cannot be seen in them is told as its escape.
+    """
+
+    def __str__(self) -> str:
+        return _line(super().__str__())
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class Problem:
         if self.line:
             place += f":{self.line}:{self.column}"
         key = self.key if len(self.key) <= LONGEST_KEY else f"{self.key[: LONGEST_KEY - 3]}..."
-        return ": ".join(part for part in (place, key, self.message) if part)
+        return ": ".join(part for part in (_line(place), _line(key), self.message) if part)
 
 
 class ConfigError(ZooError, ValueError):
@@ -91,6 +102,9 @@ class ConfigError(ZooError, ValueError):
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         more = [f"and {len(self.problems) - MOST:,} more problems"] if len(self.problems) > MOST else []
         super().__init__("\n".join([*map(str, self.problems[:MOST]), *more]))
+
+    def __str__(self) -> str:
+        return "\n".join(map(_line, Exception.__str__(self).split("\n")))
 
 
 class UnknownNameError(ZooError, LookupError):
@@ -173,6 +187,14 @@ class TruncatedTextWarning(ZooWarning):
 
 class SlowDtypeWarning(ZooWarning):
     """A model computes in a dtype for which the processor has no instructions, slower than in float32."""
+
+
+def _line(text: str) -> str:
+    """Return a text as one line that can be printed."""
+    text = text.replace("\n", " ")
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def dotted(path: Iterable[str | int]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zoo_core.checkpoints import ITEM_SIZES, TensorInfo, TensorSource
 from zoo_core.containers.mapped import MappedFile
-from zoo_core.errors import CheckpointError
+from zoo_core.errors import CheckpointError, describe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +126,7 @@ class SafetensorsFile(TensorSource):
         if any(type(number) is not int or number < 0 for number in numbers):
             raise self._damaged(f"'{key}' has a size or offset that is no natural number")
         if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise self._damaged(f"'{key}' has a dtype that no model has: {dtype!r}")
+            raise self._damaged(f"'{key}' has a dtype that no model has: {describe(dtype)}")
         info = TensorInfo(_DTYPES[dtype], shape)
         if end - start != info.count * ITEM_SIZES[info.dtype]:
             raise self._damaged(f"'{key}' takes {end - start} bytes, which do not fit {dtype} {list(shape)}")
