@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -31,6 +34,7 @@ REFUSED_OVERRIDES = {
     "large": ("description=" + "x" * 300_000, "has 300,000 characters; at most 262,144 are read"),
     "key that is a number": ("vision={1: 2}", "keys are strings; quote '1'"),
     "deep key": (".".join("a" * 100_000) + "=1", "is nested deeper than 32 levels"),
+    "no text": ("description=\ud800", "is not YAML: 'utf-8' codec can't encode character"),
     "no YAML": ("vision.width=[1", "vision.width: is not YAML"),
 }
 
@@ -148,7 +152,43 @@ def list_of_itself() -> dict[str, Any]:
     return {"extends": "vit-b16", "description": items}
 
 
+class Endless(Mapping[str, Any]):
+    """A mapping that has a key for every number, or that fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def __getitem__(self, key: str) -> int:
+        if self.error is not None:
+            raise self.error
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, count())
+
+    def __len__(self) -> int:
+        return 1
+
+
+class Unspeakable:
+    """A value that fails when it is shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
 MAPPINGS = {
+    "no end": (lambda: {"vision": Endless()}, "mapping: has more than 10,000 values"),
+    "items that fail": (lambda: {"vision": Endless(OSError("gone"))}, "mapping: vision: cannot be read: OSError: gone"),
+    "a module": (lambda: {"model": time}, "mapping: model: expected plain values, found <module 'time'"),
+    "a name that cannot be shown": (
+        lambda: {"model": Unspeakable()},
+        "mapping: model: expected the name of a model, found a",
+    ),
+    "a number without end": (
+        lambda: {"extends": 10**5000},
+        "mapping: extends: expected the name of an architecture or a",
+    ),
     "itself": (itself, "mapping: vision: is nested deeper than 32 levels, or holds itself"),
     "a list of itself": (list_of_itself, "mapping: description: is nested deeper than 32 levels, or holds itself"),
     "many keys": (lambda: {f"k{number}": 1 for number in range(200_000)}, "mapping: has more than 10,000 values"),
@@ -162,6 +202,22 @@ def test_a_mapping_has_the_bounds_of_a_file(case: str) -> None:
     with pytest.raises(ConfigError) as caught:
         zoo.config(make())
     assert str(caught.value).startswith(message)
+
+
+OVERRIDES: dict[str, tuple[Any, str]] = {
+    "a tensor": (torch.tensor(16), "found tensor(16)"),
+    "a million": (["embed_dim=16"] * 1_000_000, "there are more than 10,000 overrides"),
+    "a mapping that holds itself": (itself(), "write overrides=['extends=vit-b16', 'vision=a mapping']"),
+    "a mapping of what cannot be shown": ({"a": Unspeakable()}, "write overrides=['a=a Unspeakable']"),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_overrides_that_are_no_list_of_strings_are_refused_soon(case: str) -> None:
+    overrides, message = OVERRIDES[case]
+    with pytest.raises(ConfigError) as caught:
+        zoo.config("vit-b16", overrides)
+    assert message in str(caught.value)
 
 
 def test_of_many_unknown_keys_a_few_are_told_and_the_others_counted() -> None:

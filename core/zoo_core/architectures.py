@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,7 @@ from zoo_core.errors import (
     did_you_mean,
     dotted,
     one_of,
+    reason,
 )
 from zoo_core.plugin import Kind
 from zoo_core.references import resolve
@@ -216,7 +218,7 @@ class Architectures:
         base = document.data.pop("extends")
         if not isinstance(base, str):
             raise ConfigError(
-                mark.problem(f"expected the name of an architecture or a file, found {base!r}", "extends")
+                mark.problem(f"expected the name of an architecture or a file, found {describe(base)}", "extends")
             )
         if not is_path(base):
             within = None  # the files of an installed plugin
@@ -246,11 +248,18 @@ class Architectures:
         if isinstance(overrides, str):
             raise ConfigError(f"{OVERRIDES}; write overrides=[{describe(overrides)}]")
         if isinstance(overrides, Mapping):
-            written = [f"{key}={value}" for key, value in cast("Mapping[object, object]", overrides).items()]
+            items = islice(cast("Mapping[object, object]", overrides).items(), 9)
+            written = [f"{key}={value if isinstance(value, str) else describe(value)}" for key, value in items]
             raise ConfigError(f"{OVERRIDES}; write overrides={describe(written, 200)}")
         if isinstance(overrides, bytes) or not isinstance(cast("object", overrides), Iterable):
             raise ConfigError(f"{OVERRIDES}, found {describe(cast('object', overrides))}")
-        for override in overrides:
+        try:
+            given = list(islice(overrides, Bounds.values + 1))
+        except TypeError:  # a tensor of no dimensions says that it can be iterated over
+            raise ConfigError(f"{OVERRIDES}, found {describe(overrides)}") from None
+        if len(given) > Bounds.values:
+            raise ConfigError(f"there are more than {Bounds.values:,} overrides")
+        for override in given:
             if not isinstance(override, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigError(f"an override is a string such as 'vision.layers=2', found {describe(override)}")
             document = _merged(document, _parse_override(override))
@@ -274,7 +283,9 @@ class Architectures:
         name = document.data.get("model")
         known = sorted({one.spec.name for one in self.registry.components("model")})
         if not isinstance(name, str):
-            found = "required key is missing" if name is None else f"expected the name of a model, found {name!r}"
+            found = (
+                "required key is missing" if name is None else f"expected the name of a model, found {describe(name)}"
+            )
             raise ConfigError(document.mark(("model",)).problem(f"{found}; {one_of(known)}", "model"))
         try:
             found_class = self.registry.get("model", name).config_class()
@@ -343,7 +354,7 @@ def _aliases(path: Path) -> dict[str, tuple[str, ...]]:
     for name, value in document.data.items():
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not all(isinstance(one, str) for one in cast("list[object]", names)):
-            message = f"expected a name or a list of names, found {value!r}"
+            message = f"expected a name or a list of names, found {describe(value)}"
             raise ConfigError(document.mark((name,)).problem(message, name))
         found[name] = tuple(cast("list[str]", names))
     return found
@@ -366,13 +377,19 @@ def _copied(source: Mapping[str, Any]) -> Document:
         if len(marks) > bounds.values:
             raise ConfigError(mark.problem(f"has more than {bounds.values:,} values"))
         if isinstance(value, Mapping):
-            items = cast("Mapping[Any, Any]", value).items()
+            try:  # it may be somebody else's class, which computes its items, or has no end
+                items = list(islice(cast("Mapping[Any, Any]", value).items(), bounds.values + 1))
+            except Exception as error:
+                raise ConfigError(mark.problem(f"cannot be read: {reason(error)}", dotted(path))) from error
             for key in (key for key, _ in items if not isinstance(key, str)):
                 raise ConfigError(mark.problem(f"keys are strings, found {describe(key)}", dotted(path)))
             return {key: copied(inner, (*path, key)) for key, inner in items}
         if type(value) in (list, tuple):
             return type(value)(copied(inner, (*path, index)) for index, inner in enumerate(value))
-        return copy.copy(value)
+        try:
+            return copy.copy(value)
+        except Exception:
+            raise ConfigError(mark.problem(f"expected plain values, found {describe(value)}", dotted(path))) from None
 
     return Document(copied(source, ()), marks)
 

@@ -98,7 +98,7 @@ def _check_events(text: str, source: str) -> None:
                 raise ConfigError(_mark(event, source).problem(f"is nested deeper than {BOUNDS.depth} levels"))
             if nodes > BOUNDS.values:
                 raise ConfigError(_mark(event, source).problem(f"has more than {BOUNDS.values:,} values"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # also text that is none: a lone surrogate
         raise _not_yaml(error, source) from None
 
 
