@@ -36,6 +36,12 @@ def test_token_ids_of_32_bits_are_taken(model: Any) -> None:
     assert torch.equal(model.encode_text(text.int()), model.encode_text(text))
 
 
+def holding_itself() -> list[Any]:
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
 BAD_IMAGES: list[tuple[Any, str]] = [
     (
         torch.zeros(3, 32, 32),
@@ -50,8 +56,10 @@ BAD_IMAGES: list[tuple[Any, str]] = [
     ),
     (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "found raw pixels torch.uint8: this model has no preprocessing"),
     (torch.zeros(1, 3, 32, 48), "expected images of 32 x 32 pixels, found torch.float32 [1, 3, 32, 48]"),
+    (torch.zeros(1, 3, 32, 32).to_sparse(), "expected a dense tensor, found one of layout torch.sparse_coo; give its"),
     ("a.png", "found str: this model has no preprocessing"),
     ([], "found list: this model has no preprocessing"),
+    (holding_itself(), "found list: this model has no preprocessing"),
     (None, "found NoneType: this model has no preprocessing"),
 ]
 BAD_TEXTS: list[tuple[Any, str]] = [
@@ -62,6 +70,8 @@ BAD_TEXTS: list[tuple[Any, str]] = [
     (torch.zeros(1, 0, dtype=torch.int64), "tokens in each row, found torch.int64 [1, 0]"),
     (torch.full((1, 12), 1024), "token ids run from 1024 to 1024; this text tower knows 0 to 1023"),
     (torch.full((1, 12), -1), "token ids run from -1 to -1"),
+    (torch.zeros(1, 12, dtype=torch.int64).to_sparse(), "found one of layout torch.sparse_coo; give its .to_dense()"),
+    (holding_itself(), "found list: this model has no tokenizer"),
     ("a dog", "found str: this model has no tokenizer"),
     (["a dog"], "found list: this model has no tokenizer"),
     (None, "found NoneType: this model has no tokenizer"),

@@ -576,7 +576,7 @@ class DualEncoder(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _is_prepared(value: object) -> bool:
+def _is_prepared(value: Any) -> bool:
     """Tell what a tower takes, tensors and patches, from what is made into that: pictures, raw pixels and strings."""
     first: Any = cast("Any", value)[0] if isinstance(value, list | tuple) and value else cast("Any", value)
     return isinstance(first, Mapping) or is_symbolic(first) or (isinstance(first, Tensor) and not is_raw(first))

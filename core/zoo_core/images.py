@@ -136,8 +136,10 @@ def check_pixels(pixels: Tensor, *, batched: bool = False) -> None:
     """
     import torch
 
+    from zoo_core.patches import check_dense
     from zoo_core.tracing import is_recorded
 
+    check_dense(pixels)
     if is_recorded():
         raise InputError(
             "raw pixels cannot be traced or exported: the graph would keep what was computed of these; give it "

@@ -15,7 +15,7 @@ from zoo_core.config import TokenIds
 from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
-from zoo_core.patches import PatchBatch, check_patches, described
+from zoo_core.patches import PatchBatch, check_dense, check_patches, described
 from zoo_core.plugin_code import maker_of
 from zoo_core.tokenizer import Tokenizer
 from zoo_core.tracing import has_values
@@ -82,6 +82,7 @@ def check_image(image: Tensor, tower: VisionTower) -> None:
     Raises:
         InputError: they are something else.
     """
+    check_dense(image)
     height, width = tower.image_size
     if image.ndim != 4 or image.shape[1] != tower.image_channels:
         hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
@@ -158,6 +159,7 @@ def check_token_ids(text: Tensor, tower: TextTower) -> None:
     Raises:
         InputError: they are something else.
     """
+    check_dense(text)
     length = tower.context_length
     if text.ndim != 2 or text.dtype not in _TOKEN_DTYPES:
         hint = "; add the batch dimension with ids[None]" if text.ndim == 1 else ""

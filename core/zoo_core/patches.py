@@ -18,7 +18,7 @@ from torch import Tensor
 from zoo_core.errors import InputError
 from zoo_core.tracing import has_values
 
-__all__ = ["PATCH_KEYS", "PatchBatch", "check_patches", "described", "pad_patches", "patchify"]
+__all__ = ["PATCH_KEYS", "PatchBatch", "check_dense", "check_patches", "described", "pad_patches", "patchify"]
 
 PatchBatch = Mapping[str, Tensor]
 
@@ -131,7 +131,16 @@ def _check_grids(coord: Tensor, valid: Tensor) -> None:
 def _tensor(key: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise InputError(f"{key}: expected a tensor, found {type(value).__name__}")
+    check_dense(value)
     return value
+
+
+def check_dense(found: Tensor) -> None:
+    """Refuse sparse and nested tensors, which towers compute nothing of."""
+    if found.is_nested or found.layout != torch.strided:
+        kind = "a nested tensor" if found.is_nested else f"one of layout {found.layout}"
+        fix = "torch.nested.to_padded_tensor" if found.is_nested else "its .to_dense()"
+        raise InputError(f"expected a dense tensor, found {kind}; give {fix}")
 
 
 def described(found: Tensor) -> str:
