@@ -353,3 +353,16 @@ def test_what_a_killed_writer_of_a_file_left_goes_with_the_next_that_writes_it(t
         scratch.write_text("{}")
     left = {"x.json", f".other.json.{DEAD}.tmp", f".x.json.{os.getppid()}.tmp"}
     assert {one.name for one in tmp_path.iterdir()} == left
+
+
+@pytest.mark.parametrize("name", ["part", "errors"])
+def test_a_part_that_is_a_pipe_is_not_opened(name: str, images: list[Path]) -> None:
+    embed([*images], refuse=("a.png",))
+    path = Path("set") / f"{name}-00000000.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is not a regular file; remove it, and its rows are embedded again"):
+        read_set("set")
+    path.unlink()
+    embed([*images])
+    assert set(contents()[0]) == {"a", "b", "c"}

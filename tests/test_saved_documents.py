@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 import zoo
+from tiny_clip import ARCHITECTURE
 from zoo.digests import digest_of
 from zoo.pins import Listing, Pin, lock_file, pin, pin_listing, pinned, pinned_listing
 from zoo_core.errors import CheckpointError, ConfigError
@@ -223,3 +225,20 @@ def test_a_lock_file_that_is_no_file_is_not_opened(name: str, make: Any, lock: P
     make(lock.with_name(name))
     with pytest.raises(ConfigError, match="is not a regular file"):
         pin("acme/digits", "a.bin", Pin(commit=SHA1, sha256=SHA256, size=3))
+
+
+def test_a_pin_waits_for_another_process_for_a_while_and_then_says_so(
+    lock: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("zoo.pins.LOCK_SECONDS", 0.1)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{lock}.lock"):
+        pin("acme/tiny", "a.bin", Pin(commit=SHA1, sha256=SHA256, size=3))
+    assert "a.bin of acme/tiny is not pinned" in caplog.text
+    assert not lock.exists()
+
+
+def test_a_user_folder_that_no_system_can_name_costs_only_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_HOME", "x" * 5_000)
+    monkeypatch.setattr("zoo.optimizing.measured", lambda calls: [1.0] * len(calls))
+    assert zoo.build(ARCHITECTURE, optimize="inference").optimizations is not None

@@ -183,6 +183,8 @@ def _write(path: Path, columns: list[Any], rows: Sequence[Any], written: int, id
 
 def _read(path: Path, manifest: SetManifest, take: Callable[[Any, Path, SetManifest], Taken]) -> Taken:
     _, parquet = parquet_modules()
+    if path.exists() and not path.is_file():  # pyarrow waits for whoever writes to a pipe
+        raise InputError(f"{path} is not a regular file; {REMEDY}")
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             stored: dict[bytes, bytes] = file.schema_arrow.metadata or {}

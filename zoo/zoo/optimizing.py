@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 import time
 import warnings
@@ -142,7 +143,7 @@ def _remembered(path: Path) -> list[Choice] | None:
     try:
         return Memory.from_document(read_json(path)).choices
     except ConfigError as error:
-        if path.exists():
+        if os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where the name is too long
             _log.info("forms are measured anew: %s", error)
         return None
 

@@ -31,6 +31,8 @@ __all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinne
 FORMAT = 1
 BOUNDS = Bounds(bytes=16 * 2**20, depth=8, values=1_000_000)
 """What a lock file may hold."""
+LOCK_SECONDS = 10
+"""So long is waited for another process that writes a pin, or for a file system that has no locks."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ def _change(what: str, change: Callable[[_Lock], _Lock]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         expect_file(guard)
-        with FileLock(guard):
+        with FileLock(guard, timeout=LOCK_SECONDS):
             _write(path, change(_read(path)))
     except (OSError, SaveError) as error:
         _log.warning("%s is not pinned, so it may be another one next time: %s", what, error)
