@@ -153,6 +153,15 @@ def test_one_state_dict_is_found_below_any_name(name: str, tmp_path: Path) -> No
     assert list(open_checkpoint(tmp_path / "x.pt").entries) == ["a"]
 
 
+@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "module"])
+def test_tensors_of_the_training_beside_weights_are_not_the_weights(name: str, tmp_path: Path) -> None:
+    beside = {"rng_state": torch.get_rng_state(), "best_loss": torch.tensor(0.5), "epoch": 1}
+    torch.save({**beside, name: tensors(), "model_ema": {"a": torch.zeros(1)}}, tmp_path / "x.pt")
+    expect_equal(open_checkpoint(tmp_path / "x.pt"), tensors())
+    torch.save({"checkpoint": {**beside, name: tensors()}, "seed": torch.tensor(1)}, tmp_path / "x.pt")
+    expect_equal(open_checkpoint(tmp_path / "x.pt", weights=f"checkpoint.{name}"), tensors())
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "weights", "message"),
     [

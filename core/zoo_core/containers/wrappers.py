@@ -89,14 +89,23 @@ def plain_names(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
 def _state_dicts(
     tree: Mapping[Any, Any], leaf: type[T], prefix: str = "", depth: int = _DEPTH
 ) -> Iterator[tuple[str, dict[str, T]]]:
-    """Yield the mappings that hold tensors by name, by their own dotted names; the name of the whole is empty."""
+    """Yield the mappings that hold tensors by name, by their own dotted names; the name of the whole is empty.
+
+    Tensors beside weights that have one of the usual names are what training keeps: a generator's state, the best loss.
+    """
     tensors = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, leaf)}
-    if tensors:
-        yield prefix.removesuffix("."), tensors
-        return
+    inner: dict[str, dict[str, T]] = {}
     for key, value in tree.items():
         if isinstance(key, str) and isinstance(value, dict) and depth:
-            yield from _state_dicts(cast("dict[Any, Any]", value), leaf, f"{prefix}{key}.", depth - 1)
+            inner.update(_state_dicts(cast("dict[Any, Any]", value), leaf, f"{prefix}{key}.", depth - 1))
+    if tensors and not any(_is_usual(name) for name in inner):
+        yield prefix.removesuffix("."), tensors
+    else:
+        yield from inner.items()
+
+
+def _is_usual(name: str) -> bool:
+    return name.rpartition(".")[2] in _USUAL
 
 
 def _chosen(found: Mapping[str, Any], weights: str | None, path: Path) -> tuple[str, tuple[str, ...]]:
@@ -107,7 +116,7 @@ def _chosen(found: Mapping[str, Any], weights: str | None, path: Path) -> tuple[
         candidates = [name for name in found if name == weights]
     else:
         trained = [name for name in found if name not in averages]
-        usual = [name for name in trained if name.rpartition(".")[2] in _USUAL]
+        usual = [name for name in trained if _is_usual(name)]
         candidates = usual or trained
     if len(candidates) == 1:
         return candidates[0], ()
