@@ -249,6 +249,7 @@ def mobileclip_file(file: Path, tower: str) -> dict[str, Tensor]:
         sizes = {"depth": 2}
     trunk: Any = timm.create_model(tower, num_classes=16, **sizes)
     state = {key: torch.randn_like(one) if one.is_floating_point() else one for key, one in trunk.state_dict().items()}
+    state |= {key: one.abs() for key, one in state.items() if key.endswith("running_var")}
     head = "head.fc." if fast else "head."
     projection, bias = state.pop(f"{head}weight"), state.pop(f"{head}bias")
     names = {key: apple_fastvit_name(key, 4) if fast else apple_hybrid_name(key) for key in state}
