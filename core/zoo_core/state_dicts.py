@@ -167,6 +167,8 @@ def is_functional_call() -> bool:
     """Tell whether `torch.func.functional_call` puts tensors in place, which alone may put what is no parameter."""
     if torch.compiler.is_compiling():  # there are no frames to look at
         return True
+    # Frames are looked at since nothing else tells: torch puts tensors in place with a plain `setattr`, offers no hook
+    # and sets no state. To take any tensor would be worse: one set by mistake would not be trained, without a word.
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     for _ in range(4):
         if frame.f_globals.get("__name__") == "torch.nn.utils._named_member_accessor":
