@@ -10,7 +10,16 @@ from typing import Any
 
 from zoo_core.errors import ConfigError, Problem
 
-__all__ = ["Bounds", "Document", "KeyPath", "Mark", "expect_file", "read_text"]
+__all__ = [
+    "ENCODER_CONFIG",
+    "TOKENIZER_CONFIG",
+    "Bounds",
+    "Document",
+    "KeyPath",
+    "Mark",
+    "expect_file",
+    "read_text",
+]
 
 KeyPath = tuple[str | int, ...]
 
@@ -22,6 +31,12 @@ class Bounds:
     bytes: int = 256 * 1024
     depth: int = 32
     values: int = 10_000
+
+
+ENCODER_CONFIG = Bounds(bytes=4 << 20, values=100_000)
+"""Bounds of the `config.json` of a transformers encoder, of which some name thousands of labels."""
+TOKENIZER_CONFIG = Bounds(bytes=16 << 20, values=1_000_000)
+"""Bounds of a `tokenizer_config.json`, which may list tens of thousands of added tokens."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo_core.capability_checks import check_capabilities, check_shape, close, example_input, seeded
 from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
 from zoo_core.construction import construct
-from zoo_core.errors import CapabilityError
+from zoo_core.errors import CapabilityError, reason
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.key_values import Memory
 from zoo_core.registry import Component
@@ -172,7 +172,7 @@ def _check_half(component: Component, tower: Tower, inputs: Tensor) -> None:
     try:
         features = half(inputs.to(torch.bfloat16) if inputs.is_floating_point() else inputs)
     except RuntimeError as error:
-        fail(f"{component}: it cannot run in bfloat16: {str(error).splitlines()[0]}")
+        fail(f"{component}: it cannot run in bfloat16: {reason(error)}")
     if features.dtype != torch.bfloat16:
         fail(f"{component}: its features in bfloat16 come as {features.dtype}")
 

@@ -12,6 +12,7 @@ from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
 from zoo_core.construction import construct
 from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe
 from zoo_core.interfaces import TextTower, Tower, VisionTower
+from zoo_core.patches import described
 from zoo_core.plugin_code import maker_of
 from zoo_core.registry import Component, Registry
 from zoo_core.tracing import has_values, is_recorded, is_symbolic
@@ -98,5 +99,5 @@ def _expect_features(tower: Tower, method: str, found: object, inputs: Any) -> N
 
 
 def _told(tower: Tower, method: str, wanted: str, found: object) -> str:
-    told = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-    return f"{maker_of(type(tower))}: {method} must return {wanted}, found {told}"
+    value = described(found) if isinstance(found, Tensor) else type(found).__name__
+    return f"{maker_of(type(tower))}: {method} must return {wanted}, found {value}"

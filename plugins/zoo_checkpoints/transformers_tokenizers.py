@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo_core.documents import Bounds
+from zoo_core.documents import TOKENIZER_CONFIG
 from zoo_core.errors import ConfigError
 from zoo_core.json_files import read_json
 
@@ -26,8 +26,6 @@ VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-BOUNDS = Bounds(bytes=16 << 20, values=1_000_000)
-"""Of the config of a tokenizer, which may list tens of thousands of added tokens."""
 
 
 def holds_vocabulary(folder: Path) -> bool:
@@ -42,7 +40,7 @@ def folder_tokenizer(folder: Path, vocab_size: int) -> Mapping[str, Any]:
         ConfigError: its config cannot be read, or pads rows on the left, which moves every token.
     """
     path = folder / CONFIG
-    document = read_json(path, BOUNDS) if path.is_file() else None
+    document = read_json(path, TOKENIZER_CONFIG) if path.is_file() else None
     said = document.data if document else {}
     if document and said.get("padding_side") == "left":
         message = "pads rows on the left, and they are padded on the right here; set it to 'right' if the model was"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo_core.documents import Bounds
+from zoo_core.documents import ENCODER_CONFIG
 from zoo_core.errors import ConfigError, Problem, did_you_mean, reason
 from zoo_core.json_files import read_json
 from zoo_core.library_code import library_code
@@ -25,8 +25,6 @@ from zoo_hf.hub import files_of
 
 __all__ = ["build_encoder", "encoder_config", "layers_of", "positions_of", "written_out"]
 
-BOUNDS = Bounds(bytes=4 * 2**20, values=100_000)
-"""What a published `config.json` may hold: some list the names of thousands of labels."""
 MOST_LAYERS, LARGEST = 4_096, 100_000_000
 """The largest numbers in a config: of layers, heads and the like, and of anything else."""
 DECODER_LAYERS = ("decoder_layers", "num_decoder_layers")
@@ -138,7 +136,7 @@ def _published(config: HfTextConfig) -> dict[str, Any]:
         return {}
     path = files_of(config, ("config.json",), "text") / "config.json"
     try:
-        return read_json(path, BOUNDS).data
+        return read_json(path, ENCODER_CONFIG).data
     except ConfigError as error:
         raise _wrong("name", f"'{config.name}': {reason(error)}") from None
 

@@ -109,8 +109,3 @@ def _not_cached(source: HfSource, files: Sequence[str], error: Exception) -> str
 def _told(source: HfSource) -> str:
     at = f" at revision '{source.revision}'" if source.revision else ""
     return f"'{source.name}'{at}"
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error of a library, or its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

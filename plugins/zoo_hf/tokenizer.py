@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo_core.documents import Bounds
+from zoo_core.documents import TOKENIZER_CONFIG
 from zoo_core.errors import ConfigError, InputError, Problem, describe
 from zoo_core.json_files import parse_json
 from zoo_core.library_code import library_code
@@ -42,8 +42,6 @@ FILES = (
 )
 """What tokenizers are made of; no repository has them all."""
 SAID = "tokenizer_config.json"
-BOUNDS = Bounds(bytes=16 << 20, values=1_000_000)
-"""Of that file, which may list tens of thousands of added tokens."""
 
 
 class HfTokenizer(Tokenizer):
@@ -79,7 +77,7 @@ class HfTokenizer(Tokenizer):
         if library != "transformers":
             return {}
         files = self.files()
-        said = parse_json(files.get(SAID, b"{}").decode(), SAID, BOUNDS).data
+        said = parse_json(files.get(SAID, b"{}").decode(), SAID, TOKENIZER_CONFIG).data
         split = not self.config.special_tokens_in_text
         if bool(said.get("split_special_tokens")) is not split:
             files[SAID] = (json.dumps(said | {"split_special_tokens": split}, indent=2) + "\n").encode()

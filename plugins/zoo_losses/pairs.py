@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo_core.boundary import checked
 from zoo_core.config import LossConfig
 from zoo_core.errors import InputError, describe
+from zoo_core.patches import described
 from zoo_losses.gathering import DTYPES, Group, Shard, place_in
 
 __all__ = ["GatheringLoss", "PairLoss", "Pairs", "check_number", "check_one", "is_set", "own_pairs", "tiles", "told"]
@@ -253,11 +254,7 @@ def is_set(name: str, value: Any) -> bool:
 
 def told(value: Any) -> str:
     """Return what an argument is, for an error."""
-    return (
-        f"{value.dtype} {list(value.shape)}"
-        if isinstance(value, Tensor)
-        else f"{type(value).__name__} {describe(value)}"
-    )
+    return described(value) if isinstance(value, Tensor) else f"{type(value).__name__} {describe(value)}"
 
 
 def _check_features(images: Any, texts: Any, prefix: str) -> None:

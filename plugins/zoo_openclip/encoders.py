@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from zoo_core.documents import Bounds
+from zoo_core.documents import ENCODER_CONFIG, Bounds
 from zoo_core.errors import ConfigError, DownloadError, Problem, reason
 from zoo_core.json_files import read_json
 
@@ -27,7 +27,6 @@ ENCODERS = {
     "Alibaba-NLP/gte-modernbert-base": 50_368,
 }
 """Token embeddings of the encoders of open_clip's own configs, which are thus read without a network."""
-CONFIG = Bounds(bytes=4 * 2**20, values=100_000)
 _STATED = {
     "config.json": "text_cfg: {hf_model_config: {vocab_size: ...}}",
     "tokenizer.json": "text_cfg: {vocab_size: ...}",
@@ -50,7 +49,7 @@ def encoder_size(name: str, own: Mapping[str, Any]) -> int:
     size: Any = own.get("vocab_size", ENCODERS.get(name.removeprefix("FacebookAI/")))
     if size is None:
         path = _file(name, "config.json")
-        size = None if path is None else read_json(path, CONFIG).data.get("vocab_size")
+        size = None if path is None else read_json(path, ENCODER_CONFIG).data.get("vocab_size")
     if isinstance(size, bool) or not isinstance(size, int):
         message = f"'{name}' has no config.json with a vocab_size; state it in hf_model_config: {{vocab_size: ...}}"
         raise ConfigError(Problem(message, "text_cfg.hf_model_name"))

@@ -238,7 +238,7 @@ def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, t
     if read["tokenizer"].get("name") == str(scratch.resolve()):  # its ids are compared, if it is there at all
         own, read = own | {"tokenizer": None}, read | {"tokenizer": None}
     differing = [one for one in _differences(own, read) if not _is_untold(*one)]
-    told = {key: f"{key} is {_shown(one)} and would be read as {_shown(other)}" for key, one, other in differing}
+    told = {key: f"{key} is {describe(one)} and would be read as {describe(other)}" for key, one, other in differing}
     for key in UNSTATED:
         if key in told:
             _log.warning("%s: %s, which %s does not state", target, told.pop(key), layout.name)
@@ -306,11 +306,6 @@ def _differences(own: Any, read: Any, key: str = "") -> Iterator[tuple[str, Any,
             yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
     elif own != read:
         yield key, own, read
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _converted(plan: Sequence[Conversion], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

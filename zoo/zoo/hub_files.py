@@ -23,7 +23,7 @@ from zoo.digests import sha256_of
 from zoo.pins import Pin, lock_file, pin, pinned
 from zoo.user_files import user_folder
 from zoo_core.documents import expect_file
-from zoo_core.errors import ConfigError, DownloadError
+from zoo_core.errors import ConfigError, DownloadError, reason
 from zoo_core.hub_client import ask_hub, repository_cache
 
 __all__ = ["HubFile", "NoSuchFileError", "NotCachedError", "hub_file"]
@@ -152,9 +152,8 @@ class _Asked:
         except errors.EntryNotFoundError:
             raise self.error(f"the repository has no such file{_or(self.fix)}", NoSuchFileError) from None
         except Exception as error:  # whatever its HTTP client raises: time-outs, broken streams, full disks
-            told = f"{type(error).__name__}: {_first_line(error)}"
             raise self.error(
-                f"the download failed ({told}); nothing was kept of it, so try again{_or(self.fix)}"
+                f"the download failed ({reason(error)}); nothing was kept of it, so try again{_or(self.fix)}"
             ) from None
 
     def told_digest(self, commit: str) -> str | None:
@@ -179,7 +178,7 @@ class _Asked:
         if self.local_files_only or constants.HF_HUB_OFFLINE:
             why = "local_files_only is set" if self.local_files_only else "HF_HUB_OFFLINE is set"
         else:
-            why = f"the Hub cannot be reached ({_first_line(error.__cause__ or error)})"
+            why = f"the Hub cannot be reached ({reason(error.__cause__ or error)})"
         at = f" --revision {self.revision}" if self.revision else ""
         return (
             f"it is not in the local cache, and {why}; run `hf download {self.repo} {self.name}{at}` where there is a "
@@ -264,7 +263,3 @@ def _removed(*paths: Path) -> bool:
 
 def _or(fix: str) -> str:
     return f", or {fix}" if fix else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
