@@ -34,6 +34,14 @@ SOURCES: dict[str, tuple[Any, str]] = {
     "open_clip's prefix": ("local-dir:some/folder", "a folder is given by its path alone, zoo.build('some/folder')"),
     "a file of weights": ("model.safetensors", "zoo.build(NAME, pretrained='model.safetensors')"),
     "a config of open_clip": ("config.json", "`zoo import` writes one from the config of another library"),
+    "a folder that is not there and has the name of an architecture": (
+        "./digits-tiny",
+        "it looks like a path, but there is no such folder",
+    ),
+    "the same with the slash of a shell's completion": (
+        "vit-b32/",
+        "it looks like a path, but there is no such folder",
+    ),
     "a folder that is not there": ("./models/mine", "it looks like a path, but there is no such folder"),
     "nothing": ("", "unknown architecture ''; there are"),
 }

@@ -95,6 +95,8 @@ def _check_name(source: str) -> None:
                 f"'{owner}/{source}' for the architecture"
             )
         return
+    if _names_a_folder(source):  # its name alone would find an architecture, without the weights of the folder
+        raise UnknownNameError(f"unknown architecture {describe(source)}: {_meant(source)}")
     try:
         architectures().find(source)
     except UnknownNameError as error:
@@ -119,13 +121,19 @@ def _meant(source: str) -> str:
         return f"a repository of the Hub is written {PREFIX}organisation/name"
     if source and Path(source).is_dir():
         return _unread(Path(source))
+    if _names_a_folder(source):
+        return "it looks like a path, but there is no such folder"
     if is_architecture(name):
         return f"weights are named beside the architecture, zoo.build('{name}', pretrained='{tag}')"
-    if source.startswith(("/", "./", "../", "~")) or source.count("/") > 1:
+    if source.count("/") > 1:
         return "it looks like a path, but there is no such folder"
     if "/" in source:
         return _ADDRESS.format(source)
     return ""
+
+
+def _names_a_folder(source: str) -> bool:
+    return source.startswith(("/", "./", "../", "~")) or source.endswith("/")
 
 
 def _unread(folder: Path) -> str:
