@@ -148,7 +148,7 @@ def test_a_set_of_images_takes_no_captions(tmp_path: Path) -> None:
     with open_set(tmp_path / "set", 4, IDENTITY):
         pass
     with (
-        pytest.raises(InputError, match="of is images, here captions"),
+        pytest.raises(InputError, match="these: they are of images, here of captions. Choose"),
         open_set(tmp_path / "set", 4, IDENTITY, of_files=False),
     ):
         pass

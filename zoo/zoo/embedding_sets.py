@@ -296,8 +296,11 @@ def _kind(error: BaseException) -> str:
 
 def _expect_same(folder: Path, found: SetManifest, wanted: SetManifest) -> None:
     told = [
-        f"{key} is {theirs}, here {ours}"
-        for key, theirs, ours in (("of", found.of, wanted.of), ("width", found.width, wanted.width))
+        f"{key} {theirs}, here {ours}"
+        for key, theirs, ours in (
+            ("they are", f"of {found.of}", f"of {wanted.of}"),
+            ("width is", found.width, wanted.width),
+        )
         if theirs != ours
     ]
     told.append(differences(found.identity, wanted.identity, folder / MANIFEST))
