@@ -295,6 +295,16 @@ def test_features_that_are_not_finite_are_no_embedding(run: Run, pictures: Path,
         list(embed_texts(model, ["a dog"]))
 
 
+def test_blank_lines_between_captions_are_told(run: Run, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "told.txt").write_bytes(b"a cat\r\n\r\n \r\na dog\r\n")
+    status, _, err = run("embed", tmp_path / "told.txt", "--text", "--out", tmp_path / "told.npy", "--model", tiny)
+    assert (status, ids(tmp_path / "told.ids.txt")) == (0, ["a cat", "a dog"])
+    assert "told.txt: 2 blank lines are left out, the first of them line 2; what follows is counted without them" in err
+    (tmp_path / "whole.txt").write_bytes(b"a cat\r\na dog\r\n\r\n")
+    status, _, err = run("embed", tmp_path / "whole.txt", "--text", "--out", tmp_path / "whole.npy", "--model", tiny)
+    assert (status, err) == (0, "")
+
+
 EMBED_ERRORS = {
     "another extension": ("x.csv", ["."], "x.csv: unknown extension '.csv'; allowed: .npy, .parquet, or none"),
     "a folder": ("folder.npy", ["."], "folder.npy is a folder; name a file"),

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import zoo
 from zoo.image_folders import EXTENSIONS, NO_UNICODE, PassedOver, file_ids, images_of
-from zoo_core.errors import CheckpointError, InputError, describe, one_of
+from zoo_core.errors import CheckpointError, InputError, ZooWarning, describe, one_of
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -108,7 +109,7 @@ def find_images(paths: Iterable[str | Path], passed_over: PassedOver | None = No
 
 
 def read_captions(paths: Iterable[str | Path]) -> list[str]:
-    """Return the lines of text files; blank lines are left out. `-` stands for standard input.
+    """Return the lines of text files; blank lines are left out and told. `-` stands for standard input.
 
     Raises:
         InputError: a file cannot be read, is a table, is not UTF-8, or there is no caption at all.
@@ -123,7 +124,16 @@ def read_captions(paths: Iterable[str | Path]) -> list[str]:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
-        captions += [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+        lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")]
+        captions += filter(None, lines)
+        blank = lines.count("")
+        if blank and any(lines):
+            warnings.warn(
+                f"{path}: {blank} blank lines are left out, the first of them line {lines.index('') + 1}; what "
+                "follows is counted without them",
+                ZooWarning,
+                stacklevel=2,
+            )
     if not captions:
         raise InputError("found no caption; expected one a line")
     return captions
