@@ -94,6 +94,27 @@ def test_labels_come_from_a_file_where_they_may_hold_commas(
     assert set(found["probabilities"]) == {"great white, shark", "cat"}
 
 
+def test_a_file_of_labels_without_its_sign_is_told_with_it(
+    run: Run, tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_text("cat\ndog\n")
+    arguments = ["classify", pictures / "b.png", "--model", tiny, "--labels"]
+    status, out, err = run(*arguments, file)
+    assert (status, out) == (2, "")
+    assert f"is a file; write @{file} for the labels in it" in err
+    assert run(*arguments, f"@{file}")[0] == 0
+
+
+def test_classify_tells_what_it_passes_over_in_a_folder(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b.png").write_bytes((pictures / "b.png").read_bytes())
+    (tmp_path / "in" / "a.heic").touch()
+    status, out, err = run("classify", tmp_path / "in", "--labels", "a,b", "--model", tiny, "--json")
+    assert (status, len(json.loads(out))) == (0, 1)
+    assert "warning: passed over files of a format that is not read (1 .heic): " in err
+
+
 CLASSIFY_ERRORS = {
     "no file of labels": (["--labels", "@none.txt"], "none.txt cannot be read: No such file or directory"),
     "no label": (["--labels", " , "], "labels: expected names with commas between them"),

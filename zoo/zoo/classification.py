@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 from itertools import islice
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo.calibration import Calibration, fit, tensor_of
@@ -239,6 +240,8 @@ def parse_labels(text: str) -> list[str]:
     labels = [label.strip() for label in listed if label.strip()]
     if not labels:
         raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {describe(text)}")
+    if labels[0] == text.strip() and text.endswith(".txt") and Path(labels[0]).is_file():
+        raise InputError(f"labels: {describe(labels[0])} is a file; write @{labels[0]} for the labels in it")
     _expect_once(labels)
     return labels
 

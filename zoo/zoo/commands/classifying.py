@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.commands.options import Device, Dtype, MaxPixels, Model, ModelChoice, Pretrained
-from zoo.commands.output import report, show, show_json, table
+from zoo.commands.output import report, report_warning, show, show_json, table
 
 if TYPE_CHECKING:
     from zoo.classification import Classified
@@ -33,10 +33,18 @@ def classify_command(
     """Tell which of some labels fits an image best."""
     from zoo.classification import classify, parse_labels
     from zoo.embedding import find_images
+    from zoo.image_folders import PassedOver
 
     choice = ModelChoice.of(model, pretrained)
     names = parse_labels(labels)
-    files = [file for path in images for file in (find_images([path]) if Path(path).is_dir() else [path])]
+    passed_over = PassedOver()
+    try:
+        files = [
+            file for path in images for file in (find_images([path], passed_over) if Path(path).is_dir() else [path])
+        ]
+    finally:
+        for sentence in passed_over.sentences():
+            report_warning(sentence)
     built = choice.open(device=device, dtype=dtype, max_pixels=max_pixels)
     refused: list[dict[str, str]] = []
 
@@ -51,7 +59,7 @@ def classify_command(
         results.append(result)
     if json:
         show_json([choice.to_dict() | one for one in (*(result.to_dict() for result in results), *refused)])
-    if refused:
+    if refused or passed_over.lost:
         raise typer.Exit(1)
 
 
