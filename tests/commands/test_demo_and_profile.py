@@ -60,6 +60,15 @@ def test_the_last_line_of_the_demo_is_a_command_that_works(
     assert "seven" in out
 
 
+def test_the_demo_names_the_program_as_it_was_called_where_no_path_leads_to_it(
+    run: Run, fake_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [".venv/bin/zoo", "demo"])
+    assert run("demo")[1].splitlines()[-1].startswith(".venv/bin/zoo classify ")
+
+
 def test_the_demo_as_json_is_its_result(run: Run, fake_demo: None, tmp_path: Path) -> None:
     status, out, err = run("demo", "--out", tmp_path / "mine", "--seed", 3, "--steps", 7, "--json")
     assert (status, err) == (0, "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,5 +68,7 @@ def _next_command(result: DemoResult) -> str:
     from zoo.demo.settings import WORDS
 
     template = max(result.template_accuracy, key=lambda one: result.template_accuracy[one]["word"])
-    words = ["zoo", "classify", str(result.samples[7]), "--model", str(result.folder)]
+    called = Path(sys.argv[0])
+    by_path = called.name == "zoo" and which("zoo") is None  # of an environment that is not activated
+    words = [str(called) if by_path else "zoo", "classify", str(result.samples[7]), "--model", str(result.folder)]
     return shlex.join([*words, "--labels", ",".join(WORDS), "--template", template])
