@@ -159,3 +159,18 @@ def test_a_terminal_sees_a_progress_bar_and_errors_on_lines_of_their_own(
     assert "5/5" in text
     lines = [line.rpartition("\x1b[2K")[2] for line in text.replace("\r", "\n").split("\n")]
     assert any(line.startswith("error: ") and "notes.txt" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "status"),
+    [("list", 1, 0), ("classify - --labels a,b --model digits-tiny:demo", 0, 1), ("info x", 2, 2)],
+)
+def test_a_stream_that_is_closed_at_the_start_is_an_empty_one(
+    arguments: str, closed: int, status: int, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "zoo", *arguments.split()]
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=lambda: os.close(closed), **streams)
+    assert done.returncode == status
+    assert b"Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
