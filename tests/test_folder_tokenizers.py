@@ -149,6 +149,23 @@ def test_a_folder_whose_rows_are_padded_on_the_left_is_refused_at_its_line(
         stated_architecture(tmp_path)
 
 
+@pytest.mark.parametrize(("model_type", "fill"), [("siglip", siglip), ("siglip2", siglip2)])
+def test_a_folder_that_pads_to_fewer_ids_than_its_tower_reads_is_refused_and_the_advice_works(
+    model_type: str, fill: Callable[[Path], None], tmp_path: Path
+) -> None:
+    def short(folder: Path) -> None:
+        fill(folder)
+        said(folder, model_max_length=16)
+
+    options = {"padding": "max_length", "truncation": True}
+    assert len(stating(model_type, short, tmp_path)("a cat", **options).input_ids) == 16
+    with pytest.raises(ConfigError, match=r"_config.json:1:\d+: model_max_length: pads rows to 16 .* set it to 40 if"):
+        stated_architecture(tmp_path)
+    said(tmp_path, model_max_length=LENGTH)
+    row = stating(model_type, lambda folder: None, tmp_path)("a cat", **options).input_ids
+    assert zoo.tokenizer(stated_architecture(tmp_path))("a cat")[0].tolist() == row
+
+
 def test_the_first_clip_has_its_own_tokenizer_where_its_folder_holds_none(tmp_path: Path) -> None:
     stating("clip", clip, tmp_path)
     for name in ("vocab.json", "merges.txt"):

@@ -264,7 +264,7 @@ def text_sections(text: SiglipTextCfg, folder: Path) -> Json:
         "pool_type": "last",
         "proj_bias": True,
     }
-    return {"text": tower, "tokenizer": folder_tokenizer(folder, text.vocab_size)}
+    return {"text": tower, "tokenizer": folder_tokenizer(folder, text.vocab_size, text.max_position_embeddings)}
 
 
 def _expect_one_width(text: SiglipTextCfg, vision: SiglipVisionCfg) -> None:

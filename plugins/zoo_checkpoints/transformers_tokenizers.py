@@ -33,11 +33,16 @@ def holds_vocabulary(folder: Path) -> bool:
     return any((folder / name).is_file() for name in VOCABULARIES)
 
 
-def folder_tokenizer(folder: Path, vocab_size: int) -> Mapping[str, Any]:
+def folder_tokenizer(folder: Path, vocab_size: int, row: int = 0) -> Mapping[str, Any]:
     """Return the `tokenizer` section of the tokenizer of a folder.
 
+    Args:
+        folder: of a model.
+        vocab_size: of its tower.
+        row: ids that the tower reads of every caption, padding included; 0 where padding does not count.
+
     Raises:
-        ConfigError: its config cannot be read, or pads rows on the left, which moves every token.
+        ConfigError: its config cannot be read, or pads rows on the left or to fewer ids, which changes every feature.
     """
     path = folder / CONFIG
     document = read_json(path, TOKENIZER_CONFIG) if path.is_file() else None
@@ -45,6 +50,12 @@ def folder_tokenizer(folder: Path, vocab_size: int) -> Mapping[str, Any]:
     if document and said.get("padding_side") == "left":
         message = "pads rows on the left, and they are padded on the right here; set it to 'right' if the model was"
         raise ConfigError(document.mark(("padding_side",)).problem(f"{message} trained so", "padding_side"))
+    most = said.get("model_max_length")
+    if document and isinstance(most, int | float) and most < row:
+        message = (
+            f"pads rows to {most:g} ids, and the tower reads {row} here; set it to {row} if the model was trained so"
+        )
+        raise ConfigError(document.mark(("model_max_length",)).problem(message, "model_max_length"))
     return {
         "type": "hf",
         "name": str(folder.resolve()),
