@@ -23,7 +23,6 @@ __all__ = ["Expected", "annotations_of", "expected"]
 
 MAX_NAME = 255
 """Bytes of one name in a path, in every file system that is in use."""
-_CONTROL = frozenset((*range(32), 127))
 """Bytes that no path holds that a person gave, and that would break the line of an error."""
 _INT64 = 2**63
 
@@ -69,8 +68,8 @@ def _path(value: str | os.PathLike[str]) -> str | Path:
         encoded = os.fsencode(text)
     except (TypeError, ValueError) as error:  # UnicodeEncodeError is one
         raise ValueError(f"must be a path, found {describe(value)}: {reason(error)}") from None
-    if not _CONTROL.isdisjoint(encoded):
-        raise ValueError(f"must be a path, found {describe(text)}, which holds a control character")
+    if b"\0" in encoded:
+        raise ValueError(f"must be a path, found {describe(text)}, which holds a NUL character")
     longest = max(map(len, encoded.split(b"/")))
     if longest > MAX_NAME:
         told = f"a name of {longest} bytes, more than the {MAX_NAME} of any file system"
