@@ -93,6 +93,15 @@ def test_a_siglip_without_its_head_is_named(tmp_path: Path) -> None:
         zoo.build(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["CLIPForImageClassification", "SiglipForImageClassification"])
+def test_a_classifier_of_images_is_refused_by_its_name(name: str, tmp_path: Path) -> None:
+    model_type = name.removesuffix("ForImageClassification").lower()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": [name]}))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"config.json:1:\d+: architectures: \['{name}'\] sorts images"):
+        zoo.build(tmp_path, towers=("image",))
+
+
 @pytest.mark.parametrize("as_path", [False, True])
 def test_a_model_type_that_nobody_reads_is_named(as_path: bool, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "chinese_clip"}')

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from zoo_core.config import Config
 from zoo_core.documents import Document
-from zoo_core.errors import ConfigError
+from zoo_core.errors import ConfigError, describe
 from zoo_core.json_files import read_json
 
 __all__ = [
@@ -226,12 +226,25 @@ class Siglip2File(Config):
 
 
 def document_of(folder: Path, model_types: tuple[str, ...]) -> Document | None:
-    """Return the `config.json` of a folder, if it is of one of some kinds of models."""
+    """Return the `config.json` of a folder, if it is of one of some kinds of models.
+
+    Raises:
+        ConfigError: it is of a classifier, which reads its images' features elsewhere.
+    """
     path = folder / "config.json"
     if not path.is_file():
         return None
     document = read_json(path)
-    return document if document.data.get("model_type") in model_types else None
+    if document.data.get("model_type") not in model_types:
+        return None
+    named = document.data.get("architectures")
+    if "ForImageClassification" in str(named):
+        message = (
+            f"{describe(named)} sorts images into classes of its own, by other features than those of captions; "
+            "take the folder of the model that it was made of"
+        )
+        raise ConfigError(document.mark(("architectures",)).problem(message, "architectures"))
+    return document
 
 
 def parsed(kind: type[Kind], document: Document) -> Kind:
