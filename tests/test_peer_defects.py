@@ -83,11 +83,11 @@ ARGUMENTS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a precision in words": (
         lambda: zoo.build(TINY, dtype="float16"),  # type: ignore[arg-type]
-        "dtype must be a floating-point torch.dtype such as torch.bfloat16, found 'float16'",
+        "dtype must be a floating-point torch.dtype of 16 bits or more, such as torch.bfloat16, found 'float16'",
     ),
     "a section in place of an override": (
         lambda: zoo.build("vit-b16", overrides=[{"vision": {"layers": 1}}]),  # type: ignore[list-item]
-        "an override is a string such as 'vision.layers=2', found {'vision': {'layers': 1}}",
+        "an override is a string such as 'vision.layers=2', found a mapping",
     ),
     "weights of another activation": (
         lambda: zoo.build("ViT-B-32", pretrained="openai"),

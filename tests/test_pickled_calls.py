@@ -11,6 +11,7 @@ import decimal
 import enum
 import functools
 import importlib
+import io
 import logging
 import operator
 import os
@@ -37,6 +38,7 @@ import zoo
 from families import FAMILIES, Family
 from zoo_core.containers import open_checkpoint
 from zoo_core.containers.pickled_calls import HARMLESS, makes_data
+from zoo_core.containers.pickles import PickleError, read_pickle
 from zoo_core.errors import CheckpointError
 
 WEIGHTS = {"a": torch.arange(3.0)}
@@ -269,3 +271,30 @@ def test_tensors_that_a_module_holds_beside_its_weights_are_none(tmp_path: Path)
     model.helper = [nn.Linear(2, 2)]
     torch.save(model, tmp_path / "x.pt")
     assert open_checkpoint(tmp_path / "x.pt").entries.keys() == model.state_dict().keys()
+
+
+def doubled(depth: int) -> bytes:
+    """Instructions that leave a tuple of two tuples of two tuples ... of which each is one object."""
+    return b"K\x01q\x00" + b"".join(b"0h%ch%c\x86q%c" % (level, level, level + 1) for level in range(depth))
+
+
+BOMBS = {
+    "a key": b"}" + doubled(60) + b"K\x02s.",
+    "keys": b"}(" + doubled(60) + b"K\x02u.",
+    "a mapping": b"(" + doubled(60) + b"K\x02d.",
+    "a member": b"\x8f(" + doubled(60) + b"\x90.",
+    "a frozen member": b"(" + doubled(60) + b"\x91.",
+    "an ordered mapping": b"ccollections\nOrderedDict\n](" + doubled(60) + b"K\x02\x86e\x85R.",
+    "a deep key": b"}" + b"K\x01" + b"\x85" * 50_000 + b"K\x02s.",
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_key_that_would_be_hashed_for_ever_is_refused(case: str) -> None:
+    with pytest.raises(PickleError, match="one of its keys holds more than 100 values"):
+        read_pickle(io.BytesIO(b"\x80\x04" + BOMBS[case]))
+
+
+def test_keys_and_sets_of_plain_values_are_read() -> None:
+    data = {("a", (1, 2)): {1, 2}, frozenset({"b"}): [3]}
+    assert read_pickle(io.BytesIO(pickle.dumps(data, 4))) == data

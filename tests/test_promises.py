@@ -16,7 +16,7 @@ from tiny_clip import ARCHITECTURE
 from zoo.layouts import checkpoint_format, open_weights
 from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorInfo, TensorSource
 from zoo_core.config import TokenizerConfig, VisionTowerConfig
-from zoo_core.errors import CheckpointError, InputError, PluginError, ZooWarning
+from zoo_core.errors import CheckpointError, InputError, NotFiniteError, PluginError, ZooWarning
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.plugin_code import made_by
@@ -74,7 +74,7 @@ def test_features_that_are_none_name_the_tower(model: Any, answer: Any, found: s
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_name_the_tower_or_the_images(model: Any, value: float) -> None:
     model.visual = OddTower(lambda image: torch.full((len(image), 16), value)).eval()
-    with pytest.raises(PluginError, match="forward gave NaN or infinity of finite inputs; compute in float32"):
+    with pytest.raises(NotFiniteError, match="forward gave NaN or infinity of finite inputs; compute in float32"):
         model.encode_image(torch.zeros(2, 3, 32, 32))
     with pytest.raises(InputError, match="the images hold NaN or infinity, and so would their features"):
         model.encode_image(torch.full((2, 3, 32, 32), value))

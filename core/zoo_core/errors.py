@@ -9,6 +9,7 @@ worker re-raises an error as `type(error)(message)`).
     ├── UnknownNameError (LookupError)       no such model, component, file tag or public name
     │   └── AmbiguousNameError               two distributions claim it; both are named
     ├── PluginError (ImportError)            a plugin or a component cannot be used
+    │   └── NotFiniteError                   a tower gave NaN or infinity of finite inputs
     ├── CapabilityError (NotImplementedError) a tower was asked for something that it does not claim
     ├── InputError (ValueError)              a tensor, a string or an argument that a model cannot take
     │   └── ImageFileError (also OSError)    an image file that cannot be read as an image
@@ -23,7 +24,9 @@ worker re-raises an error as `type(error)(message)`).
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +40,7 @@ __all__ = [
     "InputError",
     "MismatchError",
     "MissingDependencyError",
+    "NotFiniteError",
     "PluginError",
     "Problem",
     "SaveError",
@@ -50,9 +54,12 @@ __all__ = [
     "dotted",
     "one_of",
     "reason",
+    "warn_caller",
 ]
 
 
+_BETWEEN = ("zoo", "zoo_core", "contextlib", "torch")
+"""Packages that stand between a caller, whose line a warning names, and the place that warns."""
 MOST = 40
 """So many problems of one config are told, and the others counted."""
 LONGEST_KEY = 120
@@ -117,6 +124,10 @@ class AmbiguousNameError(UnknownNameError):
 
 class PluginError(ZooError, ImportError):
     """A plugin or one of its components cannot be used; the message names its distribution and the reason."""
+
+
+class NotFiniteError(PluginError):
+    """Features that are NaN or infinite although the inputs are not; the message names the tower."""
 
 
 class CapabilityError(ZooError, NotImplementedError):
@@ -195,6 +206,14 @@ def _line(text: str) -> str:
     if len(text) > LONGEST_LINE:
         text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def warn_caller(message: str, category: type[ZooWarning]) -> None:
+    """Warn at the line of the first caller that is none of us."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def dotted(path: Iterable[str | int]) -> str:

@@ -5,22 +5,18 @@ What you would not guess: whoever encodes in portions has many calls, and tells 
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from zoo_core.errors import InputError, TruncatedTextWarning, describe
+from zoo_core.errors import InputError, TruncatedTextWarning, describe, warn_caller
 
 __all__ = ["Overflow", "checked_overflow", "tell", "told_once"]
 
 Overflow = Literal["warn", "truncate", "error"]
 OVERFLOW: tuple[Overflow, ...] = get_args(Overflow)
-BETWEEN = ("zoo", "zoo_core", "contextlib", "torch")
-"""Packages that stand between the caller, whose line a warning names, and the place where captions are cut."""
 
 
 @dataclass
@@ -71,7 +67,7 @@ def tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: 
             gathered.length = length
     elif longer:
         shown = f"texts[{longer[0]}] is the first of them: {captions[longer[0]]!r:.60}"
-        _warn(f"{_said(len(longer), len(captions), length)} and were cut; {shown}")
+        warn_caller(f"{_said(len(longer), len(captions), length)} and were cut; {shown}", TruncatedTextWarning)
 
 
 @contextmanager
@@ -87,16 +83,9 @@ def told_once() -> Generator[None]:
     finally:
         _gathered.reset(token)
     if told.longer:
-        _warn(f"{_said(told.longer, told.captions, told.length)} and were cut; the first of them: {told.first!r:.60}")
+        cut = f"{_said(told.longer, told.captions, told.length)} and were cut"
+        warn_caller(f"{cut}; the first of them: {told.first!r:.60}", TruncatedTextWarning)
 
 
 def _said(longer: int, captions: int, length: int) -> str:
     return f"{longer} of {captions} captions have more than {length} tokens"
-
-
-def _warn(message: str) -> None:
-    """Warn at the line of the first caller that is none of us."""
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, TruncatedTextWarning, stacklevel=level)

@@ -7,14 +7,13 @@ times with AVX2; float16 4 times with both. With the instructions, bfloat16 take
 from __future__ import annotations
 
 import platform
-import warnings
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from zoo_core.errors import SlowDtypeWarning
+from zoo_core.errors import SlowDtypeWarning, warn_caller
 from zoo_core.model_inputs import matrix_dtype
 
 __all__ = ["lacking_flags", "processor_flags", "tell_if_slow"]
@@ -58,9 +57,8 @@ def tell_if_slow(model: nn.Module) -> None:
         return
     _told.add(dtype)
     name = str(dtype).removeprefix("torch.")
-    warnings.warn(
+    warn_caller(
         f"{name} is several times slower than float32 on this CPU, which has none of the flags {', '.join(lacking)}; "
         'compute in float32 (dtype=torch.float32, --dtype float32), or build with optimize="inference"',
         SlowDtypeWarning,
-        stacklevel=3,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
 from zoo_core.construction import construct
-from zoo_core.errors import ConfigError, InputError, PluginError, Problem, describe
+from zoo_core.errors import ConfigError, InputError, NotFiniteError, PluginError, Problem, describe
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.patches import described
 from zoo_core.plugin_code import maker_of
@@ -95,7 +95,7 @@ def _expect_features(tower: Tower, method: str, found: object, inputs: Any) -> N
     if given.is_floating_point() and not bool(given.isfinite().all()):
         raise InputError("the images hold NaN or infinity, and so would their features")
     fix = "compute in float32, or look for what is wrong with its weights (zoo.verify)"
-    raise PluginError(f"{maker_of(type(tower))}: {method} gave NaN or infinity of finite inputs; {fix}")
+    raise NotFiniteError(f"{maker_of(type(tower))}: {method} gave NaN or infinity of finite inputs; {fix}")
 
 
 def _told(tower: Tower, method: str, wanted: str, found: object) -> str:

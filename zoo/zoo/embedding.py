@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +28,7 @@ from zoo_core.errors import CheckpointError, InputError, ZooWarning, describe, o
 if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from zoo_core.dual_encoder import DualEncoder
     from zoo_core.images import Preprocessor
@@ -210,8 +212,7 @@ def embed_images(
         read = [(path, one) for path, one in batch if not isinstance(one, InputError)]
         if read:
             with pace.spent("encoding"), torch.inference_mode():
-                features = model.encode_image([image for _, image in read], normalize=True)
-                rows = features.float().cpu().numpy()
+                rows = _rows(partial(model.encode_image, normalize=True), [image for _, image in read], model)
             pace.done += len(read)
             finite = [bool(numpy.isfinite(row).all()) for row in rows]
             for (path, _), is_finite in zip(read, finite, strict=True):
@@ -219,6 +220,20 @@ def embed_images(
                     refused(path, InputError(f"{path}: the model gives features that are not finite; {NOT_FINITE}"))
             if any(finite):
                 yield [path for path, _ in compress(read, finite)], rows[finite]
+
+
+def _rows(encode: Callable[[list[Any]], Tensor], items: Sequence[Any], model: DualEncoder) -> NDArray[float32]:
+    """Return features as float32 `[N, embed_dim]`; a row that is not finite spoils no other."""
+    import numpy
+
+    from zoo_core.errors import NotFiniteError
+
+    try:
+        return encode(list(items)).float().cpu().numpy()
+    except NotFiniteError:
+        if len(items) > 1:  # of a batch the error does not tell which
+            return numpy.concatenate([_rows(encode, [item], model) for item in items])
+        return numpy.full((1, model.config.embed_dim), numpy.nan, numpy.float32)
 
 
 def _read_ahead(
@@ -262,7 +277,7 @@ def embed_texts(
     pace = pace or Pace()
     for batch in _batches(texts, CAPTIONS):
         with pace.spent("encoding"), torch.inference_mode():
-            rows = model.encode_text(batch, normalize=True, overflow=overflow).float().cpu().numpy()
+            rows = _rows(partial(model.encode_text, normalize=True, overflow=overflow), batch, model)
         pace.done += len(batch)
         finite = [bool(numpy.isfinite(row).all()) for row in rows]
         if not all(finite):

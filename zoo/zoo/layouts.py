@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +10,7 @@ from zoo.catalog import registry
 from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
 from zoo_core.config import CheckpointFormatConfig, Section
 from zoo_core.containers import open_checkpoint
-from zoo_core.errors import CheckpointError, ConfigError, PluginError, ZooError, ZooWarning
+from zoo_core.errors import CheckpointError, ConfigError, PluginError, ZooError, ZooWarning, warn_caller
 
 __all__ = ["checkpoint_format", "checkpoint_formats", "open_weights", "stated_architecture"]
 
@@ -95,4 +94,4 @@ def _recognises(layout: CheckpointFormat, source: TensorSource) -> bool:
 
 
 def _pass_over(error: ZooError) -> None:
-    warnings.warn(f"{error}; this checkpoint format is passed over", ZooWarning, stacklevel=2)
+    warn_caller(f"{error}; this checkpoint format is passed over", ZooWarning)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +23,7 @@ from zoo_core.boundary import checked
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
 from zoo_core.dual_encoder import DualEncoder, dual_encoder_of
-from zoo_core.errors import InputError, ZooWarning, describe
+from zoo_core.errors import InputError, ZooWarning, describe, warn_caller
 from zoo_core.positions import Resampling
 from zoo_core.state_dicts import own_state_dict
 
@@ -147,7 +146,7 @@ def _checked_fit(
     source.check(list(plan.keys.values()))
     plan.warnings += check_values(source, plan.keys, dtype_of)
     for text in plan.warnings:
-        warnings.warn(f"{source.path}: {text}", ZooWarning, stacklevel=4)
+        warn_caller(f"{source.path}: {text}", ZooWarning)
     for text in _told(source, plan):
         _log.info("%s: %s", source.path, text)
     return plan

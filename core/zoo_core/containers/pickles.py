@@ -11,8 +11,9 @@ from __future__ import annotations
 import _compat_pickle  # how pickle itself reads names of Python 2, which the protocol that torch writes has
 import pickletools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO, Any, cast
 
 from zoo_core.containers.pickled_calls import makes_data
@@ -54,6 +55,8 @@ class Stored:
 
 _MAPPINGS = (Name("collections", "OrderedDict"), Name("collections", "defaultdict"), Name("builtins", "dict"))
 _MARK = object()
+MAX_KEY = 100
+"""Values in a key of a mapping or in a member of a set, those in tuples in it included."""
 _PLAIN = re.compile(r"(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_)?(BIN)?(STRING|BYTES|UNICODE)8?|BYTEARRAY8")
 """Instructions whose argument is a value of its own."""
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -159,10 +162,10 @@ class _Machine:
 
     def _dict(self, _: Any) -> None:
         found = self._since_mark()
-        self.stack.append(dict(zip(found[::2], found[1::2], strict=True)))
+        self.stack.append(_mapping(zip(found[::2], found[1::2], strict=True)))
 
     def _frozenset(self, _: Any) -> None:
-        self.stack.append(frozenset(self._since_mark()))
+        self.stack.append(frozenset(map(_key, self._since_mark())))
 
     def _append(self, _: Any) -> None:
         (one,) = self._take(1)
@@ -176,7 +179,8 @@ class _Machine:
         (target.items if isinstance(target, Call) else target).extend(found)
 
     def _additems(self, _: Any) -> None:
-        self.stack[-2 - self.stack[::-1].index(_MARK)].update(self._since_mark())
+        members = self._since_mark()
+        self.stack[-1] |= frozenset(map(_key, members))
 
     def _setitem(self, _: Any) -> None:
         self._set_items(self._take(2))
@@ -190,7 +194,7 @@ class _Machine:
         if isinstance(target, Call):
             target.items.extend(pairs)
         else:
-            target.update(pairs)
+            target.update(_mapping(pairs))
 
     # What would reach outside
 
@@ -207,7 +211,7 @@ class _Machine:
 
     def _call(self, callee: Any, arguments: Any) -> None:
         if callee in _MAPPINGS:
-            self.stack.append(dict(arguments[0]) if arguments and isinstance(arguments[0], list) else {})
+            self.stack.append(_mapping(arguments[0]) if arguments and isinstance(arguments[0], list) else {})
         elif isinstance(callee, Name) and makes_data(callee.module, callee.name, arguments):
             self.stack.append(Call(callee, arguments))
         else:
@@ -248,6 +252,23 @@ class _Machine:
     def _binpersid(self, _: Any) -> None:
         (key,) = self._take(1)
         self.stack.append(Stored(key))
+
+
+def _mapping(pairs: Iterable[Any]) -> dict[Any, Any]:
+    return {_key(key): value for key, value in pairs}
+
+
+def _key(value: Any) -> Any:
+    """Return what a mapping or a set is about to hash; the hash of a tuple in a tuple, and so on, may take for ever."""
+    inside, count = [value], 0
+    while inside:
+        part = inside.pop()
+        count += 1
+        if count > MAX_KEY:
+            raise PickleError(f"one of its keys holds more than {MAX_KEY} values")
+        if isinstance(part, tuple | frozenset):
+            inside += islice(cast("tuple[Any, ...] | frozenset[Any]", part), MAX_KEY)
+    return value
 
 
 def _named(module: str, name: str) -> Name:
