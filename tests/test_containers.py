@@ -413,3 +413,12 @@ def test_a_flipped_bit_in_a_file_of_torch_is_told_from_its_checksum(tmp_path: Pa
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="the bytes of storage 0 do not have their checksum"):
         open_checkpoint(path).check(["a"])
+
+
+def test_a_tensor_that_repeats_a_few_bytes_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.zeros(1).expand(10), "b": torch.zeros(4)}, path)
+    assert open_checkpoint(path).read("a").shape == (10,)
+    torch.save({"a": torch.zeros(1).expand(2**40)}, path)
+    with pytest.raises(CheckpointError, match=r"'a' \[1099511627776\] repeats 4 bytes until they are 4398046511104"):
+        open_checkpoint(path)

@@ -220,6 +220,22 @@ def test_overrides_that_are_no_list_of_strings_are_refused_soon(case: str) -> No
     assert message in str(caught.value)
 
 
+def test_a_mapping_without_end_is_refused() -> None:
+    class Endless(Mapping[str, Any]):
+        def __getitem__(self, key: str) -> int:
+            return 1
+
+        def __iter__(self) -> Iterator[str]:
+            return (f"k{number}" for number in count())
+
+        def __len__(self) -> int:
+            return 1
+
+    for function in (zoo.config, zoo.build):
+        with pytest.raises(ConfigError, match="mapping: has more than 10,000 values"):
+            function(Endless())
+
+
 def test_of_many_unknown_keys_a_few_are_told_and_the_others_counted() -> None:
     wrong = {f"unknown_{number}": 1 for number in range(9000)}
     start = time.perf_counter()

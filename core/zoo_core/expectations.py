@@ -14,9 +14,11 @@ import os
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ForwardRef, Literal, Union, cast, get_args, get_origin
 
+from zoo_core.documents import Bounds
 from zoo_core.errors import describe, reason
 
 __all__ = ["Expected", "annotations_of", "expected"]
@@ -224,7 +226,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(key, str) for key in cast("Mapping[Any, Any]", value))
+    if not isinstance(value, Mapping):
+        return False
+    keys = islice(cast("Mapping[Any, Any]", value), Bounds.values)  # one without end has its own error later
+    return all(isinstance(key, str) for key in keys)
 
 
 _WHOLE_ENTRY = Expected("a whole number", _is_whole, frozenset({int}))

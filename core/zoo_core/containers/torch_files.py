@@ -8,6 +8,7 @@ format allows, since it stores them uncompressed.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,9 @@ __all__ = ["TorchFile", "looks_like_legacy"]
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's own header, before its name."""
+
+MAX_EXPANDED = 2**26
+"""Bytes of a tensor that has one element in many places, as `expand` makes it of a few."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,9 @@ class TorchFile(TensorSource):
             raise self._damaged(f"'{key}' has a negative size")
         if laid.end * ITEM_SIZES[laid.info.dtype] > place.length:
             raise self._damaged(f"'{key}' {list(laid.info.shape)} reaches beyond its storage of {place.length} bytes")
+        size = math.prod(laid.info.shape) * ITEM_SIZES[laid.info.dtype]
+        if size > max(place.length, MAX_EXPANDED):
+            raise self._damaged(f"'{key}' {list(laid.info.shape)} repeats {place.length} bytes until they are {size}")
         return laid
 
     def _damaged(self, why: str) -> CheckpointError:
