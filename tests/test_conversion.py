@@ -486,3 +486,9 @@ def test_zoo_convert_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert main(["convert", str(folder), str(out), "--to", "transformers"]) == 2
     assert "give force=True (--force)" in capsys.readouterr().err
+
+
+def test_a_part_of_clips_vocabulary_is_told_where_open_clip_has_the_whole(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="open_clip has the tokenizer of CLIP with all of its 49,408 ids alone"):
+        convert("digits-tiny", tmp_path / "theirs", to="open_clip", pretrained="demo")
+    assert not (tmp_path / "theirs").exists()

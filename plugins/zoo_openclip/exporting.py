@@ -30,6 +30,8 @@ from zoo_openclip.importing import (
 
 __all__ = ["hub_file"]
 
+CLIP_VOCABULARY = 49_408
+
 Section = Mapping[str, Any]
 
 KNOWN = {
@@ -160,10 +162,15 @@ def _hf_text(section: Section) -> Json:
 
 def _tokenizer(section: Section) -> Json:
     if section["type"] == "hf" and section["name"].startswith((".", "/", "~")):
-        clip = ", or ['tokenizer.type=clip-bpe'] for that of CLIP" if section["vocab_size"] == 49_408 else ""
+        clip = ", or ['tokenizer.type=clip-bpe'] for that of CLIP" if section["vocab_size"] == CLIP_VOCABULARY else ""
         raise CheckpointError(
             f"open_clip names tokenizers by their repositories on the Hub, found the folder {section['name']!r}; say "
             f"which one is the same: overrides=['tokenizer.name=timm/ViT-B-16-SigLIP'] (--set){clip}"
+        )
+    if section["type"] == "clip-bpe" and section["vocab_size"] != CLIP_VOCABULARY:
+        raise CheckpointError(
+            f"open_clip has the tokenizer of CLIP with all of its {CLIP_VOCABULARY:,} ids alone, found one of "
+            f"{section['vocab_size']:,}; such a model can be a folder of zoo (zoo.save, zoo pull) only"
         )
     if section["type"] == "hf" and section["cleaning"] == "none":
         raise CheckpointError(
