@@ -125,6 +125,12 @@ def test_unreadable_images_are_skipped_counted_and_exit_with_1(
     assert np.load(tmp_path / "x.npy").shape == (1, 16)
 
 
+def test_a_misspelled_folder_makes_no_set(run: Run, tiny: Path, tmp_path: Path) -> None:
+    status, _, err = run("embed", tmp_path / "fotos", "--out", tmp_path / "set", "--model", tiny)
+    assert (status, err) == (2, f"error: {tmp_path / 'fotos'}: there is no such file or folder\n")
+    assert not (tmp_path / "set").exists()
+
+
 def test_nothing_is_written_where_no_image_can_be_read(run: Run, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_text("old")
     (tmp_path / "in").mkdir()

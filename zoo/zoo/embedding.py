@@ -92,9 +92,11 @@ def find_images(paths: Iterable[str | Path], passed_over: PassedOver | None = No
         passed_over: takes up what is no image by its name.
 
     Raises:
-        InputError: there is none, or text files alone.
+        InputError: there is none, or text files alone, or nothing of what is named is there.
     """
     paths, passed_over = list(paths), PassedOver() if passed_over is None else passed_over
+    if paths and not any(_is_standard_input(path) or os.path.lexists(path) for path in paths):
+        raise InputError(f"{paths[0]}: there is no such file or folder")
     if paths and all(str(path).lower().endswith(".txt") for path in paths):
         raise InputError(f"{paths[0]} is a text file; captions are embedded with --text")
     found: dict[str, str] = {}
