@@ -49,6 +49,7 @@ JUNK: dict[str, Callable[[], Any]] = {
     "empty": lambda: "",
     "long": lambda: "x" * 300,
     "very long": lambda: "x" * 100_000,
+    "long path": lambda: "x/" * 3_000,
     "nul": lambda: "a\0b",
     "surrogate": lambda: "\ud800",
     "lines": lambda: "a\nb",

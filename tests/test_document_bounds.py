@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import zoo
 from zoo_core.documents import Document
-from zoo_core.errors import ConfigError
+from zoo_core.errors import ConfigError, InputError
 from zoo_core.references import MAX_REFERENCES, resolve
 
 REFUSED_OVERRIDES = {
@@ -234,6 +234,20 @@ def test_a_mapping_without_end_is_refused() -> None:
     for function in (zoo.config, zoo.build):
         with pytest.raises(ConfigError, match="mapping: has more than 10,000 values"):
             function(Endless())
+
+
+def test_a_mapping_that_fails_is_told() -> None:
+    class Broken(dict[str, Any]):
+        def __iter__(self) -> Iterator[str]:
+            raise RuntimeError("no keys")
+
+        def items(self) -> Any:
+            raise RuntimeError("no items")
+
+    with pytest.raises(ConfigError, match="mapping: cannot be read: RuntimeError: no items"):
+        zoo.config(Broken())
+    with pytest.raises(InputError, match="found a Broken that fails: RuntimeError: no keys"):
+        zoo.build(Broken())
 
 
 def test_of_many_unknown_keys_a_few_are_told_and_the_others_counted() -> None:

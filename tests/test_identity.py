@@ -19,7 +19,7 @@ import zoo
 from zoo import probes, whole_folders
 from zoo.commands.app import main
 from zoo.whole_folders import replacing_folder
-from zoo_core.errors import CheckpointError, InputError, SaveError
+from zoo_core.errors import CheckpointError, NotFiniteError, SaveError
 
 TINY: dict[str, Any] = {
     "model": "clip",
@@ -213,7 +213,7 @@ def test_a_model_without_a_probe_loads_and_says_so_on_request(model: Any, tmp_pa
 def test_a_model_with_nan_weights_is_not_saved_by_accident(model: Any, tmp_path: Path) -> None:
     with torch.no_grad():
         model.visual.proj[0, 0] = torch.nan
-    with pytest.raises(InputError, match="image features of the probe are not finite"):
+    with pytest.raises(NotFiniteError, match="forward gave NaN or infinity of finite inputs"):
         zoo.save(model, tmp_path / "model")
     assert not (tmp_path / "model").exists()
     zoo.save(model, tmp_path / "model", probe=False)

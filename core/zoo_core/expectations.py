@@ -25,6 +25,8 @@ __all__ = ["Expected", "annotations_of", "expected"]
 
 MAX_NAME = 255
 """Bytes of one name in a path, in every file system that is in use."""
+MAX_PATH = 4095
+"""Bytes of a whole path, in every system that is in use."""
 """Bytes that no path holds that a person gave, and that would break the line of an error."""
 _INT64 = 2**63
 
@@ -55,7 +57,13 @@ class Expected:
         """
         if self.is_path and isinstance(value, str | os.PathLike):
             return _path(cast("os.PathLike[str]", value))
-        if not self.fits(value):
+        try:
+            fits = self.fits(value)
+        except Exception as error:  # of its own methods
+            raise ValueError(
+                f"must be {self.phrase}, found a {type(value).__name__} that fails: {reason(error)}"
+            ) from error
+        if not fits:
             state = "; a state dict goes into a built model with model.load_state_dict"
             is_state = self.is_path and isinstance(cast("object", value), Mapping)
             raise ValueError(f"must be {self.phrase}, found {describe(value)}{state if is_state else ''}")
@@ -73,9 +81,10 @@ def _path(value: str | os.PathLike[str]) -> str | Path:
     if b"\0" in encoded:
         raise ValueError(f"must be a path, found {describe(text)}, which holds a NUL character")
     longest = max(map(len, encoded.split(b"/")))
-    if longest > MAX_NAME:
-        told = f"a name of {longest} bytes, more than the {MAX_NAME} of any file system"
-        raise ValueError(f"must be a path, found {describe(text)}, which holds {told}")
+    for length, most in ((longest, MAX_NAME), (len(encoded), MAX_PATH)):
+        if length > most:
+            told = f"a name of {length} bytes; no system has more than {most}"
+            raise ValueError(f"must be a path, found {describe(text)}, which holds {told}")
     return value if isinstance(value, str | Path) else Path(text)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo.origins import ImageProbe, Probe, TextProbe
 from zoo_core.dual_encoder import DualEncoder
-from zoo_core.errors import ConfigError, InputError, ZooError
+from zoo_core.errors import ConfigError, InputError, NotFiniteError, ZooError
 from zoo_core.model_inputs import check_tokenizer
 from zoo_core.modes import evaluating
 
@@ -76,7 +76,7 @@ def make_probe(model: DualEncoder) -> dict[str, Any]:
     A tokenizer or preprocessing that cannot be had here (a missing package, no network) is recorded as such.
 
     Raises:
-        InputError: a feature is not finite, so the weights hold NaN or infinity.
+        NotFiniteError: a feature is not finite, so the weights hold NaN or infinity.
     """
     probe: dict[str, Any] = {"environment": environment(model)}
     with evaluating(model), torch.no_grad():
@@ -200,7 +200,7 @@ def _sample(picture: Any) -> list[float]:
 
 def _features(side: str, features: Tensor) -> list[list[float]]:
     if not bool(features.isfinite().all()):
-        raise InputError(f"the {side} features of the probe are not finite: the weights hold NaN or infinity")
+        raise NotFiniteError(f"the {side} features of the probe are not finite: the weights hold NaN or infinity")
     return [[float(f"{value:.8g}") for value in row] for row in _plain(features.double().cpu())]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,8 @@ def save(model: DualEncoder, folder: str | Path, *, probe: bool = True) -> Path:
 
     Raises:
         InputError: the model has no config, or only one of its towers, or layers that its architecture has not, such
-            as adapters, or its features are not finite.
+            as adapters.
+        NotFiniteError: its features are not finite.
         SaveError: the folder holds something else than a saved model, or cannot be written; nothing was changed.
     """
     return write_folder(model, Path(folder), probe=probe)
@@ -101,7 +103,7 @@ def write_folder(
             _log.warning("%s is saved without the files of its tokenizer: %s", target, error)
         if probe:
             origin["probe"] = make_probe(model)
-        _write_parts(model, config, scratch, origin, target.resolve().name, address)
+        _write_parts(model, config, scratch, origin, os.path.realpath(target).rpartition(os.sep)[2], address)
     return target
 
 
