@@ -32,7 +32,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's own header, before its name."""
 
-MAX_EXPANDED = 2**26
+MAX_EXPANDED = 2**32
 """Bytes of a tensor that has one element in many places, as `expand` makes it of a few."""
 
 
