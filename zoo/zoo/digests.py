@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from zoo_core.documents import Bounds, read_text
 from zoo_core.errors import CheckpointError, ConfigError, describe
+from zoo_core.hashing import sha256_of
 from zoo_core.json_files import parse_json
 
 if TYPE_CHECKING:
     from zoo.origins import Origin
 
-__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin", "sha256_of"]
+__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin"]
 
 ORIGIN = "zoo.json"
 SMALL = 32 * 2**20
@@ -101,9 +102,3 @@ def _files(folder: Path) -> Iterable[tuple[str, Path]]:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in _UNCOUNTED:
             yield name, path
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.digests import sha256_of
 from zoo.pins import Pin, lock_file, pin, pinned
 from zoo.user_files import user_folder
 from zoo_core.documents import expect_file
 from zoo_core.errors import ConfigError, DownloadError, reason
+from zoo_core.hashing import sha256_of
 from zoo_core.hub_client import ask_hub, repository_cache
 
 __all__ = ["HubFile", "NoSuchFileError", "NotCachedError", "hub_file"]

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from zoo_core.config import Config
-from zoo_core.config_errors import wrong
-from zoo_core.errors import describe
+from zoo_core.field_types import FileName, Sha256
 
-__all__ = ["FORMAT", "Commit", "FileName", "ImageProbe", "Origin", "Probe", "SavedFile", "Sha256", "TextProbe"]
+__all__ = ["FORMAT", "ImageProbe", "Origin", "Probe", "SavedFile", "TextProbe"]
 
 FORMAT = 2
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-
-
-def _beside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or set(name) & set("\\\0:"):
-        raise wrong(f"names a file outside of the folder: {describe(name)}")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_beside)]
-"""Path of a file below the folder of a model, with forward slashes."""
 
 
 class SavedFile(Config):

@@ -18,12 +18,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zoo.origins import Commit, FileName, Sha256
 from zoo.user_files import user_folder
 from zoo.whole_files import replacing
 from zoo_core.config import Config
 from zoo_core.documents import Bounds, expect_file, read_text
 from zoo_core.errors import ConfigError, SaveError
+from zoo_core.field_types import Commit, FileName, Sha256
 from zoo_core.json_files import parse_json
 
 __all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinned_listing"]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.catalog import architectures
-from zoo.digests import sha256_of
 from zoo_core.architectures import is_path
 from zoo_core.config import ModelConfig
 from zoo_core.errors import CheckpointError, InputError, UnknownNameError, describe, did_you_mean
+from zoo_core.hashing import sha256_of
 
 if TYPE_CHECKING:
     from zoo.pretrained_entries import Pretrained
