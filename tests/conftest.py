@@ -57,7 +57,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def slow_dtypes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have said already which dtypes this processor is slow in: tests of something else run on any."""
-    from zoo_core import processors
+    from zoo_core.nn import processors
 
     monkeypatch.setattr(processors, "_told", {*processors._X86, *processors._ARM})
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo_text.modern_config import ModernTextConfig
+from zoo_text.modern.config import ModernTextConfig
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zoo.importing import import_architecture
+from zoo.transfer.import_config import import_architecture
 
 Json = dict[str, Any]
 Import = Callable[..., Json]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo.catalog import architectures
+from zoo.catalog.architectures import architectures
 
 torch.set_num_threads(1)  # threads of a tiny model only wait for each other: 30 times slower on a busy machine
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import zoo
 from development_configs import DEVELOPMENT
 from test_configs import TINY
-from zoo.catalog import architectures
+from zoo.catalog.architectures import architectures
+from zoo_core.documents.yaml_reader import BOUNDS, read_document
 from zoo_core.errors import ConfigError, UnknownNameError
 from zoo_core.registry import squash
-from zoo_core.yaml_files import BOUNDS, read_document
 
 Write = Callable[..., Path]
 

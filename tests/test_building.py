@@ -13,7 +13,7 @@ from peer import images, randomized
 from tiny_clip import ARCHITECTURE, assert_same_outputs, outputs, tiny
 from zoo import CLIP, CustomTextCLIP
 from zoo_core.errors import ConfigError, InputError, SaveError
-from zoo_core.transformer import QuickGELU
+from zoo_core.nn.transformer import QuickGELU
 
 
 @pytest.fixture

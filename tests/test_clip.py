@@ -16,7 +16,7 @@ from peer import captions, images, randomized, tiny_arguments
 from tiny_clip import KINDS, TEXT_PARTS, assert_same_outputs, outputs, tiny
 from zoo import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.transformer import LayerNorm, QuickGELU
+from zoo_core.nn.transformer import LayerNorm, QuickGELU
 
 
 @pytest.fixture(params=KINDS, ids=["CLIP", "CustomTextCLIP"])

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer, bytes_to_unicode, default_bpe
 
 from tokenizer_corpus import caption, families
-from zoo_core import word_cache
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.text_cleaning import clean_and_collapse
-from zoo_text import tokenizer as module
-from zoo_text.tokenizer import ClipBpeTokenizer
-from zoo_text.tokenizer_config import Cleaning, ClipBpeConfig
+from zoo_core.text import word_cache
+from zoo_core.text.cleaning import clean_and_collapse
+from zoo_text.bpe import tokenizer as module
+from zoo_text.bpe.config import Cleaning, ClipBpeConfig
+from zoo_text.bpe.tokenizer import ClipBpeTokenizer
 
 # Long texts are cut as the peer does it; what is said of that is tested in test_overflow.py.
 pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
@@ -378,10 +378,10 @@ def test_threads_that_share_a_small_cache_get_the_ids_of_one_thread(monkeypatch:
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import zoo_text.tokenizer_config", {"torch", "numpy", "regex", "ftfy"}),
-        ("import zoo_text.tokenizer", {"torch", "numpy", "regex", "ftfy"}),
+        ("import zoo_text.bpe.config", {"torch", "numpy", "regex", "ftfy"}),
+        ("import zoo_text.bpe.tokenizer", {"torch", "numpy", "regex", "ftfy"}),
         (
-            "from zoo_text.tokenizer import *; from zoo_text.tokenizer_config import *;"
+            "from zoo_text.bpe.tokenizer import *; from zoo_text.bpe.config import *;"
             "ClipBpeTokenizer(ClipBpeConfig(), context_length=77).encode('A dog & a cat.')",
             {"torch", "numpy", "regex", "ftfy"},
         ),

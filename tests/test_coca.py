@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 import zoo
 from peer import captions, gradients, images, randomized
-from zoo_core.dual_encoder import cast_matrices
 from zoo_core.errors import CapabilityError, ConfigError, InputError
-from zoo_core.key_values import Memory
+from zoo_core.models.dual_encoder import cast_matrices
+from zoo_core.nn.kv_cache import Memory
 from zoo_core.plugin import ComponentSpec
 from zoo_core.registry import Component, Plugin
 from zoo_core.testing import BrokenPromiseError, check_component
-from zoo_text.config import ClipTextConfig
-from zoo_text.tower import TextTransformer
+from zoo_text.clip.config import ClipTextConfig
+from zoo_text.clip.tower import TextTransformer
 
 NAMES = {"coca-base": "coca_base", "coca-vit-b32": "coca_ViT-B-32", "coca-vit-l14": "coca_ViT-L-14"}
 TOLERANCE = 1e-5

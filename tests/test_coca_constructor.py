@@ -12,7 +12,7 @@ import zoo
 from peer import captions, images, randomized
 from zoo import CLIPTextCfg, CLIPVisionCfg, CoCa, MultimodalCfg
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.transformer import LayerNorm, QuickGELU
+from zoo_core.nn.transformer import LayerNorm, QuickGELU
 
 VISION: dict[str, Any] = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 2, "head_width": 16}
 POOL: dict[str, Any] = {"attn_pooler_queries": 5, "attn_pooler_heads": 4}

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from zoo_core.containers import open_checkpoint
+from zoo.checkpoints.containers import open_checkpoint
 from zoo_core.errors import ZooError
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3).half(), "n": torch.tensor(3)}

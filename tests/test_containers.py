@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from zoo.checkpoints.containers import open_checkpoint
 from zoo_core.checkpoints import TensorInfo, TensorSource
-from zoo_core.containers import open_checkpoint
 from zoo_core.errors import CheckpointError
 
 
@@ -117,7 +117,7 @@ def test_writing_to_a_tensor_leaves_its_file_as_it_is(tmp_path: Path) -> None:
 def test_listing_needs_no_torch(tmp_path: Path) -> None:
     torch.save({"state_dict": tensors()}, tmp_path / "x.pt")
     save_file({"a": torch.ones(3)}, tmp_path / "x.safetensors")
-    program = "import sys; from zoo_core.containers import open_checkpoint as o; print([len(o(p).entries) for p in sys.argv[1:]], 'torch' in sys.modules)"
+    program = "import sys; from zoo.checkpoints.containers import open_checkpoint as o; print([len(o(p).entries) for p in sys.argv[1:]], 'torch' in sys.modules)"
     command = [sys.executable, "-c", program, tmp_path / "x.pt", tmp_path / "x.safetensors"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[10, 1] False\n", done.stderr

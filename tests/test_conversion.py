@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 import peer
 import zoo
 from foreign import assert_close, equal, save_tokenizer
-from zoo.commands.app import main
-from zoo.conversion import convert, export, libraries
+from zoo.cli.app import main
+from zoo.transfer.convert import convert, export, libraries
 from zoo_core.errors import CheckpointError, InputError, SaveError, UnknownNameError
 
 Json = dict[str, Any]
@@ -164,8 +164,8 @@ def test_coca_is_written_for_open_clip(tmp_path: Path) -> None:
 
 
 def test_every_architecture_of_open_clip_is_written_as_a_config_that_means_it(tmp_path: Path) -> None:
-    from zoo.catalog import architectures
-    from zoo.conversion import written_formats
+    from zoo.catalog.architectures import architectures
+    from zoo.transfer.convert import written_formats
 
     (layout,) = written_formats("open_clip")
     written = 0
@@ -216,8 +216,8 @@ def test_a_logit_scale_that_is_no_scalar_has_the_shape_of_transformers(config: J
 
 
 def test_the_plain_clips_and_siglips_are_written_as_configs_that_mean_them(tmp_path: Path) -> None:
-    from zoo.catalog import architectures
-    from zoo.conversion import written_formats
+    from zoo.catalog.architectures import architectures
+    from zoo.transfer.convert import written_formats
 
     written: list[str] = []
     for entry in architectures().entries:

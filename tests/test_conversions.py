@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo_core.checkpoints import TensorInfo
-from zoo_core.conversions import SCALAR, TRANSPOSED, Axes, Folded, Rule, Shaped, Step, Table
+from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, Axes, Folded, Rule, Shaped, Step, Table
 from zoo_core.errors import CheckpointError, ZooError
 
 

@@ -21,12 +21,12 @@ import zoo
 from behaviours import loss_of, outputs
 from families import FAMILIES, model_of, pictures, words
 from loss_references import OPTIONS, arguments, drawn, gradients, reference
-from zoo.profiling.measure import profile_model
+from zoo.inference.profiling.measure import profile_model
 from zoo_coca.generation import Vocabulary
 from zoo_core.errors import InputError
 from zoo_images.config import ImageConfig, NaFlexImageConfig
 from zoo_images.naflex import NaFlexPreprocessor
-from zoo_images.transform import ImagePreprocessor
+from zoo_images.preprocessor import ImagePreprocessor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

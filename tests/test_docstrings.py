@@ -8,7 +8,7 @@ import pytest
 from pydantic import ConfigDict, Field
 
 from zoo_core.config import Config
-from zoo_core.docstrings import field_docstrings
+from zoo_core.config.field_docs import field_docstrings
 
 
 class Part(Config):

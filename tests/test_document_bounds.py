@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import zoo
 from zoo_core.documents import Document
+from zoo_core.documents.interpolation import MAX_REFERENCES, resolve
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.references import MAX_REFERENCES, resolve
 
 REFUSED_OVERRIDES = {
     "alias": ("description=[&a x, *a]", "description: aliases (*a) are not supported"),

@@ -21,10 +21,10 @@ from foreign import WORDS, equal
 from hf_hub_server import Hub, serving, use
 from test_conversion import CLIP, SIGLIP
 from test_published_weights import big_vision_file, mobileclip_file
-from zoo.downloads import fetch_weights
-from zoo.pins import Pin, lock_file, pin, pinned
-from zoo.pretrained_entries import HubWeights, Pretrained
+from zoo.catalog.pretrained import HubWeights, Pretrained
+from zoo.hub.weights import fetch_weights
 from zoo_core.errors import CheckpointError, DownloadError
+from zoo_core.hub.lockfile import Pin, lock_file, pin, pinned
 
 NAME = "open_clip_model.safetensors"
 
@@ -61,8 +61,10 @@ def cached(tmp_path: Path) -> list[Path]:
 
 def tagged(monkeypatch: pytest.MonkeyPatch, **entry: Any) -> None:
     found = Pretrained.parse({"hub": {"repo": "acme/digits"}, **entry})
-    monkeypatch.setattr("zoo.pretrained_entries.entries_of", lambda _: {"theirs": found})
-    monkeypatch.setattr("zoo.weights.is_path", lambda _: False)  # architectures in files have the tag as well
+    monkeypatch.setattr("zoo.catalog.pretrained.entries_of", lambda _: {"theirs": found})
+    monkeypatch.setattr(
+        "zoo.building.pretrained.is_path", lambda _: False
+    )  # architectures in files have the tag as well
 
 
 def test_weights_come_from_the_hub_with_the_preprocessing_of_their_training(
@@ -250,7 +252,7 @@ def test_bytes_of_equal_size_that_the_hub_does_not_advertise_are_refused(hub: Hu
 
 
 def test_a_small_file_is_held_to_the_digest_of_git(hub: Hub, served: Path) -> None:
-    from zoo.hub_files import hub_file
+    from zoo_core.hub.files import hub_file
 
     (served / "config.json").write_text("{}")
     hub.altered["config.json"] = lambda _: b"[]"
@@ -268,7 +270,7 @@ def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_links")
 def test_a_cache_without_links_is_held_to_what_the_hub_tells(hub: Hub, served: Path, tmp_path: Path) -> None:
-    from zoo.hub_files import hub_file
+    from zoo_core.hub.files import hub_file
 
     (served / "config.json").write_text("{}")
     for name, change, length in ((NAME, flipped, 64), ("config.json", lambda _: b"[]", 40)):
@@ -321,7 +323,7 @@ def test_a_poisoned_cache_is_told_even_where_its_size_fits(hub: Hub, tmp_path: P
 
 def test_a_file_is_read_for_its_digest_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fetch_weights(SOURCE)
-    monkeypatch.setattr("zoo.hub_files.sha256_of", lambda _: pytest.fail("was read again"))
+    monkeypatch.setattr("zoo_core.hub.files.sha256_of", lambda _: pytest.fail("was read again"))
     assert fetch_weights(SOURCE) == first
     with pytest.raises(pytest.fail.Exception):
         fetch_weights(SOURCE, verify=True)
@@ -394,7 +396,7 @@ def test_a_user_whose_folder_is_closed_downloads_all_the_same(
 
 PINNER = """
 import sys
-from zoo.pins import Pin, pin
+from zoo_core.hub.lockfile import Pin, pin
 for number in range(25):
     pin("acme/digits", f"{sys.argv[1]}-{number}", Pin(commit="c" * 40, sha256="d" * 64, size=number))
 """

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy, torch, zoo
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork in a process with threads
 import pyarrow.parquet as parquet
-from zoo.commands.app import main
-from zoo import embedding, embedding_sets
-from zoo.embedding_sets import read_set
+from zoo.cli.app import main
+from zoo.embeddings import encode as embedding
+from zoo.embeddings import store as embedding_sets
+from zoo.embeddings.store import read_set
 
 model, pictures, out, kills = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 loaded = zoo.load(model)
@@ -96,7 +97,7 @@ AT_EACH_STEP = """
 import os, shutil, signal, sys, warnings
 from pathlib import Path
 import numpy
-from zoo.embedding_sets import open_set, read_set
+from zoo.embeddings.store import open_set, read_set
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork in a process with threads
 pictures, out, begun = (Path(sys.argv[1]) / name for name in ("pictures", "set", "begun"))
 pictures.mkdir()

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.embedding_sets import EmbeddingSet, open_set, read_set
-from zoo.whole_files import replacing
+from zoo.embeddings.store import EmbeddingSet, open_set, read_set
 from zoo_core.errors import ImageFileError, InputError, ZooError
+from zoo_core.files.atomic import replacing
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.embedding import Pace, embed_images
-from zoo.embedding_sets import open_set, read_set
+from zoo.embeddings.encode import Pace, embed_images
+from zoo.embeddings.store import open_set, read_set
 from zoo_core.errors import ConfigError, InputError, SaveError
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    from zoo.commands.app import main
+    from zoo.cli.app import main
 
     def call(*arguments: object) -> tuple[int, str, str]:
         status = main([str(one) for one in arguments])
@@ -163,7 +163,7 @@ def test_each_part_tells_which_model_made_it(tmp_path: Path) -> None:
 
 def test_rows_do_not_wait_long_for_a_part_to_be_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("zoo.embedding_sets.monotonic", lambda: now)
+    monkeypatch.setattr("zoo.embeddings.store.monotonic", lambda: now)
     with open_set(tmp_path / "set", 4, IDENTITY, of_files=False) as made:
         for name in "abc":
             made.add([name], VECTOR[None])

@@ -14,8 +14,8 @@ import zoo
 from hf_hub_server import used
 from test_hub_repositories import open_clip_folder
 from tiny_tokenizers import wordpiece
-from zoo.digests import digest_of, file_digests
-from zoo.sources import config_of
+from zoo.building.source import config_of
+from zoo.saved.manifest import digest_of, file_digests
 from zoo_core.errors import ConfigError
 
 

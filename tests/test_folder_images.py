@@ -12,8 +12,8 @@ from PIL import Image
 
 import zoo
 from foreign import assert_close
-from zoo_checkpoints.transformers_images import PROCESSORS
 from zoo_core.errors import ConfigError
+from zoo_formats.transformers.image_processor import PROCESSORS
 
 Json = dict[str, Any]
 
@@ -67,7 +67,7 @@ def picture(height: int, width: int) -> Image.Image:
 
 
 def stated(folder: Path) -> Any:
-    from zoo.layouts import stated_architecture
+    from zoo.checkpoints.open import stated_architecture
 
     return stated_architecture(folder)
 

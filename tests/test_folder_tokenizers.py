@@ -14,9 +14,9 @@ import zoo
 from foreign import save_gemma_tokenizer
 from test_conversion import CLIP, SIGLIP, changed, model_of
 from tiny_tokenizers import MAKERS, SENTENCES, merges_of_words
-from zoo.conversion import export
-from zoo.hostile_captions import DAMAGED, PLAIN, SPELLED
-from zoo.layouts import stated_architecture
+from zoo.checkpoints.open import stated_architecture
+from zoo.transfer.convert import export
+from zoo.transfer.hostile_captions import DAMAGED, PLAIN, SPELLED
 from zoo_core.errors import CheckpointError, ConfigError
 
 Json = dict[str, Any]

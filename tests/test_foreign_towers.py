@@ -56,7 +56,7 @@ def test_a_tower_whose_constructor_computes_with_tensors_is_built_saved_and_load
 def test_only_the_tower_that_needs_it_is_built_a_second_time(
     plug: Callable[[type[Any]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo_text.tower import TextTransformer
+    from zoo_text.clip.tower import TextTransformer
 
     calls: list[str] = []
     build = TextTransformer.__init__

@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import zoo
 from peer import captions, images, peer_model, randomized
 from test_parameter_shapes import DEVIATIONS, HubConfigs
-from zoo.catalog import architectures
-from zoo.parameter_shapes import shapes_of
+from zoo.catalog.architectures import architectures
+from zoo.catalog.state_dict_shapes import shapes_of
 
 TOLERANCE = 1e-5
 IN_MEMORY = 12_000_000_000 // 4

@@ -18,7 +18,7 @@ from zoo_coca.config import GenerationConfig
 from zoo_coca.decoder import CaptionSteps
 from zoo_coca.generation import Prompts, Vocabulary, allowed, distribution, search
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.key_values import Memory
+from zoo_core.nn.kv_cache import Memory
 
 PAD, SOT, EOT = 0, 4, 5
 TOY = Vocabulary(sot_id=SOT, eot_id=EOT, pad_id=PAD, size=6)

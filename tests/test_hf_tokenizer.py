@@ -23,7 +23,7 @@ from transformers import ByT5Tokenizer
 from tiny_tokenizers import LENGTH, MAKERS, ODD, SENTENCES, TEXTS, as_the_peer, changed, ours
 from zoo_core.errors import ConfigError
 from zoo_core.testing import check_config, check_plugin
-from zoo_core.text_cleaning import clean_and_collapse
+from zoo_core.text.cleaning import clean_and_collapse
 from zoo_hf import tokenizer as module
 from zoo_hf.config import HfTokenizerConfig
 from zoo_hf.tokenizer import HfTokenizer

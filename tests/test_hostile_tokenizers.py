@@ -19,8 +19,8 @@ import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from tiny_tokenizers import LENGTH, changed, ours
+from zoo_core.boundary.library_code import library_code
 from zoo_core.errors import ConfigError, InputError, ZooError
-from zoo_core.library_code import library_code
 from zoo_hf import bounds
 from zoo_hf.bounds import PUBLISHED
 from zoo_hf.config import HfTokenizerConfig, TiktokenConfig

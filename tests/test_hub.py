@@ -19,11 +19,11 @@ import zoo
 from hf_hub_server import Hub, used
 from test_identity import TINY
 from tiny_tokenizers import MAKERS
-from zoo.commands.app import main
-from zoo.folders import open_folder
-from zoo.hub_folders import parse_address
-from zoo.pins import lock_file
+from zoo.cli.app import main
+from zoo.hub.saved_models import parse_address
+from zoo.saved.read import open_folder
 from zoo_core.errors import CheckpointError, ConfigError, DownloadError, InputError, SaveError
+from zoo_core.hub.lockfile import lock_file
 
 pytestmark = [
     # the Hub's client and its HTTP client do not agree on how a file is uploaded
@@ -345,7 +345,7 @@ def test_a_repository_that_holds_something_else_is_told(hub: Hub, tmp_path: Path
 
 
 def test_zoo_json_cannot_name_a_file_elsewhere(model: Any, hub: Hub) -> None:
-    from zoo.digests import digest_of
+    from zoo.saved.manifest import digest_of
 
     zoo.push_to_hub(model, "acme/tiny")
     path = hub.repositories["acme/tiny"]["main"] / "zoo.json"
@@ -424,13 +424,13 @@ def test_a_pulled_model_says_where_its_weights_came_from(
 ) -> None:
     from safetensors.torch import save_file
 
-    from zoo.pretrained_entries import Pretrained
+    from zoo.catalog.pretrained import Pretrained
 
     (tmp_path / "served").mkdir()
     save_file(zoo.build("digits-tiny").state_dict(), tmp_path / "served" / "open_clip_model.safetensors")
     commit = hub.move("acme/digits", tmp_path / "served")
     entry = Pretrained.parse({"hub": {"repo": "acme/digits"}, "preprocess": {"mean": [0.1, 0.2, 0.3]}})
-    monkeypatch.setattr("zoo.pretrained_entries.entries_of", lambda _: {"theirs": entry})
+    monkeypatch.setattr("zoo.catalog.pretrained.entries_of", lambda _: {"theirs": entry})
     folder = zoo.pull("digits-tiny:theirs", tmp_path / "digits")
     source = json.loads((folder / "zoo.json").read_text())["source"]
     assert (source["repo"], source["commit"], len(source["sha256"])) == ("acme/digits", commit, 64)

@@ -13,9 +13,9 @@ import huggingface_hub.constants
 import pytest
 
 from hf_hub_server import Hub, commit_of, etag_of, used
-from zoo.hub_files import hub_file
 from zoo_core.errors import ConfigError, DownloadError
-from zoo_core.hub_client import TIMEOUT
+from zoo_core.hub.client import TIMEOUT
+from zoo_core.hub.files import hub_file
 from zoo_hf.config import HfTokenizerConfig
 from zoo_hf.hub import files_of
 

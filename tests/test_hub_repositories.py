@@ -19,8 +19,8 @@ from hf_hub_server import Hub, used
 from test_layouts import captions, images, pooled, saved, transformers_model
 from test_siglip2_layout import siglip2_folder
 from tiny_tokenizers import MAKERS
-from zoo.pins import lock_file, pinned, pinned_listing
 from zoo_core.errors import CheckpointError, ConfigError, DownloadError, InputError
+from zoo_core.hub.lockfile import lock_file, pinned, pinned_listing
 
 ADDRESS = "hf-hub:acme/theirs"
 

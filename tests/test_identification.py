@@ -16,9 +16,9 @@ import torch
 from safetensors.numpy import save_file
 
 import zoo
-from zoo.commands.app import main
-from zoo.identification import rank
-from zoo.parameter_shapes import Shape, shapes_of
+from zoo.catalog.state_dict_shapes import Shape, shapes_of
+from zoo.checkpoints.identify import rank
+from zoo.cli.app import main
 from zoo_core.errors import CheckpointError, ConfigError
 
 Change = Callable[[dict[str, Shape]], dict[str, Shape]]

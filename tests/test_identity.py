@@ -16,10 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo import probes, whole_folders
-from zoo.commands.app import main
-from zoo.whole_folders import replacing_folder
+from zoo.cli.app import main
+from zoo.saved import probe as probes
 from zoo_core.errors import CheckpointError, NotFiniteError, SaveError
+from zoo_core.files import atomic_folder as whole_folders
+from zoo_core.files.atomic_folder import replacing_folder
 
 TINY: dict[str, Any] = {
     "model": "clip",
@@ -104,7 +105,7 @@ def test_a_folder_that_was_changed_is_refused(folder: Path, change: Callable[[Pa
 
 
 def test_large_weights_are_read_for_their_digest_on_request_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.digests.SMALL", 1000)
+    monkeypatch.setattr("zoo.saved.manifest.SMALL", 1000)
     flip_a_bit(folder)
     zoo.load(folder, probe=False)
     with pytest.raises(CheckpointError, match="holds other bytes"):
@@ -118,7 +119,7 @@ def test_people_may_write_in_the_readme(folder: Path) -> None:
 
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None] | None = None) -> None:
     """Change the weights and make the digests fit, as a careless tool would."""
-    from zoo.digests import digest_of, file_digests
+    from zoo.saved.manifest import digest_of, file_digests
 
     if change is not None:
         tensors = load_file(folder / "model.safetensors")
@@ -288,7 +289,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch, saves: int, message: str | None
 ) -> None:
     """The first reading finds the config of one save and the weights of the next, which is of another size."""
-    from zoo import building
+    from zoo.building import build as building
 
     assemble, left = building.assemble, [saves]
 

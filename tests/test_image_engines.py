@@ -18,7 +18,7 @@ from peer import randomized
 from test_images import picture
 from zoo_images.config import ImageConfig, NaFlexImageConfig
 from zoo_images.naflex import NaFlexPreprocessor
-from zoo_images.transform import ImagePreprocessor
+from zoo_images.preprocessor import ImagePreprocessor
 
 SIZES = [(301, 200), (200, 301), (33, 640), (64, 64), (20, 30), (500, 375)]
 COLOURS: dict[str, Any] = {"mean": [0, 0, 0], "std": [1, 1, 1]}

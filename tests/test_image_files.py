@@ -16,8 +16,8 @@ from PIL import Image
 from test_images import picture
 from zoo_core.errors import ImageFileError, InputError
 from zoo_images.config import ImageConfig as AnyImageConfig
+from zoo_images.preprocessor import ImagePreprocessor
 from zoo_images.reading import _PatientFile, open_image, open_pixels
-from zoo_images.transform import ImagePreprocessor
 
 
 class ImageConfig(AnyImageConfig):

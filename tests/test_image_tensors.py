@@ -23,7 +23,7 @@ from zoo_images import engines
 from zoo_images.config import ImageConfig, NaFlexImageConfig
 from zoo_images.engines import PilEngine, TorchEngine
 from zoo_images.naflex import NaFlexPreprocessor
-from zoo_images.transform import ImagePreprocessor
+from zoo_images.preprocessor import ImagePreprocessor
 
 AVX2 = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="torchvision resizes in float there"

@@ -19,7 +19,7 @@ from zoo_core.config import PreprocessConfig
 from zoo_core.errors import ConfigError, ImageFileError, InputError
 from zoo_images.config import AugmentationConfig
 from zoo_images.config import ImageConfig as AnyImageConfig
-from zoo_images.transform import ImagePreprocessor, crop_box, jitter
+from zoo_images.preprocessor import ImagePreprocessor, crop_box, jitter
 
 pytestmark = pytest.mark.usefixtures("width_first")
 
@@ -373,7 +373,7 @@ def test_declaring_the_plugin_and_its_config_imports_no_torch():
 
 
 def test_preprocessing_imports_no_torchvision():
-    code = "import sys, zoo_images.transform; print({'torchvision', 'timm'} & set(sys.modules))"
+    code = "import sys, zoo_images.preprocessor; print({'torchvision', 'timm'} & set(sys.modules))"
     assert python(code) == "set()\n"
 
 

@@ -13,11 +13,11 @@ import yaml
 import zoo
 from development_configs import DEVELOPMENT
 from openclip_configs import changed, comparable
-from zoo.catalog import architectures
-from zoo.commands.app import main
-from zoo.importing import import_architecture
+from zoo.catalog.architectures import architectures
+from zoo.cli.app import main
+from zoo.transfer.import_config import import_architecture
 from zoo_core.errors import PluginError
-from zoo_openclip.exporting import hub_file
+from zoo_formats.openclip.write_config import hub_file
 
 
 @cache
@@ -73,7 +73,7 @@ def test_what_is_exported_is_imported_again(name: str, tmp_path: Path) -> None:
 
 
 def test_an_importer_that_returns_no_mapping_is_named(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo_openclip.importing.import_open_clip", lambda path: [path])
+    monkeypatch.setattr("zoo_formats.openclip.read_config.import_open_clip", lambda path: [path])
     with pytest.raises(PluginError, match="importer 'open_clip' of .*: it must return a mapping, found list"):
         import_architecture("open_clip", theirs)
 

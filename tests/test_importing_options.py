@@ -12,7 +12,7 @@ import torch
 import peer
 import zoo
 from openclip_configs import MODEL, Import, Json, importer
-from zoo.importing import import_architecture
+from zoo.transfer.import_config import import_architecture
 
 
 @pytest.fixture

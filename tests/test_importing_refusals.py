@@ -9,7 +9,7 @@ import pytest
 
 from development_configs import DEVELOPMENT
 from openclip_configs import MODEL, Import, Json, changed, importer
-from zoo.importing import import_architecture
+from zoo.transfer.import_config import import_architecture
 from zoo_core.errors import ConfigError
 
 NEW: Json = {"mlp_type": "swiglu", "norm_type": "rmsnorm"}

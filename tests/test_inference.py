@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 import zoo
 from peer import captions, images, randomized, small_overrides, small_pair
-from zoo.optimizing import measured, optimize_for_inference
-from zoo_core.attention import Attention
-from zoo_core.block_config import BlockConfig
+from zoo.inference.autotune import measured, optimize_for_inference
+from zoo_core.config.block import BlockConfig
 from zoo_core.errors import InputError, PluginError
-from zoo_core.inference import InferenceForm, PackedLinear, forms_of, twin
-from zoo_core.transformer import Transformer
+from zoo_core.nn.attention import Attention
+from zoo_core.nn.inference_forms import InferenceForm, PackedLinear, forms_of, twin
+from zoo_core.nn.transformer import Transformer
 
 VIT, TEXT = "last block for the pooled token", "last block for the pooled token"
 BLOCK, PACKED = "activations and sums in place", "matrix packed for oneDNN"
@@ -228,7 +228,7 @@ def test_choices_are_measured_once_and_remembered(own_memory: Path, monkeypatch:
         calls.append(len(given))
         return forms_win(given)
 
-    monkeypatch.setattr("zoo.optimizing.measured", counting)
+    monkeypatch.setattr("zoo.inference.autotune.measured", counting)
     first: Any = zoo.build("vit-b32", overrides=small_overrides("vit-b32"), optimize="inference")
     assert calls
     measurements = len(calls)
@@ -254,7 +254,7 @@ CHOICE = '{"path": "%s", "form": "no such form", "gain": 2.0}'
 def test_a_memory_that_cannot_be_used_is_measured_anew(
     damage: str, own_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo.optimizing.measured", forms_win)
+    monkeypatch.setattr("zoo.inference.autotune.measured", forms_win)
     build = {"overrides": small_overrides("rn50"), "towers": ["image"], "optimize": "inference"}
     first: Any = zoo.build("rn50", **build)
     (file,) = (own_memory / "inference").iterdir()
@@ -265,7 +265,7 @@ def test_a_memory_that_cannot_be_used_is_measured_anew(
 
 
 def test_choices_of_which_one_cannot_be_taken_change_nothing(own_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.optimizing.measured", forms_win)
+    monkeypatch.setattr("zoo.inference.autotune.measured", forms_win)
     build = {"overrides": small_overrides("rn50"), "towers": ["image"], "optimize": "inference"}
     first: Any = zoo.build("rn50", **build)
     (file,) = (own_memory / "inference").iterdir()
@@ -277,7 +277,7 @@ def test_choices_of_which_one_cannot_be_taken_change_nothing(own_memory: Path, m
 
 
 def test_one_tower_and_saved_weights_can_be_optimized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.optimizing.measured", forms_win)
+    monkeypatch.setattr("zoo.inference.autotune.measured", forms_win)
     model: Any = randomized(zoo.build("vit-b32", overrides=small_overrides("vit-b32")))
     folder = zoo.save(model, tmp_path / "model")
     fast: Any = zoo.build(folder, optimize="inference", towers=["text"])

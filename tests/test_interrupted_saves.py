@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from zoo import whole_files, whole_folders
-from zoo.whole_files import replacing
-from zoo.whole_folders import replacing_folder, restore
+from zoo_core.files import atomic as whole_files
+from zoo_core.files import atomic_folder as whole_folders
+from zoo_core.files.atomic import replacing
+from zoo_core.files.atomic_folder import replacing_folder, restore
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a file left open
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo_core.documents import Bounds, Document, KeyPath
+from zoo_core.documents.json_reader import parse_json, read_json
 from zoo_core.errors import ConfigError, describe, reason
-from zoo_core.json_files import parse_json, read_json
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner), max_leaves=9)

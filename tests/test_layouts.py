@@ -19,8 +19,8 @@ from torch import Tensor
 import zoo
 from foreign import WORDS, assert_close, equal, tensors_of
 from test_hf_tokenizer import MAKERS
-from zoo.conversion import export
-from zoo.layouts import checkpoint_formats, open_weights, stated_architecture
+from zoo.checkpoints.open import checkpoint_formats, open_weights, stated_architecture
+from zoo.transfer.convert import export
 from zoo_core.checkpoints import CheckpointFormat, TensorInfo
 from zoo_core.errors import CheckpointError, ConfigError, ZooError
 
@@ -533,7 +533,7 @@ def test_the_table_of_backbones_is_timms() -> None:
     import timm
     from timm.layers.mlp import Mlp
 
-    from zoo_checkpoints.transformers_siglip import BACKBONES
+    from zoo_formats.transformers.siglip import BACKBONES
 
     found = [name for name in timm.list_models("vit_*_siglip_*") if "gap" not in name]
     assert sorted(BACKBONES) == sorted(found)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 import zoo
 from test_configs import TINY, changed
-from zoo.building import assemble, skeleton
-from zoo.fitting import LoadOptions, fit
-from zoo.layouts import open_weights
+from zoo.building.build import assemble, skeleton
+from zoo.checkpoints.match import LoadOptions, fit
+from zoo.checkpoints.open import open_weights
 from zoo_core.errors import CheckpointError, InputError, MismatchError, ZooWarning
-from zoo_core.positions import PositionTable, grid_of, resample
+from zoo_core.nn.position_embedding import PositionTable, grid_of, resample
 
 Tensors = dict[str, Tensor]
 
@@ -338,7 +338,7 @@ def test_buffers_that_no_file_holds_are_computed_and_nothing_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EVA computes its rotary positions; only the tower that needs it is built for that, without weights."""
-    from zoo import building
+    from zoo.building import build as building
 
     vision = {
         "tower": "timm",

@@ -12,9 +12,9 @@ import ftfy
 import pytest
 
 from tokenizer_corpus import families
-from zoo_core import mending
-from zoo_core.mending import ROUNDS, mended_lines
-from zoo_core.text_cleaning import clean_and_collapse, cleaned_words
+from zoo_core.text import mending
+from zoo_core.text.cleaning import clean_and_collapse, cleaned_words
+from zoo_core.text.mending import ROUNDS, mended_lines
 
 PIECES = (
     *(

@@ -19,14 +19,14 @@ from peer import Json
 from zoo import CLIP, CustomTextCLIP
 from zoo_core.config import TokenIds
 from zoo_core.errors import CapabilityError, ConfigError, InputError
-from zoo_core.key_values import Memory
-from zoo_core.layers import RMSNorm
+from zoo_core.models.towers import build_tower
+from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.layers import RMSNorm
+from zoo_core.nn.rotary import rotate, rotation
 from zoo_core.registry import default_registry
-from zoo_core.rotary import rotate, rotation
 from zoo_core.testing import check_component
-from zoo_core.towers import build_tower
-from zoo_text.modern_config import ModernTextConfig
-from zoo_text.modern_tower import ModernTextTransformer
+from zoo_text.modern.config import ModernTextConfig
+from zoo_text.modern.tower import ModernTextTransformer
 
 WIDTH, EMBED_DIM, LENGTH, VOCABULARY, EOS, PAD = 12, 8, 7, 30, 28, 29
 SIZES: Json = {"context_length": LENGTH, "vocab_size": VOCABULARY, "width": WIDTH, "heads": 2, "layers": 3, "pad_id": PAD}  # fmt: skip

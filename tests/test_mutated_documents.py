@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 import zoo
 from test_conversion import CLIP
 from test_hub_repositories import open_clip_folder
-from zoo.digests import digest_of, file_digests
-from zoo.pins import pinned, pinned_listing
-from zoo.profiling import mend_trace
-from zoo.sources import config_of
-from zoo_core.containers import open_checkpoint
+from zoo.building.source import config_of
+from zoo.checkpoints.containers import open_checkpoint
+from zoo.inference.profiling import mend_trace
+from zoo.saved.manifest import digest_of, file_digests
 from zoo_core.errors import ZooError
+from zoo_core.hub.lockfile import pinned, pinned_listing
 
 SECONDS = 10
 

@@ -26,10 +26,10 @@ from timm.data.naflex_transforms import RandomResizedCropToSequence, get_image_s
 import zoo
 from peer import randomized
 from test_configs import TINY
-from zoo.classification import classify
-from zoo.embedding import embed_images
+from zoo.embeddings.encode import embed_images
+from zoo.evaluation.zero_shot import classify
 from zoo_core.errors import ConfigError, ImageFileError, InputError
-from zoo_core.patches import pad_patches, patchify
+from zoo_core.images.patches import pad_patches, patchify
 from zoo_images.naflex import fitted_size
 from zoo_timm.config import NaFlexConfig
 from zoo_timm.naflex import NaFlexTower

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import zoo
 from tiny_clip import ARCHITECTURE, assert_same_outputs
-from zoo.digests import digest_of, file_digests
+from zoo.saved.manifest import digest_of, file_digests
 from zoo_core.errors import AmbiguousNameError, CheckpointError, ConfigError, InputError, UnknownNameError, ZooError
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import zoo
 from families import FAMILIES, Family, pictures, words
-from zoo.commands.app import main
-from zoo.parameter_shapes import shapes_of
+from zoo.catalog.state_dict_shapes import shapes_of
+from zoo.cli.app import main
 from zoo_core.errors import MismatchError
 
 Entries = dict[str, Tensor]

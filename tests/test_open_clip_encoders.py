@@ -15,7 +15,7 @@ import torch
 import zoo
 from peer import randomized
 from tiny_tokenizers import byte_bpe, ours, wordpiece
-from zoo.importing import import_architecture
+from zoo.transfer.import_config import import_architecture
 from zoo_core.errors import ConfigError, DownloadError
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

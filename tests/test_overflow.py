@@ -12,8 +12,8 @@ import torch
 
 import zoo
 from zoo_core.errors import InputError, TruncatedTextWarning, ZooWarning
-from zoo_core.overflow import told_once
-from zoo_core.tokenizer import Tokenizer
+from zoo_core.text.tokenizer import Tokenizer
+from zoo_core.text.truncation import told_once
 
 LONG = " ".join(["word"] * 90)
 TEXTS = ["a cat", LONG, "a dog", f"{LONG} more"]
@@ -104,7 +104,7 @@ def test_the_warning_survives_a_pickle() -> None:
 
 
 def test_equal_captions_count_each_time_though_they_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo_core.captions.PORTION", 2)
+    monkeypatch.setattr("zoo_core.models.captions.PORTION", 2)
     model = zoo.build("digits-tiny", pretrained="demo")
     texts = ["a", "b", LONG, LONG, "c", f"{LONG} more", "a"]
     with torch.inference_mode():

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import zoo
 from test_hf import PUBLISHED, ROBERTA
-from zoo import parameter_shapes
-from zoo.building import skeleton
-from zoo.catalog import architectures
-from zoo.parameter_shapes import Shape, names, shapes_of, written
+from zoo.building.build import skeleton
+from zoo.catalog import state_dict_shapes as parameter_shapes
+from zoo.catalog.architectures import architectures
+from zoo.catalog.state_dict_shapes import Shape, names, shapes_of, written
 from zoo_core.errors import UnknownNameError
 
 FEW = {
@@ -130,6 +130,6 @@ def test_runs_are_folded() -> None:
 
 
 def test_the_table_is_read_without_torch() -> None:
-    program = "import sys; from zoo.parameter_shapes import names, shapes_of; shapes_of('vit-b32'); print('torch' in sys.modules)"
+    program = "import sys; from zoo.catalog.state_dict_shapes import names, shapes_of; shapes_of('vit-b32'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"

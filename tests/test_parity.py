@@ -31,7 +31,7 @@ from peer import (
     twins,
 )
 from zoo import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
-from zoo.catalog import architectures
+from zoo.catalog.architectures import architectures
 
 NAMES = sorted(peer_names())
 TOLERANCE = 1e-5

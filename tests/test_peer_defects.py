@@ -28,9 +28,9 @@ from PIL import Image
 import zoo
 from test_configs import TINY, changed
 from tiny_tokenizers import ENCODING, MAKERS, ours
-from zoo.profiling import profile_model
+from zoo.inference.profiling import profile_model
 from zoo_core.errors import ZooError
-from zoo_core.tokenizer import Tokenizer
+from zoo_core.text.tokenizer import Tokenizer
 from zoo_hf.config import TiktokenConfig
 from zoo_hf.tiktoken_tokenizer import TiktokenTokenizer
 

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 import zoo
 from families import FAMILIES, Family
-from zoo_core.containers import open_checkpoint
-from zoo_core.containers.pickled_calls import HARMLESS, makes_data
-from zoo_core.containers.pickles import PickleError, read_pickle
+from zoo.checkpoints.containers import open_checkpoint
+from zoo.checkpoints.containers.pickled_calls import HARMLESS, makes_data
+from zoo.checkpoints.containers.pickles import PickleError, read_pickle
 from zoo_core.errors import CheckpointError
 
 WEIGHTS = {"a": torch.arange(3.0)}

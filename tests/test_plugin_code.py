@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from test_registry import Install, hooks, install, spec
+from zoo_core.boundary.plugin_code import Interrupts, PluginCode
 from zoo_core.errors import PluginError, reason
-from zoo_core.plugin_code import Interrupts, PluginCode
 from zoo_core.registry import Registry
 
 __all__ = ["install"]

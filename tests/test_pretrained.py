@@ -12,8 +12,8 @@ import yaml
 from open_clip.pretrained import _PRETRAINED
 
 import zoo
-from zoo.catalog import architectures
-from zoo.pretrained_entries import Pretrained, entries_of
+from zoo.catalog.architectures import architectures
+from zoo.catalog.pretrained import Pretrained, entries_of
 from zoo_core.errors import CheckpointError, ConfigError, UnknownNameError
 from zoo_core.registry import folder
 

@@ -13,12 +13,12 @@ from torch import nn
 
 import zoo
 from families import FAMILIES, pictures, words
-from zoo.commands.app import main
-from zoo.optimizing import optimize_for_inference
-from zoo_core import processors
+from zoo.cli.app import main
+from zoo.inference.autotune import optimize_for_inference
 from zoo_core.errors import SlowDtypeWarning, ZooWarning
-from zoo_core.inference import WideLinear, forms_of
-from zoo_core.processors import lacking_flags, processor_flags
+from zoo_core.nn import processors
+from zoo_core.nn.inference_forms import WideLinear, forms_of
+from zoo_core.nn.processors import lacking_flags, processor_flags
 
 CLIP = FAMILIES["ViT CLIP"].architecture
 AVX2 = frozenset({"fpu", "avx", "avx2", "fma"})

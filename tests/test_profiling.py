@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from zoo.profiling import mend_trace, profile_model, tensorboard_trace_handler, write_trace
+from zoo.inference.profiling import mend_trace, profile_model, tensorboard_trace_handler, write_trace
 from zoo_core.errors import InputError, SaveError
 
 WIDTH, HEADS, LAYERS, EMBED = 32, 2, 2, 16

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import zoo
 from peer import captions, images, randomized, tiny_arguments
 from zoo import CLIP, CustomTextCLIP
-from zoo_core.attention import CrossAttention
-from zoo_core.pooling import AttentionalPooler
+from zoo_core.nn.attention import CrossAttention
+from zoo_core.nn.pooling import AttentionalPooler
 
 WIDTH, HEADS = 16, 4
 PROJECTIONS = ("visual.proj", ".text_projection")

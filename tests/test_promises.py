@@ -13,14 +13,14 @@ from torch import Tensor
 
 import zoo
 from tiny_clip import ARCHITECTURE
-from zoo.layouts import checkpoint_format, open_weights
+from zoo.checkpoints.open import checkpoint_format, open_weights
+from zoo_core.boundary.plugin_code import made_by
 from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorInfo, TensorSource
 from zoo_core.config import TokenizerConfig, VisionTowerConfig
 from zoo_core.errors import CheckpointError, InputError, NotFiniteError, PluginError, ZooWarning
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, VisionTower
-from zoo_core.plugin_code import made_by
-from zoo_core.tokenizer import Tokenizer
+from zoo_core.text.tokenizer import Tokenizer
 
 OWNER = "component 'odd' of acme 2.5"
 
@@ -305,7 +305,7 @@ def test_a_format_that_fails_spoils_no_other(monkeypatch: pytest.MonkeyPatch, tm
 
     save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
     odd = OddFormat(recognised="yes")
-    monkeypatch.setattr("zoo.layouts.checkpoint_formats", lambda: iter([("acme/odd", odd)]))
+    monkeypatch.setattr("zoo.checkpoints.open.checkpoint_formats", lambda: iter([("acme/odd", odd)]))
     with pytest.warns(ZooWarning, match="recognises must return True or False, found 'yes'; this checkpoint format is"):
         assert set(open_weights(tmp_path / "a.safetensors").entries) == {"a"}
 

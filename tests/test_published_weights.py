@@ -14,8 +14,8 @@ from torch import Tensor
 import peer
 import zoo
 from foreign import WORDS, assert_close, equal, tensors_of
-from zoo.layouts import open_weights
-from zoo.parameter_shapes import shapes_of
+from zoo.catalog.state_dict_shapes import shapes_of
+from zoo.checkpoints.open import open_weights
 from zoo_core.errors import CheckpointError
 
 Json = dict[str, Any]

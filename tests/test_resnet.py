@@ -18,9 +18,9 @@ from torch.export import Dim
 
 import zoo
 from peer import captions, images, randomized, small_pair, small_peer_config
-from zoo_core.constructors import with_quick_gelu
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.transformer import QuickGELU
+from zoo_core.models.constructors import with_quick_gelu
+from zoo_core.nn.transformer import QuickGELU
 from zoo_resnet.config import ModifiedResNetConfig
 from zoo_resnet.tower import ModifiedResNet
 

@@ -15,9 +15,9 @@ from filelock import FileLock
 
 import zoo
 from tiny_clip import ARCHITECTURE
-from zoo.digests import digest_of
-from zoo.pins import Listing, Pin, lock_file, pin, pin_listing, pinned, pinned_listing
+from zoo.saved.manifest import digest_of
 from zoo_core.errors import CheckpointError, ConfigError
+from zoo_core.hub.lockfile import Listing, Pin, lock_file, pin, pin_listing, pinned, pinned_listing
 
 SHA1, SHA256 = "c" * 40, "d" * 64
 
@@ -133,7 +133,7 @@ def test_a_zoo_json_that_is_a_pipe_is_not_opened(saved: Path, rewrite: Any) -> N
 
 
 def test_a_zoo_json_is_parsed_once_a_load(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo import digests
+    from zoo.saved import manifest as digests
 
     calls: list[str] = []
     parse = digests.parse_json
@@ -230,7 +230,7 @@ def test_a_lock_file_that_is_no_file_is_not_opened(name: str, make: Any, lock: P
 def test_a_pin_waits_for_another_process_for_a_while_and_then_says_so(
     lock: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("zoo.pins.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("zoo_core.hub.lockfile.LOCK_SECONDS", 0.1)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{lock}.lock"):
         pin("acme/tiny", "a.bin", Pin(commit=SHA1, sha256=SHA256, size=3))
@@ -240,5 +240,5 @@ def test_a_pin_waits_for_another_process_for_a_while_and_then_says_so(
 
 def test_a_user_folder_that_no_system_can_name_costs_only_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_HOME", "x" * 5_000)
-    monkeypatch.setattr("zoo.optimizing.measured", lambda calls: [1.0] * len(calls))
+    monkeypatch.setattr("zoo.inference.autotune.measured", lambda calls: [1.0] * len(calls))
     assert zoo.build(ARCHITECTURE, optimize="inference").optimizations is not None

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 import zoo
-from zoo.catalog import architectures
+from zoo.catalog.architectures import architectures
+from zoo_core.config.json_schema import architecture_schema
+from zoo_core.documents.yaml_reader import read_document
 from zoo_core.plugin import ComponentSpec
 from zoo_core.registry import Plugin, Registry, default_registry
-from zoo_core.schema import architecture_schema
-from zoo_core.yaml_files import read_document
 
 BASE = """
 model: clip

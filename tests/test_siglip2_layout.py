@@ -15,8 +15,8 @@ import peer
 import zoo
 from foreign import WORDS, assert_close, equal, save_gemma_tokenizer, save_tokenizer
 from test_conversion import SIGLIP, changed, model_of
-from zoo.conversion import export
-from zoo.hostile_captions import DAMAGED, PLAIN, SPELLED
+from zoo.transfer.convert import export
+from zoo.transfer.hostile_captions import DAMAGED, PLAIN, SPELLED
 from zoo_core.errors import CheckpointError, ConfigError
 
 Json = dict[str, Any]

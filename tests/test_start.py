@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import zoo
-from zoo.building import skeleton
-from zoo.undrawn import Undrawn
-from zoo_text.tokenizer import Merges
+from zoo.building.build import skeleton
+from zoo.materialize.meta_init import Undrawn
+from zoo_text.bpe.tokenizer import Merges
 
 HEAVY = [
     *("huggingface_hub", "httpx", "requests", "filelock", "transformers", "tokenizers", "sentencepiece", "timm"),
@@ -49,7 +49,7 @@ def test_the_first_features_import_nothing_that_they_do_not_need() -> None:
 
 
 def test_a_text_tower_from_a_file_needs_neither_pictures_nor_tables_of_weights_nor_the_hub() -> None:
-    others = ("PIL", "omegaconf", "zoo.pretrained_entries", "zoo.hub_files", "zoo.downloads")
+    others = ("PIL", "omegaconf", "zoo.catalog.pretrained", "zoo_core.hub.files", "zoo.hub.weights")
     assert imported(TEXT, *HEAVY, *others, after="import torch, zoo") == []
 
 

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from peer import Json, our_text, small_text, twins
 from zoo import CLIP, CustomTextCLIP
-from zoo_core.attention import Attention
-from zoo_core.block_config import BlockConfig
+from zoo_core.config.block import BlockConfig
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.interfaces import TextTower
+from zoo_core.models.towers import build_tower
+from zoo_core.nn.attention import Attention
 from zoo_core.registry import default_registry
 from zoo_core.testing import check_component
-from zoo_core.towers import build_tower
-from zoo_text.config import ClipTextConfig
-from zoo_text.tower import TextTransformer
+from zoo_text.clip.config import ClipTextConfig
+from zoo_text.clip.tower import TextTransformer
 
 TOLERANCE = 1e-5
 WIDTH, EMBED_DIM, LENGTH, VOCABULARY, EOS = 24, 16, 9, 50, 7

@@ -13,15 +13,15 @@ from torch import Tensor
 
 import zoo
 from peer import captions, randomized
-from zoo_core.capability_checks import example_input
 from zoo_core.errors import ConfigError
-from zoo_core.inference import forms_of
+from zoo_core.models.text_buckets import LIMITS, STEP, Limits, buckets, encode_rows
+from zoo_core.nn.inference_forms import forms_of
 from zoo_core.plugin import ComponentSpec
 from zoo_core.registry import Component, Plugin
 from zoo_core.testing import BrokenPromiseError, check_component
-from zoo_core.text_buckets import LIMITS, STEP, Limits, buckets, encode_rows
-from zoo_text.config import ClipTextConfig
-from zoo_text.tower import TextTransformer
+from zoo_core.testing.capabilities import example_input
+from zoo_text.clip.config import ClipTextConfig
+from zoo_text.clip.tower import TextTransformer
 
 TOLERANCE = 1e-5
 CONTEXT = 40

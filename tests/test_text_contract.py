@@ -18,13 +18,13 @@ import transformers
 import zoo
 from test_configs import TINY
 from test_text_buckets import dressed_as_clips
-from zoo.catalog import architectures
+from zoo.catalog.architectures import architectures
 from zoo_core.config import TextTowerConfig
 from zoo_core.errors import ConfigError
 from zoo_core.testing import BrokenPromiseError, check_component
-from zoo_core.text_contract import TextContract, TextReading
-from zoo_text.config import ClipTextConfig
-from zoo_text.tower import TextTransformer
+from zoo_core.text.contract import TextContract, TextReading
+from zoo_text.clip.config import ClipTextConfig
+from zoo_text.clip.tower import TextTransformer
 
 NAMES = zoo.list_models()
 

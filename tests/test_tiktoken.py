@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tiny_tokenizers import ENCODING, ODD, TEXTS
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.text_cleaning import clean_and_collapse
+from zoo_core.text.cleaning import clean_and_collapse
 from zoo_hf.config import TiktokenConfig
 from zoo_hf.tiktoken_tokenizer import TiktokenTokenizer
 

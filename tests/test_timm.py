@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import zoo
 from peer import captions, images, peer_json, randomized
 from test_configs import TINY
-from zoo.building import assemble
+from zoo.building.build import assemble
 from zoo_core.errors import CapabilityError, ConfigError, InputError
 from zoo_timm.config import TimmConfig
 from zoo_timm.tower import TimmTower
@@ -484,7 +484,7 @@ def test_a_saved_model_comes_back_with_the_buffers_that_no_file_holds(tmp_path: 
 LAZY = """
 import sys
 import zoo
-from zoo.inventory import describe_model, list_architectures
+from zoo.building.describe import describe_model, list_architectures
 assert len(list_architectures("convnext*")) == 11
 assert describe_model("vitamin-l-256")["parameters"] is None
 heavy = {"torch", "torchvision", "timm", "transformers"} & set(sys.modules)

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import zoo
 from families import FAMILIES, pictures
 from zoo_core.errors import InputError
-from zoo_core.inference import forms_of
+from zoo_core.nn.inference_forms import forms_of
 
 CLIP = FAMILIES["ViT CLIP"].architecture
 CLIP["text"] |= {"context_length": 24}

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from test_images import picture
-from zoo.digests import ORIGIN, digest_of, file_digests
+from zoo.saved.manifest import ORIGIN, digest_of, file_digests
 from zoo_core.errors import ConfigError
 from zoo_images.config import ImageConfig
+from zoo_images.preprocessor import ImagePreprocessor
 from zoo_images.reading import Opening, open_image
-from zoo_images.transform import ImagePreprocessor
 
 SIDE = 24
 PLAIN: dict[str, Any] = {"mean": (0, 0, 0), "std": (1, 1, 1)}

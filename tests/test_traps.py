@@ -25,7 +25,7 @@ from families import FAMILIES
 from hf_hub_server import Hub, used
 from test_hub import with_tokenizer
 from test_identity import TINY, rewrite
-from zoo.folders import open_folder
+from zoo.saved.read import open_folder
 from zoo_core.errors import CheckpointError, ZooError
 
 
@@ -39,7 +39,9 @@ PUSHER = """
 import os, random, signal, sys, time, warnings
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork in a process with threads
 import huggingface_hub, torch, zoo
-from zoo import publishing, saving, probes
+from zoo.transfer import push as publishing
+from zoo.saved import write as saving
+from zoo.saved import probe as probes
 sys.path.insert(0, sys.argv[1])
 from test_identity import TINY
 torch.set_num_threads(1)

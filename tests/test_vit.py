@@ -20,10 +20,10 @@ from peer import Json, gradients, our_vision, small_vision, twins
 from zoo import CLIP, CustomTextCLIP
 from zoo_core.errors import CapabilityError, ConfigError
 from zoo_core.interfaces import VisionTower
-from zoo_core.positions import sin_cos_2d
+from zoo_core.models.towers import build_tower
+from zoo_core.nn.position_embedding import sin_cos_2d
 from zoo_core.registry import default_registry
 from zoo_core.testing import check_component
-from zoo_core.towers import build_tower
 from zoo_vit.config import ViTConfig
 from zoo_vit.tower import VisionTransformer
 

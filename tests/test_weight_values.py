@@ -15,7 +15,7 @@ from torch import Tensor
 
 import zoo
 from families import FAMILIES, pictures, words
-from zoo_core.containers import open_checkpoint
+from zoo.checkpoints.containers import open_checkpoint
 from zoo_core.errors import CheckpointError, InputError, ZooWarning
 
 Entries = dict[str, Tensor]
@@ -169,7 +169,7 @@ def test_weights_of_dtypes_that_cannot_be_computed_with_together_are_taken_in_on
 def test_norms_and_the_logit_scale_stay_in_float32_beside_matrices_in_half(
     family: str, half: torch.dtype, tmp_path: Path
 ) -> None:
-    from zoo_core.dual_encoder import cast_matrices
+    from zoo_core.models.dual_encoder import cast_matrices
 
     whole = FAMILIES[family].build()
     cast_matrices(whole, half)

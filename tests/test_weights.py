@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from test_configs import TINY, changed
+from zoo.catalog.pretrained import Pretrained, entries_of
 from zoo.demo.data import load_digits
 from zoo.demo.evaluation import evaluate
 from zoo.demo.settings import RECIPE
-from zoo.pretrained_entries import Pretrained, entries_of
 from zoo_core.errors import CheckpointError, ConfigError, InputError, UnknownNameError
 
 
@@ -90,7 +90,7 @@ def test_a_damaged_shipped_file_is_told_from_its_digest(tmp_path: Path, monkeypa
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(content)
     monkeypatch.setattr(
-        "zoo.pretrained_entries.entries_of", lambda _: {"demo": entry.model_copy(update={"path": damaged})}
+        "zoo.catalog.pretrained.entries_of", lambda _: {"demo": entry.model_copy(update={"path": damaged})}
     )
     with pytest.raises(CheckpointError, match="is damaged: expected sha256"):
         zoo.build("digits-tiny", pretrained="demo")

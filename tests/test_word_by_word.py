@@ -21,7 +21,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from pipelines import APART, ENGLISH, SPECIAL, UNPROVEN, WRONG, bytes_of, encoder, encoder_of, with_added
 from tiny_tokenizers import BYTES, MAKERS, ours
 from tokenizer_corpus import families
-from zoo_core import word_cache
+from zoo_core.text import word_cache
 from zoo_hf import captions
 from zoo_hf.config import TiktokenConfig
 from zoo_hf.pipeline import space_before_words

@@ -83,7 +83,7 @@ def test_weights_that_are_no_plain_tensors_are_not_saved(tmp_path: Path) -> None
     message = r"mlp\.c_fc\.weight is a Coded, no plain tensor: the model is quantized or sharded; save the model before"
     with pytest.raises(InputError, match=message):
         zoo.save(model, tmp_path / "quantized")
-    from zoo.conversion import export
+    from zoo.transfer.convert import export
 
     with pytest.raises(InputError, match=message):
         export(model, tmp_path / "quantized", to="open_clip")

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import zoo
 from peer import randomized
-from zoo.calibration import MAX_SCALE, fit
-from zoo.classification import template_set, template_sets
+from zoo.evaluation.calibration import MAX_SCALE, fit
+from zoo.evaluation.zero_shot import template_set, template_sets
 from zoo_core.errors import InputError, TruncatedTextWarning, UnknownNameError
 
 LABELS = ["cat", "dog", "a {} in braces", "zebra crossing"]
@@ -87,7 +87,7 @@ def test_a_class_with_several_names_is_the_mean_of_all_its_captions(
     )
     plain = zoo.ZeroShotClassifier(model, ["dog", "eel"], ["a {}", "the {}"])
     torch.testing.assert_close(classifier.class_features[1:], plain.class_features)
-    monkeypatch.setattr("zoo.classification.PROMPTS", 3)
+    monkeypatch.setattr("zoo.evaluation.zero_shot.PROMPTS", 3)
     portions = zoo.ZeroShotClassifier(model, labels, ["a {}", "the {}"]).class_features
     torch.testing.assert_close(portions, classifier.class_features)
 
@@ -96,7 +96,7 @@ def test_class_features_do_not_depend_on_how_many_are_encoded_at_a_time(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = zoo.ZeroShotClassifier(model, LABELS, "imagenet-7").class_features
-    monkeypatch.setattr("zoo.classification.PROMPTS", 15)
+    monkeypatch.setattr("zoo.evaluation.zero_shot.PROMPTS", 15)
     torch.testing.assert_close(zoo.ZeroShotClassifier(model, LABELS, "imagenet-7").class_features, whole)
 
 
@@ -111,7 +111,7 @@ def test_templates_may_be_functions_as_the_peers_are(model: Any) -> None:
 
 
 def test_captions_that_were_cut_are_told_once_for_all_portions(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.classification.PROMPTS", 2)
+    monkeypatch.setattr("zoo.evaluation.zero_shot.PROMPTS", 2)
     labels = ["cat", "word " * 90, "dog", "more " * 90]
     with pytest.warns(TruncatedTextWarning) as told:
         zoo.ZeroShotClassifier(model, labels, ["a {}", "one {}"])
@@ -313,7 +313,7 @@ def test_targets_that_do_not_fit_are_refused(model: Any, images: Tensor, targets
 
 
 def test_the_slopes_of_both_likelihoods_are_those_of_autograd() -> None:
-    from zoo.calibration import _sigmoid, _softmax
+    from zoo.evaluation.calibration import _sigmoid, _softmax
 
     cosines, targets = drawn(8.0, -1.0, 50)
     for likelihood, numbers in ((_softmax, [3.0]), (_sigmoid, [3.0, -0.7])):

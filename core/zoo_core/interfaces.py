@@ -4,7 +4,7 @@ A component's factory is called as
 
     vision-tower   factory(config, *, embed_dim: int) -> VisionTower
     text-tower     factory(config, *, embed_dim: int) -> TextTower
-    tokenizer      factory(config, *, context_length: int) -> zoo_core.tokenizer.Tokenizer
+    tokenizer      factory(config, *, context_length: int) -> zoo_core.text.tokenizer.Tokenizer
     preprocessor   factory(config, *, image_size: tuple[int, int], train: bool) -> zoo_core.images.Preprocessor
     loss           factory(config) -> Loss
     model          factory(config, *, towers: tuple[str, ...], registry: Registry) -> DualEncoder
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from zoo_core.errors import CapabilityError, InputError
-from zoo_core.key_values import Memory
-from zoo_core.positions import PositionTable
+from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.position_embedding import PositionTable
 
 __all__ = ["LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
 
@@ -130,7 +130,7 @@ class VisionTower(Tower):
         image_channels: channels of the images it takes.
         variable_image_size: whether it takes other sizes too.
         image_patches: height and width in pixels of a patch, where it also takes patch batches (see
-            `zoo_core.patches`) in place of images; None where it does not. A model checks them before the tower
+            `zoo_core.images.patches`) in place of images; None where it does not. A model checks them before the tower
             sees them, and images to be whole patches.
     """
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from zoo_core.boundary import checked
+from zoo_core.boundary.plugin_code import Interrupts, PluginCode, made_by
 from zoo_core.errors import (
     AmbiguousNameError,
     MissingDependencyError,
@@ -32,7 +33,6 @@ from zoo_core.errors import (
     reason,
 )
 from zoo_core.plugin import API_VERSION, ENTRY_POINT_GROUP, ComponentSpec, Kind, call_hooks
-from zoo_core.plugin_code import Interrupts, PluginCode, made_by
 
 __all__ = ["Component", "Plugin", "Registry", "default_registry", "squash"]
 
@@ -42,8 +42,8 @@ MAX_DECLARED = 1_000
 _INTERFACES: Mapping[Kind, str] = {
     "vision-tower": "zoo_core.interfaces:VisionTower",
     "text-tower": "zoo_core.interfaces:TextTower",
-    "model": "zoo_core.dual_encoder:DualEncoder",
-    "tokenizer": "zoo_core.tokenizer:Tokenizer",
+    "model": "zoo_core.models.dual_encoder:DualEncoder",
+    "tokenizer": "zoo_core.text.tokenizer:Tokenizer",
     "loss": "zoo_core.interfaces:Loss",
     "preprocessor": "zoo_core.images:Preprocessor",
     "checkpoint-format": "zoo_core.checkpoints:CheckpointFormat",

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from zoo_core.state_dicts import rename_entry
+from zoo_core.nn.state_dict import rename_entry
 
 TEXT = "text."
 

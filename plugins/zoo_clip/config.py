@@ -1,6 +1,6 @@
 """Configs of CLIP and CustomTextCLIP."""
 
-from zoo_core.dual_encoder_config import DualEncoderConfig
+from zoo_core.config.dual_encoder import DualEncoderConfig
 
 
 class ClipConfig(DualEncoderConfig):

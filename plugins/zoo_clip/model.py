@@ -16,13 +16,13 @@ from zoo_clip.checkpoints import flatten, nest, own_names
 from zoo_clip.config import ClipConfig
 from zoo_core.boundary import checked
 from zoo_core.config import TextTowerConfig, VisionTowerConfig
-from zoo_core.constructors import low_precision, parse_towers
-from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
-from zoo_core.dual_encoder_config import ConstructorArguments
+from zoo_core.config.dual_encoder import ConstructorArguments
 from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.models.constructors import low_precision, parse_towers
+from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
+from zoo_core.models.towers import build_tower
+from zoo_core.nn.state_dict import is_functional_call, publishes
 from zoo_core.registry import Registry, default_registry
-from zoo_core.state_dicts import is_functional_call, publishes
-from zoo_core.towers import build_tower
 
 SHOWN = {"attn_mask": "attn_mask", "text_eos_id": "eos_id", "text_pool_type": "pool_type"}
 """What CLIP shows of its text tower beside the parts, by the names that it has there."""

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zoo_core.config import Config, Ratio, TextTowerConfig, VisionTowerConfig
-from zoo_core.dual_encoder_config import DualEncoderConfig
-from zoo_core.sizes import transformer_parameters
+from zoo_core.config.dual_encoder import DualEncoderConfig
+from zoo_core.config.parameter_counts import transformer_parameters
 
 
 class MultimodalConfig(Config):

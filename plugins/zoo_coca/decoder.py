@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from zoo_coca.config import MultimodalConfig
-from zoo_core.attention import CrossAttention
 from zoo_core.interfaces import TextTower
-from zoo_core.key_values import Memory
-from zoo_core.transformer import LayerNorm, ResidualBlock, Transformer, draw_weights
+from zoo_core.nn.attention import CrossAttention
+from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.transformer import LayerNorm, ResidualBlock, Transformer, draw_weights
 
 Context = Sequence[tuple[Tensor, Tensor]]
 """Keys and values `[B, H, N, C / H]` of the image tokens, for each block that looks at them."""

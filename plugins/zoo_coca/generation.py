@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo_coca.config import GenerationConfig
 from zoo_core.errors import InputError
-from zoo_core.tokenizer import Tokenizer
+from zoo_core.text.tokenizer import Tokenizer
 
 NEVER = float("-inf")
 

@@ -18,15 +18,15 @@ from zoo_coca.decoder import CaptionSteps, MultimodalDecoder
 from zoo_coca.generation import Prompts, Vocabulary, search
 from zoo_core.boundary import checked
 from zoo_core.config import TextTowerConfig, VisionTowerConfig
-from zoo_core.constructors import low_precision, parse_towers
-from zoo_core.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
-from zoo_core.dual_encoder_config import ConstructorArguments
+from zoo_core.config.dual_encoder import ConstructorArguments
 from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem, describe
 from zoo_core.interfaces import TextTower, VisionTower
-from zoo_core.modes import evaluating
+from zoo_core.models.constructors import low_precision, parse_towers
+from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
+from zoo_core.models.towers import build_tower, tokens_of
+from zoo_core.nn.eval_mode import evaluating
 from zoo_core.registry import Registry, default_registry
-from zoo_core.tokenizer import Tokenizer, checked_texts
-from zoo_core.towers import build_tower, tokens_of
+from zoo_core.text.tokenizer import Tokenizer, checked_texts
 
 
 class CoCa(DualEncoder):

@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from zoo_core.config import TOKENIZER_FOLDER, Config, TextTowerConfig, TokenIds, TokenizerConfig
-from zoo_core.text_cleaning import CleaningOrNone
-from zoo_core.text_contract import TextReading
+from zoo_core.text.cleaning import CleaningOrNone
+from zoo_core.text.contract import TextReading
 
 __all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
 

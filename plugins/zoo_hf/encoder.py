@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo_core.boundary.library_code import library_code
 from zoo_core.documents import ENCODER_CONFIG
+from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, Problem, did_you_mean, reason
-from zoo_core.json_files import read_json
-from zoo_core.library_code import library_code
 from zoo_hf.config import HfTextConfig
 from zoo_hf.hub import files_of
 

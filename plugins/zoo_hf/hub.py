@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from zoo_core.errors import ConfigError, Problem, reason
-from zoo_core.hub_client import ask_hub, repository_cache
+from zoo_core.hub.client import ask_hub, repository_cache
 from zoo_hf.config import HfSource, is_folder
 
 __all__ = ["files_of"]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from zoo_core.pooling import mean_of_kept
+from zoo_core.nn.pooling import mean_of_kept
 
 __all__ = ["PoolType", "pool"]
 

@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo_core.boundary.library_code import library_code
+from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, InputError, Problem, describe, one_of
-from zoo_core.json_files import read_json
-from zoo_core.library_code import library_code
-from zoo_core.text_cleaning import clean_and_collapse
-from zoo_core.tokenizer import Tokenizer, checked_ids
+from zoo_core.text.cleaning import clean_and_collapse
+from zoo_core.text.tokenizer import Tokenizer, checked_ids
 from zoo_hf.config import TiktokenConfig
 from zoo_hf.word_by_word import WordByWord, word_by_word
 

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from zoo_core.boundary.library_code import library_code
 from zoo_core.documents import TOKENIZER_CONFIG
+from zoo_core.documents.json_reader import parse_json
 from zoo_core.errors import ConfigError, InputError, Problem, describe
-from zoo_core.json_files import parse_json
-from zoo_core.library_code import library_code
-from zoo_core.text_cleaning import clean_and_collapse
-from zoo_core.tokenizer import Tokenizer, checked_ids
+from zoo_core.text.cleaning import clean_and_collapse
+from zoo_core.text.tokenizer import Tokenizer, checked_ids
 from zoo_hf.bounds import LONGEST, excess
 from zoo_hf.captions import CaptionEncoder
 from zoo_hf.config import HfTokenizerConfig

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo_core.boundary.library_code import library_code
 from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
 from zoo_core.interfaces import LayerGroup, TextTower
-from zoo_core.library_code import library_code
-from zoo_core.transformer import take_indices
+from zoo_core.nn.transformer import take_indices
 from zoo_hf.config import HfTextConfig
 from zoo_hf.encoder import build_encoder, encoder_config, layers_of, positions_of
 from zoo_hf.poolers import PoolType, pool

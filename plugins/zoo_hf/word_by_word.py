@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-from zoo_core.word_cache import WordCache
+from zoo_core.text.word_cache import WordCache
 
 __all__ = ["WordByWord", "word_by_word"]
 

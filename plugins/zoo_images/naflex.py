@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo_core.images import ImageLike, Preprocessor, check_pixels
-from zoo_core.patches import pad_patches, patchify
+from zoo_core.images.patches import pad_patches, patchify
 from zoo_images.config import NaFlexImageConfig
-from zoo_images.transform import check_raw_size, crop_box, recoloured
+from zoo_images.preprocessor import check_raw_size, crop_box, recoloured
 
 if TYPE_CHECKING:
     from zoo_images.engines import Engine
@@ -94,7 +94,7 @@ class NaFlexPreprocessor(Preprocessor):
         return engine_of(self.config)
 
     def collate(self, prepared: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Return pictures as a patch batch (see `zoo_core.patches`), padded to the largest of them."""
+        """Return pictures as a patch batch (see `zoo_core.images.patches`), padded to the largest of them."""
         if prepared:
             return pad_patches(prepared)
         blank = pad_patches([patchify(torch.empty(3, *self.config.patch_size), self.config.patch_size)])

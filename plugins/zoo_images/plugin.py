@@ -14,7 +14,7 @@ def zoo_components() -> Iterator[ComponentSpec]:
         kind="preprocessor",
         name="image",
         config="zoo_images.config:ImageConfig",
-        factory="zoo_images.transform:ImagePreprocessor",
+        factory="zoo_images.preprocessor:ImagePreprocessor",
         summary="Resize, crop or pad, and normalise pictures; random crops and colour for training",
     )
     yield ComponentSpec(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo_core.boundary import checked
 from zoo_core.config import LossConfig
 from zoo_core.errors import InputError, describe
-from zoo_core.patches import described
+from zoo_core.images.patches import described
 from zoo_losses.gathering import DTYPES, Group, Shard, place_in
 
 __all__ = ["GatheringLoss", "PairLoss", "Pairs", "check_number", "check_one", "is_set", "own_pairs", "tiles", "told"]

@@ -19,10 +19,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from zoo_core.errors import InputError
-from zoo_core.inference import InferenceForm, channels_last, recast
 from zoo_core.interfaces import LayerGroup, VisionTower
-from zoo_core.positions import PositionTable
-from zoo_core.transformer import take_indices
+from zoo_core.nn.inference_forms import InferenceForm, channels_last, recast
+from zoo_core.nn.position_embedding import PositionTable
+from zoo_core.nn.transformer import take_indices
 from zoo_resnet.config import EXPANSION, REDUCTION, ModifiedResNetConfig
 
 STAGES = 5

@@ -13,8 +13,8 @@ def zoo_components() -> Iterator[ComponentSpec]:
     yield ComponentSpec(
         kind="text-tower",
         name="clip-transformer",
-        config="zoo_text.config:ClipTextConfig",
-        factory="zoo_text.tower:TextTransformer",
+        config="zoo_text.clip.config:ClipTextConfig",
+        factory="zoo_text.clip.tower:TextTransformer",
         summary="Text transformer with learned positions, as CLIP, SigLIP and CoCa use it",
         capabilities=frozenset(
             {"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-text-length"}
@@ -23,8 +23,8 @@ def zoo_components() -> Iterator[ComponentSpec]:
     yield ComponentSpec(
         kind="text-tower",
         name="modern-transformer",
-        config="zoo_text.modern_config:ModernTextConfig",
-        factory="zoo_text.modern_tower:ModernTextTransformer",
+        config="zoo_text.modern.config:ModernTextConfig",
+        factory="zoo_text.modern.tower:ModernTextTransformer",
         summary="Text transformer with rotary positions, gates and registers, for rows of any length",
         capabilities=frozenset(
             {"tokens", "intermediates", "locking", "gradient-checkpointing", "variable-text-length"}
@@ -33,8 +33,8 @@ def zoo_components() -> Iterator[ComponentSpec]:
     yield ComponentSpec(
         kind="tokenizer",
         name="clip-bpe",
-        config="zoo_text.config:ClipBpeConfig",
-        factory="zoo_text.tokenizer:ClipBpeTokenizer",
+        config="zoo_text.clip.config:ClipBpeConfig",
+        factory="zoo_text.bpe.tokenizer:ClipBpeTokenizer",
         summary="CLIP's lower-case byte-pair encoding of 49,408 tokens",
     )
 
@@ -42,4 +42,4 @@ def zoo_components() -> Iterator[ComponentSpec]:
 @hookimpl
 def zoo_exports() -> dict[str, str]:
     """Offer the text config under the name that the field knows."""
-    return {"CLIPTextCfg": "zoo_text.config:ClipTextConfig"}
+    return {"CLIPTextCfg": "zoo_text.clip.config:ClipTextConfig"}

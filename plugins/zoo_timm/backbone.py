@@ -18,9 +18,9 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from zoo_core.boundary.library_code import library_code
+from zoo_core.boundary.plugin_code import passes
 from zoo_core.errors import ConfigError, Problem, did_you_mean, reason
-from zoo_core.library_code import library_code
-from zoo_core.plugin_code import passes
 from zoo_timm.config import ATTENTION_POOLS, TimmConfig
 
 __all__ = ["build_trunk", "output_shape", "refuse"]

@@ -16,7 +16,7 @@ from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 from torch import Tensor
 
 from zoo_core.errors import InputError, did_you_mean
-from zoo_core.patches import PATCH_KEYS, PatchBatch
+from zoo_core.images.patches import PATCH_KEYS, PatchBatch
 from zoo_timm.backbone import refuse
 from zoo_timm.config import NaFlexConfig
 from zoo_timm.tower import TimmTower
@@ -25,7 +25,7 @@ from zoo_timm.tower import TimmTower
 class NaFlexTower(TimmTower):
     """A NaFlexViT of timm and, where the config asks for one, a projection behind it.
 
-    Every method takes images `[B, 3, H, W]` of whole patches, or a patch batch (see `zoo_core.patches`).
+    Every method takes images `[B, 3, H, W]` of whole patches, or a patch batch (see `zoo_core.images.patches`).
 
     Args:
         config: which backbone, and its options.

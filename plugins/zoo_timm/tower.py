@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo_core.errors import CapabilityError, InputError
-from zoo_core.inference import InferenceForm, channels_last, recast
 from zoo_core.interfaces import LayerGroup, VisionTower
-from zoo_core.positions import PositionTable
-from zoo_core.transformer import take_indices
+from zoo_core.nn.inference_forms import InferenceForm, channels_last, recast
+from zoo_core.nn.position_embedding import PositionTable
+from zoo_core.nn.transformer import take_indices
 from zoo_timm.backbone import build_trunk, output_shape, refuse
 from zoo_timm.config import ATTENTION_POOLS, TimmConfig
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zoo_core.block_config import BlockConfig
 from zoo_core.config import Ratio, Size, VisionTowerConfig
-from zoo_core.sizes import attentional_pooler_parameters, transformer_parameters
+from zoo_core.config.block import BlockConfig
+from zoo_core.config.parameter_counts import attentional_pooler_parameters, transformer_parameters
 
 AttentionalPool = Literal["single", "parallel", "cascade"]
 PoolType = Literal["tok", "avg"]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo_core.errors import CapabilityError, InputError
-from zoo_core.inference import InferenceForm, recast
 from zoo_core.interfaces import LayerGroup, VisionTower
-from zoo_core.pooling import AttentionalPooler
-from zoo_core.positions import PositionTable, sin_cos_2d
-from zoo_core.transformer import LayerNorm, Transformer, take_indices
+from zoo_core.nn.inference_forms import InferenceForm, recast
+from zoo_core.nn.pooling import AttentionalPooler
+from zoo_core.nn.position_embedding import PositionTable, sin_cos_2d
+from zoo_core.nn.transformer import LayerNorm, Transformer, take_indices
 from zoo_vit.config import AttentionalPool, PoolType, ViTConfig
 
 

@@ -34,7 +34,7 @@ from peer import randomized
 from test_images import MEAN, STD, picture
 from zoo_images.config import ImageConfig
 from zoo_images.engines import TorchEngine
-from zoo_images.transform import ImagePreprocessor
+from zoo_images.preprocessor import ImagePreprocessor
 
 PLAIN: dict[str, Any] = {"mean": [0, 0, 0], "std": [1, 1, 1]}
 

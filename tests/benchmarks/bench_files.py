@@ -29,8 +29,8 @@ from sklearn.datasets import load_sample_images
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
-from zoo.embedding import Pace, embed_images
-from zoo.embedding_sets import open_set
+from zoo.embeddings.encode import Pace, embed_images
+from zoo.embeddings.store import open_set
 
 SHORT, LONG = 512, 683
 GRAIN = 2.0

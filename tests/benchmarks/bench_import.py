@@ -22,8 +22,8 @@ PROGRAMS = {
     "import zoo": "import zoo",
     "zoo.list_models()": "import zoo; zoo.list_models()",
     "zoo.config('vit-b16')": "import zoo; zoo.config('vit-b16')",
-    "zoo --help": "import sys; sys.argv = ['zoo', '--help']; from zoo.commands.app import main; main()",
-    "zoo list": "import sys; sys.argv = ['zoo', 'list']; from zoo.commands.app import main; main()",
+    "zoo --help": "import sys; sys.argv = ['zoo', '--help']; from zoo.cli.app import main; main()",
+    "zoo list": "import sys; sys.argv = ['zoo', 'list']; from zoo.cli.app import main; main()",
     "import torch": "import torch",
     "import open_clip": "import open_clip",
 }

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
-from zoo.building import skeleton
+from zoo.building.build import skeleton
 
 NAMES = {"vit-b32": "ViT-B-32", "vit-s32": "ViT-S-32", "vit-l14": "ViT-L-14", "vit-h14": "ViT-H-14"}
 """Names of the models in open_clip."""
@@ -29,7 +29,7 @@ NAMES = {"vit-b32": "ViT-B-32", "vit-s32": "ViT-S-32", "vit-l14": "ViT-L-14", "v
 LOAD_ZOO = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[3]))
-import zoo, zoo.building, zoo.loading
+import zoo, zoo.building.build, zoo.checkpoints.load
 towers = tuple(sys.argv[4].split(","))
 start = time.perf_counter()
 model = zoo.build(sys.argv[1], pretrained=sys.argv[2], towers=towers)

@@ -37,8 +37,8 @@ from tokenizer_corpus import FRAGMENTS, scene
 from zoo_core.errors import TruncatedTextWarning
 from zoo_hf.config import TiktokenConfig
 from zoo_hf.tiktoken_tokenizer import R50K, TiktokenTokenizer
-from zoo_text.tokenizer import ClipBpeTokenizer, merges
-from zoo_text.tokenizer_config import ClipBpeConfig
+from zoo_text.bpe.config import ClipBpeConfig
+from zoo_text.bpe.tokenizer import ClipBpeTokenizer, merges
 
 Encode = Callable[[list[str]], torch.Tensor]
 

@@ -44,7 +44,7 @@ def program(
     """Run `zoo` (or `code`) in a process of its own that also sees the distributions below `path`."""
     seen = [*([str(path)] if path else []), *(one for one in sys.path if one)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(seen), **options.pop("env", {})}
-    code = code or "import sys; from zoo.commands.app import main; sys.exit(main())"
+    code = code or "import sys; from zoo.cli.app import main; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=environment,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from command_line import Run, save_tiny
-from zoo.commands.app import main
+from zoo.cli.app import main
 
 
 @pytest.fixture(scope="module")

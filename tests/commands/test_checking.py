@@ -47,7 +47,7 @@ def test_validate_applies_overrides(run: Run, tmp_path: Path) -> None:
 
 
 def test_schema_goes_to_standard_output_or_to_a_file(run: Run, tmp_path: Path) -> None:
-    from zoo_core.schema import architecture_schema
+    from zoo_core.config.json_schema import architecture_schema
 
     expected = architecture_schema(zoo.registry())
     status, out, err = run("schema")

@@ -14,8 +14,8 @@ from PIL import Image
 
 import zoo
 from command_line import Run, save_tiny
-from zoo.commands.app import app
-from zoo.commands.options import EXAMPLES
+from zoo.cli.app import app
+from zoo.cli.options import EXAMPLES
 
 
 def expected_probabilities(folder: Path, image: Path, captions: list[str]) -> np.ndarray[Any, Any]:

@@ -101,9 +101,9 @@ def profiled(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked.update(arguments, model=type(model).__name__)
         return types.SimpleNamespace(to_dict=lambda: report)
 
-    module = types.ModuleType("zoo.profiling")
+    module = types.ModuleType("zoo.inference.profiling")
     module.profile_model = profile_model  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "zoo.profiling", module)
+    monkeypatch.setitem(sys.modules, "zoo.inference.profiling", module)
     return asked
 
 
@@ -137,7 +137,7 @@ def test_profile_as_json_is_the_report(run: Run, tiny: Path, profiled: dict[str,
 
 
 def test_profile_really_measures_and_writes_a_trace_for_tensorboard(tiny: Path, tmp_path: Path) -> None:
-    program = f"from zoo.commands.app import main; import sys; sys.argv = ['zoo', 'profile', {str(tiny)!r}, '--steps', '1']; main()"
+    program = f"from zoo.cli.app import main; import sys; sys.argv = ['zoo', 'profile', {str(tiny)!r}, '--steps', '1']; main()"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list((tmp_path / "zoo-profile").glob("*.pt.trace.json.gz"))) == 1

@@ -16,8 +16,8 @@ import torch
 
 import zoo
 from command_line import Run, save_tiny
-from zoo.embedding import embed_images, embed_texts, identity
-from zoo.embedding_sets import read_set
+from zoo.embeddings.encode import embed_images, embed_texts, identity
+from zoo.embeddings.store import read_set
 from zoo_core.errors import InputError
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_written_where_no_image_can_be_read(run: Run, tiny: Path, tmp
 def test_an_interrupted_run_leaves_the_old_file_whole(
     run: Run, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo.embedding_files import Writer
+    from zoo.embeddings.writers import Writer
 
     def interrupted(self: Writer, *_: object) -> None:
         raise KeyboardInterrupt
@@ -164,7 +164,7 @@ def test_whoever_reads_the_old_file_keeps_it(run: Run, tiny: Path, pictures: Pat
 
 
 def test_a_count_of_many_digits_fits_into_the_header(tmp_path: Path) -> None:
-    from zoo.embedding_files import writer
+    from zoo.embeddings.writers import writer
 
     with writer(tmp_path / "x.npy", 1, {}) as file:
         for start in range(0, 12_345, 1000):
@@ -191,7 +191,7 @@ def test_paths_and_captions_come_from_standard_input_too(
 def test_captions_that_were_cut_are_told_in_one_line(
     run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo.embedding.CAPTIONS", 2)
+    monkeypatch.setattr("zoo.embeddings.encode.CAPTIONS", 2)
     (tmp_path / "captions.txt").write_text("\n".join(["a dog", "word " * 30, "a cat", "more " * 30, "a"]))
     arguments = ("embed", "--text", tmp_path / "captions.txt", "--model", tiny, "--out")
     status, _, err = run(*arguments, tmp_path / "x.npy")

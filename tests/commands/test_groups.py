@@ -50,10 +50,10 @@ def test_groups_are_a_table_that_begins_at_the_output(run: Run, tiny: Path) -> N
 
 
 def test_a_group_of_which_some_is_frozen_is_trainable_partly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.groups import Group
+    from zoo.building.layer_groups import Group
 
     group = Group(number=1, names=("visual.proj",), parameters=3, trainable=2)
-    monkeypatch.setattr("zoo.groups.layer_groups", lambda *_, **__: {"vision": (group,)})
+    monkeypatch.setattr("zoo.building.layer_groups.layer_groups", lambda *_, **__: {"vision": (group,)})
     assert run("info", "any", "--groups")[1].splitlines()[1].endswith("3  partly")
 
 

@@ -125,12 +125,12 @@ def test_list_names_every_pair_of_architecture_and_weights(run: Run) -> None:
 
 
 def test_info_names_pretrained_tags(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.pretrained_entries import Pretrained
+    from zoo.catalog.pretrained import Pretrained
 
     entry = Pretrained(
         path=Path("x.safetensors"), description="from a test", license="mit", preprocess={"resize_mode": "squash"}
     )
-    monkeypatch.setattr("zoo.inventory.entries_of", lambda name: {"best": entry} if name == "vit-b16" else {})
+    monkeypatch.setattr("zoo.building.describe.entries_of", lambda name: {"best": entry} if name == "vit-b16" else {})
     told = json.loads(run("info", "vit-b16", "--json")[1])["pretrained"]["best"]
     assert (told["from"], told["description"], told["license"]) == ("x.safetensors", "from a test", "mit")
     assert "best x.safetensors mit resize_mode=squash from a test" in " ".join(run("info", "vit-b16")[1].split())

@@ -15,7 +15,7 @@ import pytest
 
 import zoo
 from command_line import Run, program
-from zoo.commands.app import main
+from zoo.cli.app import main
 
 
 def test_the_program_is_installed_under_its_name() -> None:
@@ -64,7 +64,7 @@ def test_what_does_not_compute_never_imports_torch(tmp_path: Path) -> None:
     shutil.copy(Path(zoo.__path__[0]) / "architectures" / "vit-b16.yaml", tmp_path / "own.yaml")
     code = """
 import sys
-from zoo.commands.app import main
+from zoo.cli.app import main
 for line in sys.argv[1:]:
     assert main(line.split()) == 0, line
     heavy = {"torch", "torchvision", "timm", "transformers", "numpy", "PIL"} & set(sys.modules)
@@ -99,7 +99,7 @@ def test_an_interrupt_ends_quietly_with_130(run: Run, monkeypatch: pytest.Monkey
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo.inventory.list_architectures", interrupted)
+    monkeypatch.setattr("zoo.building.describe.list_architectures", interrupted)
     assert run("list") == (130, "", "")
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import atheris
 
 # Modules that are imported before are not instrumented, and the fuzzer would be blind; torch is left as it is.
-with atheris.instrument_imports(include=["zoo_core.containers", "zoo_core.checkpoints", "pickletools"]):
-    import zoo_core.containers.npz
-    import zoo_core.containers.torch_files  # noqa: F401 - as above
+with atheris.instrument_imports(include=["zoo.checkpoints.containers", "zoo_core.checkpoints", "pickletools"]):
+    import zoo.checkpoints.containers.npz
+    import zoo.checkpoints.containers.torch_files  # noqa: F401 - as above
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import test_container_fuzz

@@ -15,19 +15,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.building import build, loss, preprocess, tokenizer
-    from zoo.catalog import config, list_models, registry
-    from zoo.classification import ZeroShotClassifier
-    from zoo.conversion import convert
-    from zoo.embedding_sets import read_set
-    from zoo.folders import load, verify
-    from zoo.identification import identify
-    from zoo.loading import load_weights
-    from zoo.pretrained_entries import list_pretrained
-    from zoo.publishing import push_to_hub
-    from zoo.pulling import pull
-    from zoo.retrieval import retrieval_metrics
-    from zoo.saving import save
+    from zoo.building.build import build, loss, preprocess, tokenizer
+    from zoo.catalog.architectures import config, list_models, registry
+    from zoo.catalog.pretrained import list_pretrained
+    from zoo.checkpoints.identify import identify
+    from zoo.checkpoints.load import load_weights
+    from zoo.embeddings.store import read_set
+    from zoo.evaluation.retrieval import retrieval_metrics
+    from zoo.evaluation.zero_shot import ZeroShotClassifier
+    from zoo.saved.read import load, verify
+    from zoo.saved.write import save
+    from zoo.transfer.convert import convert
+    from zoo.transfer.pull import pull
+    from zoo.transfer.push import push_to_hub
     from zoo_core.errors import ZooError
 
 __version__ = "0.1.0"
@@ -56,26 +56,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ZeroShotClassifier": "zoo.classification",
+    "ZeroShotClassifier": "zoo.evaluation.zero_shot",
     "ZooError": "zoo_core.errors",
-    "build": "zoo.building",
-    "config": "zoo.catalog",
-    "convert": "zoo.conversion",
-    "identify": "zoo.identification",
-    "list_models": "zoo.catalog",
-    "list_pretrained": "zoo.pretrained_entries",
-    "load": "zoo.folders",
-    "load_weights": "zoo.loading",
-    "loss": "zoo.building",
-    "preprocess": "zoo.building",
-    "pull": "zoo.pulling",
-    "push_to_hub": "zoo.publishing",
-    "read_set": "zoo.embedding_sets",
-    "registry": "zoo.catalog",
-    "save": "zoo.saving",
-    "retrieval_metrics": "zoo.retrieval",
-    "tokenizer": "zoo.building",
-    "verify": "zoo.folders",
+    "build": "zoo.building.build",
+    "config": "zoo.catalog.architectures",
+    "convert": "zoo.transfer.convert",
+    "identify": "zoo.checkpoints.identify",
+    "list_models": "zoo.catalog.architectures",
+    "list_pretrained": "zoo.catalog.pretrained",
+    "load": "zoo.saved.read",
+    "load_weights": "zoo.checkpoints.load",
+    "loss": "zoo.building.build",
+    "preprocess": "zoo.building.build",
+    "pull": "zoo.transfer.pull",
+    "push_to_hub": "zoo.transfer.push",
+    "read_set": "zoo.embeddings.store",
+    "registry": "zoo.catalog.architectures",
+    "save": "zoo.saved.write",
+    "retrieval_metrics": "zoo.evaluation.retrieval",
+    "tokenizer": "zoo.building.build",
+    "verify": "zoo.saved.read",
 }
 
 _ELSEWHERE = {
@@ -103,7 +103,7 @@ def __getattr__(name: str) -> Any:
             f"module 'zoo' has no attribute '{name}': what other libraries call so is zoo.{_ELSEWHERE[name]}; "
             "a model that zoo.build made has its .tokenizer and .preprocess"
         )
-    from zoo.catalog import registry
+    from zoo.catalog.architectures import registry
     from zoo_core.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 
     try:
@@ -116,6 +116,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    from zoo.catalog import registry
+    from zoo.catalog.architectures import registry
 
     return sorted({*__all__, *registry().exported_names(), "__version__"})

@@ -1,0 +1,147 @@
+"""Pins: which bytes a file of the Hub was when it was first downloaded, so that it stays the same ever after.
+
+A branch of a repository can be moved. So the first download of a file is written down in `pretrained.lock.json` of
+the user's folder (`ZOO_HOME`): repository and revision as they were asked for, and of each file the commit, the SHA-256
+and the size. Later downloads, on this machine or on one that was given the lock file, are held to it. Of a
+repository that was taken as a whole, the list of its files is there too. Whoever wants
+what the Hub has now takes the file's lines out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zoo_core.config import Config
+from zoo_core.config.fields import Commit, FileName, Sha256
+from zoo_core.documents import Bounds, expect_file, read_text
+from zoo_core.documents.json_reader import parse_json
+from zoo_core.errors import ConfigError, SaveError
+from zoo_core.files.atomic import replacing
+from zoo_core.files.user_folder import user_folder
+
+__all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinned_listing"]
+
+FORMAT = 1
+BOUNDS = Bounds(bytes=16 * 2**20, depth=8, values=1_000_000)
+"""What a lock file may hold."""
+LOCK_SECONDS = 10
+"""So long is waited for another process that writes a pin, or for a file system that has no locks."""
+
+_log = logging.getLogger(__name__)
+
+
+class Pin(Config):
+    """What a file was: the commit of its repository, its SHA-256 in hexadecimal, its bytes."""
+
+    commit: Commit
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+
+
+class Listing(Config):
+    """The files of a repository that make a model, and the commit that they are of."""
+
+    commit: Commit
+    files: Annotated[tuple[FileName, ...], Field(strict=False, min_length=1)]
+
+
+class _Lock(Config):
+    """What the lock file tells, by repository and revision."""
+
+    format: Literal[1]
+    pins: dict[str, dict[str, Pin]]
+    listings: dict[str, Listing] = {}
+
+
+def lock_file() -> Path:
+    """Return the file that holds the pins of this user; it need not be there."""
+    return user_folder() / "pretrained.lock.json"
+
+
+def pinned(repo: str, file: str, revision: str | None = None) -> Pin | None:
+    """Return the pin of a file, or None where it was never downloaded.
+
+    Raises:
+        ConfigError: the lock file is no lock file.
+    """
+    return _read(lock_file()).pins.get(_source(repo, revision), {}).get(file)
+
+
+def pinned_listing(repo: str, revision: str | None = None) -> Listing | None:
+    """Return the files of a repository that was taken as a whole, or None where it was not.
+
+    Raises:
+        ConfigError: the lock file is no lock file.
+    """
+    return _read(lock_file()).listings.get(_source(repo, revision))
+
+
+def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
+    """Write down what a file was, in place of what was written down before.
+
+    Two processes may do so at once; both pins are kept. A user whose folder cannot be written to is told in the log.
+    """
+
+    def change(lock: _Lock) -> _Lock:
+        source = _source(repo, revision)
+        return lock.model_copy(update={"pins": {**lock.pins, source: {**lock.pins.get(source, {}), file: found}}})
+
+    _change(f"{file} of {repo}", change)
+
+
+def pin_listing(repo: str, found: Listing, revision: str | None = None) -> None:
+    """Write down which files of a repository make a model, once all of them are pinned; else as `pin`."""
+
+    def change(lock: _Lock) -> _Lock:
+        return lock.model_copy(update={"listings": {**lock.listings, _source(repo, revision): found}})
+
+    _change(f"the list of files of {repo}", change)
+
+
+def _change(what: str, change: Callable[[_Lock], _Lock]) -> None:
+    """Read the lock file, change it and write it, while no other process does."""
+    from filelock import FileLock
+
+    path = lock_file()
+    guard = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        expect_file(guard)
+        with FileLock(guard, timeout=LOCK_SECONDS):
+            _write(path, change(_read(path)))
+    except (OSError, SaveError) as error:
+        _log.warning("%s is not pinned, so it may be another one next time: %s", what, error)
+
+
+def _source(repo: str, revision: str | None) -> str:
+    return f"{repo}@{revision}" if revision else repo
+
+
+def _read(path: Path) -> _Lock:
+    try:
+        return _parsed(read_text(path, BOUNDS.bytes), str(path))
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return _Lock(format=FORMAT, pins={})
+        told = "; ".join(str(error).splitlines())
+        raise ConfigError(f"{told}; mend this lock file, or remove it to pin what the Hub has now") from None
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str, source: str) -> _Lock:
+    return _Lock.from_document(parse_json(text, source, BOUNDS))
+
+
+def _write(path: Path, lock: _Lock) -> None:
+    pins = {source: {file: files[file].data() for file in sorted(files)} for source, files in sorted(lock.pins.items())}
+    listings = {source: one.data() for source, one in sorted(lock.listings.items())}
+    with replacing(path) as (scratch,):
+        told = {"format": FORMAT, "pins": pins, "listings": listings}
+        scratch.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

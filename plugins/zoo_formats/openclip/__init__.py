@@ -1,0 +1,1 @@
+"""Folders and configs of open_clip."""

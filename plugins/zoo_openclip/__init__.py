@@ -1,1 +1,0 @@
-"""The importer of open_clip's model configs."""

@@ -1,0 +1,1 @@
+"""Text transformer of CLIP."""

@@ -1,0 +1,255 @@
+"""CLIP's text transformer (Radford et al. 2021), in the shapes that its kin gave it.
+
+Plain, it is causal and pooled at the end-of-text token, which has the largest id. Whatever follows cannot change the
+feature, which is why rows may then be shorter than the context length; any other pooling needs whole rows.
+Parameter names are the published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo_core.errors import CapabilityError, InputError
+from zoo_core.interfaces import LayerGroup, TextTower
+from zoo_core.nn.inference_forms import InferenceForm, recast
+from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.pooling import pool_at_eos, pool_at_largest_id
+from zoo_core.nn.position_embedding import PositionTable
+from zoo_core.nn.tracing import has_values
+from zoo_core.nn.transformer import LayerNorm, Transformer, take_indices
+from zoo_text.clip.config import ClipTextConfig, PoolType
+
+
+class TextTransformer(TextTower):
+    """A text transformer.
+
+    Args:
+        config: sizes and options.
+        embed_dim: width of the pooled feature.
+    """
+
+    def __init__(self, config: ClipTextConfig, *, embed_dim: int) -> None:
+        super().__init__()
+        self.context_length = config.context_length
+        self.vocab_size = config.vocab_size
+        self.width, self.heads = config.width, config.heads
+        self.output_dim = embed_dim
+        self.variable_text_length = config.takes_shorter_rows
+        self.causal = config.causal
+        self.pool_type: PoolType = config.pool_type
+        self.eos_id = config.eos_id
+        self.pad_id = config.pad_id
+        self.exact_class_mask = config.class_token_mask == "exact"
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.cls_emb = nn.Parameter(torch.empty(config.width)) if config.class_token else None
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length + config.class_token, config.width))
+        self.transformer = Transformer(
+            config.width,
+            config.layers,
+            config.heads,
+            mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
+            ls_init_value=config.ls_init_value,
+            norm_eps=config.norm_eps,
+            options=config.block,
+        )
+        self.ln_final = LayerNorm(config.width, eps=config.norm_eps)
+        self.text_projection = _projection(config, embed_dim)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        if self.cls_emb is not None:
+            nn.init.normal_(self.cls_emb, std=0.01)
+
+    @property
+    def num_pos(self) -> int:
+        """Number of positions, that of a class token included."""
+        return len(self.positional_embedding)
+
+    @property
+    def attn_mask(self) -> Tensor | None:
+        """What is added to the attention of all positions `[N, N]`: minus infinity to later ones; None without order.
+
+        It is made for those who ask; the tower itself says `causal` to its attention.
+        """
+        if not self.causal:
+            return None
+        weight = self.positional_embedding
+        return weight.new_full((self.num_pos, self.num_pos), -torch.inf, requires_grad=False).triu(1)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of token ids `[B, L]`."""
+        return self._pool(self._encode(text), text)
+
+    def read_lengths(self, text: Tensor) -> Tensor | None:
+        """Return where each row of `text` `[B, L]` is pooled, plus one: no token sees a later one."""
+        if not self.variable_text_length:
+            return None
+        if self.pool_type == "argmax":
+            return text.argmax(dim=-1) + 1
+        ends = text == self.eos_id
+        return ends.int().argmax(dim=-1).masked_fill(~ends.any(dim=-1), text.shape[1] - 1) + 1
+
+    def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features `[B, embed_dim]` and the tokens `[B, L, width]` of the text.
+
+        The tokens are normed, but for a tower with a class token: as in CoCa, only that one is, and it is left out.
+        """
+        x = self._encode(text)
+        return self._pool(x, text), self.ln_final(x) if self.cls_emb is None else x[:, :-1]
+
+    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
+        """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.forward_next`.
+
+        No padding is hidden, and a class token, which looks at the others but is not looked at, is left out.
+        """
+        if not self.causal:
+            raise CapabilityError("this text tower is not causal: its tokens depend on later ones")
+        seen = len(memory)
+        if seen + text.shape[1] > self.context_length:
+            raise InputError(f"{seen + text.shape[1]} tokens are more than the context length {self.context_length}")
+        positions = self.positional_embedding[seen : seen + text.shape[1]]
+        x = self.transformer.forward_next(self.token_embedding(text).to(positions.dtype) + positions, memory)
+        return self.ln_final(x) if self.cls_emb is None else x
+
+    def forward_intermediates(
+        self,
+        text: Tensor,
+        *,
+        indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str = "NLC",
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """Return the outputs of blocks; see `TextTower.forward_intermediates`. The suffix is the class token."""
+        if output_fmt != "NLC":
+            raise InputError(f"text_output_fmt must be 'NLC', found {output_fmt!r}")
+        mask = self._mask(text)
+        x, kept = self.transformer.forward_intermediates(
+            self._embed(text),
+            take_indices(indices, len(self.transformer.resblocks)),
+            causal=self.causal and mask is None,
+            mask=mask,
+            stop_early=stop_early and intermediates_only,
+        )
+        if normalize_intermediates:
+            kept = [self.ln_final(tokens) for tokens in kept]
+        output: dict[str, Any] = {"text_intermediates": [tokens[:, : text.shape[1]] for tokens in kept]}
+        if output_extra_tokens and self.cls_emb is not None:
+            output["text_intermediates_suffix"] = [tokens[:, -1:] for tokens in kept]
+        if not intermediates_only:
+            output["text_features"] = self._pool(x, text)
+        return output
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return the embeddings, each block (the last with the final norm) and, if there is one, the projection."""
+        *blocks, last = self.transformer.resblocks
+        stem = [self.token_embedding, self.positional_embedding]
+        if self.cls_emb is not None:
+            stem.append(self.cls_emb)
+        projection = [] if self.text_projection is None else [[self.text_projection]]
+        return [stem, *([block] for block in blocks), [last, self.ln_final], *projection]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass."""
+        self.transformer.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the positions and the class token."""
+        return {"positional_embedding"} if self.cls_emb is None else {"positional_embedding", "cls_emb"}
+
+    def position_tables(self) -> Mapping[str, PositionTable]:
+        """Return the positions of the tokens, behind which the class token has its own."""
+        return {"positional_embedding": PositionTable((self.context_length,), suffix=int(self.cls_emb is not None))}
+
+    def inference_forms(self) -> Iterable[InferenceForm]:
+        """Offer the tower whose last block transforms the pooled token alone."""
+        if type(self) is TextTransformer and self.pool_type != "eos":
+            yield InferenceForm("last block for the pooled token", lambda: recast(self, PooledTokenTransformer))
+
+    def _encode(self, text: Tensor) -> Tensor:
+        mask = self._mask(text)
+        return self.transformer(self._embed(text), causal=self.causal and mask is None, mask=mask)
+
+    def _embed(self, text: Tensor) -> Tensor:
+        dtype = self.positional_embedding.dtype
+        x = self.token_embedding(text).to(dtype)  # [B, L, C]
+        if self.cls_emb is not None:
+            x = torch.cat([x, self.cls_emb.to(dtype).expand(x.shape[0], 1, -1)], dim=1)
+        return x + self.positional_embedding[: x.shape[1]]
+
+    def _mask(self, text: Tensor) -> Tensor | None:
+        """Return which tokens may look at which, `[B, 1, N or 1, N]`; None where no padding has to be hidden."""
+        if self.pad_id is None:
+            return None
+        seen = text != self.pad_id  # [B, L]
+        if self.cls_emb is not None:
+            always = seen.new_ones(seen.shape[0], 1)
+            seen = torch.cat([seen, always] if self.exact_class_mask else [always, seen], dim=1)
+        mask = seen[:, None, None, :]
+        if not self.causal:
+            return mask
+        return mask & torch.ones(seen.shape[1], seen.shape[1], dtype=torch.bool, device=text.device).tril()
+
+    def _pool(self, x: Tensor, text: Tensor) -> Tensor:
+        return self._project(self._pooled_token(x, text))
+
+    def _project(self, x: Tensor) -> Tensor:
+        pooled = self.ln_final(x)
+        if self.text_projection is None:
+            return pooled
+        if isinstance(self.text_projection, nn.Module):
+            return self.text_projection(pooled)
+        return pooled @ self.text_projection
+
+    def _pooled_token(self, x: Tensor, text: Tensor) -> Tensor:
+        match self.pool_type:
+            case "argmax":
+                return pool_at_largest_id(x, text)
+            case "eos":
+                assert self.eos_id is not None
+                return pool_at_eos(x, text, self.eos_id)
+            case "first":
+                return x[:, 0]
+            case "last":
+                return x[:, -1]
+
+
+class PooledTokenTransformer(TextTransformer):
+    """A text transformer that leaves out what the pooled token does not see, in the last block and behind the text."""
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of token ids `[B, L]`."""
+        if not len(text):
+            return super().forward(text)
+        row = self._pooled_row(text)
+        if self.variable_text_length and text.device.type == "cpu" and has_values(text):  # elsewhere one would wait
+            text = text[:, : int(row.max()) + 1]
+        mask = self._mask(text)
+        return self._project(
+            self.transformer.forward_row(self._embed(text), row, causal=self.causal and mask is None, mask=mask)
+        )
+
+    def _pooled_row(self, text: Tensor) -> Tensor:
+        """Return the place `[B]` of each row's pooled token."""
+        if self.pool_type == "argmax":
+            return text.argmax(dim=-1)
+        last = text.shape[1] - 1 + (self.cls_emb is not None)
+        return text.new_full((len(text),), last if self.pool_type == "last" else 0, dtype=torch.int64)
+
+
+def _projection(config: ClipTextConfig, embed_dim: int) -> nn.Parameter | nn.Linear | None:
+    if config.proj_type == "none":
+        return None
+    std = config.width**-0.5
+    if not config.proj_bias:
+        return nn.Parameter(std * torch.randn(config.width, embed_dim))
+    linear = nn.Linear(config.width, embed_dim)
+    nn.init.normal_(linear.weight, std=std)
+    nn.init.zeros_(linear.bias)
+    return linear

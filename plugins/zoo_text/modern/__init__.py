@@ -1,0 +1,1 @@
+"""Text transformer with rotary positions, gates and registers."""

@@ -1,0 +1,1 @@
+"""From a source to a model: `zoo.build`, `zoo.load` and their kin."""

@@ -1,0 +1,213 @@
+"""What is installed, told as plain data: architectures, one architecture in full, plugins.
+
+A stranger's broken file or config class must not hide everybody else's, so its problem is an entry of the
+list that it would have stood in. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from zoo.catalog.architectures import architectures
+from zoo.catalog.pretrained import entries_of
+from zoo_core.architectures import Architectures, Entry, is_path
+from zoo_core.config import ComponentConfig, ModelConfig, TowerConfig
+from zoo_core.errors import ZooError
+from zoo_core.registry import Component, Plugin
+
+__all__ = ["Clash", "Listing", "clashes", "describe_model", "describe_plugin", "list_architectures"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One architecture of the list; where it cannot be used, `problem` says why and its numbers are None.
+
+    `name` is what `zoo.build` takes: `distribution/name` where several distributions offer the name.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    distribution: str
+    parameters: int | None = None
+    image_size: tuple[int, int] | None = None
+    embed_dim: int | None = None
+    description: str | None = None
+    problem: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Clash:
+    """A name that several plugins claim; `kind` is that of a component, or `architecture`, `export` or `importer`."""
+
+    kind: str
+    name: str
+    owners: tuple[Plugin, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name}' is claimed by {' and by '.join(one.label for one in self.owners)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the names, ready for JSON."""
+        return {"kind": self.kind, "name": self.name, "owners": [one.label for one in self.owners]}
+
+
+def list_architectures(pattern: str = "*", known: Architectures | None = None) -> list[Listing]:
+    """Return the architectures that a pattern means, by name or alias.
+
+    Args:
+        pattern: as in `zoo.list_models`.
+        known: the architectures to choose from; those of the installed plugins where None.
+    """
+    known = known or architectures()
+    names = set(known.names(pattern))
+    offers = Counter(entry.name for entry in known.entries)
+    return [_listing(entry, known, qualified=offers[entry.name] > 1) for entry in known.entries if entry.name in names]
+
+
+def describe_model(source: str) -> dict[str, Any]:
+    """Return all that is known of an architecture, ready for JSON.
+
+    Args:
+        source: a name in any spelling, a YAML file, or a folder that `zoo.save` wrote.
+
+    Returns:
+        `name`, `aliases`, `file`, `description`, `parameters`, `towers`, `text_contract`, `components` (each with
+        its distribution and version), `pretrained` (the entry of each tag, `from`, its place in a word, and `terms`)
+        and the resolved `config`.
+
+    Raises:
+        ConfigError: the architecture or one of its pretrained entries is wrong.
+        UnknownNameError: there is none of that name.
+    """
+    from zoo.building.source import config_of, holds_model, locate
+
+    known = architectures()
+    name, aliases, tags = source, (), {}
+    if holds_model(source):
+        config, file = config_of(source), Path(locate(source))
+    elif is_path(source):
+        config, file = known.load(source), Path(source)
+    else:
+        entry = known.find(source)
+        name, aliases, file = entry.name, entry.aliases, entry.path
+        config = known.load(source)
+        tags = {
+            tag: {"from": found.place, "terms": found.terms} | found.data() for tag, found in entries_of(source).items()
+        }
+    return {
+        "name": name,
+        "aliases": list(aliases),
+        "file": str(file),
+        "description": config.description,
+        "parameters": config.parameter_count(),
+        "towers": _towers(config),
+        "text_contract": config.text_contract().to_dict(),
+        "components": {
+            section: _provenance(known.registry.get(part.kind, part.component)) for section, part in _parts(config)
+        },
+        "pretrained": tags,
+        "config": config.data(),
+    }
+
+
+def describe_plugin(plugin: Plugin, claimed: list[Clash]) -> dict[str, Any]:
+    """Return what a plugin offers, or why it cannot be used, ready for JSON.
+
+    Args:
+        plugin: a plugin of a registry.
+        claimed: the clashes of that registry.
+    """
+    own = [clash for clash in claimed if plugin in clash.owners]
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "status": "quarantined" if plugin.error is not None else "clash" if own else "ok",
+        "reason": plugin.error,
+        "clashes": [clash.to_dict() for clash in own],
+        "components": [_component(Component(spec, plugin)) for spec in plugin.components],
+        "architectures": plugin.architectures,
+        "pretrained": plugin.pretrained,
+        "exports": sorted(plugin.exports),
+        "importers": sorted(plugin.importers),
+    }
+
+
+def clashes(known: Architectures | None = None) -> list[Clash]:
+    """Return every name of a component, an architecture, an export or an importer that several plugins claim."""
+    known = known or architectures()
+    owners: defaultdict[tuple[str, str], list[Plugin]] = defaultdict(list)
+    for kind, name, plugin in _claims(known):
+        owners[kind, name].append(plugin)
+    return [Clash(kind, name, tuple(found)) for (kind, name), found in owners.items() if len(found) > 1]
+
+
+def _claims(known: Architectures) -> Iterator[tuple[str, str, Plugin]]:
+    for plugin in known.registry.plugins:
+        yield from ((spec.kind, spec.name, plugin) for spec in plugin.components)
+        yield from (("export", name, plugin) for name in plugin.exports)
+        yield from (("importer", name, plugin) for name in plugin.importers)
+    yield from (("architecture", entry.name, entry.plugin) for entry in known.entries)
+
+
+def _listing(entry: Entry, known: Architectures, qualified: bool) -> Listing:
+    name = f"{entry.plugin.distribution}/{entry.name}" if qualified else entry.name
+    listing = Listing(name, entry.aliases, entry.plugin.distribution)
+    try:
+        config = known.load(name)
+        return replace(
+            listing,
+            parameters=config.parameter_count(),
+            image_size=config.vision.image_size,
+            embed_dim=config.embed_dim,
+            description=config.description,
+        )
+    except ZooError as error:
+        return replace(listing, problem=str(error))
+    except Exception as error:  # a stranger's config class may raise anything
+        return replace(listing, problem=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _parts(config: ModelConfig) -> Iterator[tuple[str, ComponentConfig]]:
+    """Yield the model and every section of its config that a component stands behind."""
+    yield "model", config
+    for key in type(config).model_fields:
+        value = getattr(config, key)
+        if isinstance(value, ComponentConfig):
+            yield key, value
+
+
+def _towers(config: ModelConfig) -> dict[str, Any]:
+    return {
+        section: {"component": part.component, "parameters": part.parameter_count(config.embed_dim)}
+        for section, part in _parts(config)
+        if isinstance(part, TowerConfig)
+    }
+
+
+def _provenance(component: Component) -> dict[str, Any]:
+    return {
+        **_component(component),
+        "plugin": component.plugin.name,
+        "distribution": component.plugin.distribution,
+        "version": component.plugin.version,
+    }
+
+
+def _component(component: Component) -> dict[str, Any]:
+    spec = component.spec
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "summary": spec.summary,
+        "capabilities": sorted(spec.capabilities),
+        "missing": list(component.missing),
+    }

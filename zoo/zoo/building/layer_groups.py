@@ -1,0 +1,90 @@
+"""The layer groups of a model's towers, as `lock_image_tower` and `lock_text_tower` count them: from the output.
+
+The model is built on the meta device, so that even the largest one takes no memory and no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from zoo.building.build import skeleton
+from zoo.building.source import config_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo_core.interfaces import LayerGroup, Tower
+
+__all__ = ["Group", "layer_groups"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One layer group: `unlocked_groups = number` leaves it trainable, together with those of lower numbers.
+
+    `names` are those of its parameters, as in `model.named_parameters()`; `trainable` of `parameters` elements are.
+    """
+
+    number: int
+    names: tuple[str, ...]
+    parameters: int
+    trainable: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+def layer_groups(
+    source: str, *, lock_image: int | None = None, lock_text: int | None = None
+) -> dict[str, tuple[Group, ...]]:
+    """Return the layer groups of each tower, that of the output first.
+
+    Args:
+        source: an architecture, a YAML file, or a saved folder.
+        lock_image: lock the image tower but for so many groups; all is as it was built where None.
+        lock_text: the same of the text tower.
+
+    Returns:
+        `vision` and `text`, each with its groups.
+
+    Raises:
+        ConfigError: the architecture is wrong.
+        UnknownNameError: there is none of that name.
+        InputError: a number of groups is negative.
+        CapabilityError: a tower can only be locked whole.
+    """
+    model = skeleton(config_of(source))
+    assert model.visual is not None and model.text is not None  # both towers are built
+    if lock_image is not None:
+        model.lock_image_tower(lock_image)
+    if lock_text is not None:
+        model.lock_text_tower(lock_text)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {"vision": _groups(model.visual, names), "text": _groups(model.text, names)}
+
+
+def _groups(tower: Tower, names: dict[int, str]) -> tuple[Group, ...]:
+    return tuple(_group(number, group, names) for number, group in enumerate(reversed(tower.layer_groups()), start=1))
+
+
+def _group(number: int, group: LayerGroup, names: dict[int, str]) -> Group:
+    parameters = {id(one): one for one in _parameters(group)}
+    return Group(
+        number=number,
+        names=tuple(names[key] for key in parameters),
+        parameters=sum(one.numel() for one in parameters.values()),
+        trainable=sum(one.numel() for one in parameters.values() if one.requires_grad),
+    )
+
+
+def _parameters(group: LayerGroup) -> Iterator[nn.Parameter]:
+    from torch import nn
+
+    for part in group:
+        if isinstance(part, nn.Parameter):
+            yield part
+        else:
+            yield from part.parameters()

@@ -1,0 +1,98 @@
+"""Tags: which file of weights a tag stands for, and whether it is what it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.catalog.architectures import architectures
+from zoo_core.architectures import is_path
+from zoo_core.config import ModelConfig
+from zoo_core.errors import CheckpointError, InputError, UnknownNameError, describe, did_you_mean
+from zoo_core.files.hashing import sha256_of
+
+if TYPE_CHECKING:
+    from zoo.catalog.pretrained import Pretrained
+
+ENDINGS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz")
+"""How files of weights are named."""
+
+__all__ = ["ENDINGS", "find_entry", "weights_of"]
+
+
+def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
+    """Return the entry of a tag; None where `pretrained` is a file.
+
+    Args:
+        source: what the architecture is built from; only a name has tags.
+        pretrained: a tag, or the path of a file or folder; a string is one if it has the ending of a file of weights,
+            or names something that is there and is no tag.
+
+    Raises:
+        UnknownNameError: no such tag; an architecture of equal shapes that has it is named.
+        InputError: it is a URL.
+    """
+    if isinstance(pretrained, str) and "://" in pretrained:
+        raise InputError(f"pretrained='{pretrained}' is a URL, and nothing is fetched; download it and give its path")
+    if isinstance(pretrained, Path) or pretrained.endswith(ENDINGS):
+        return None
+    from zoo.catalog.pretrained import alike_with, entries_of
+
+    named = isinstance(source, str) and not is_path(source)
+    entries = entries_of(source) if named else {}
+    if pretrained in entries:
+        return entries[pretrained]
+    if pretrained and Path(pretrained).exists():
+        return None
+    if pretrained.startswith("hf-hub:"):
+        raise InputError(f"'{pretrained}' brings its architecture with it: zoo.build('{pretrained}')")
+    known = did_you_mean(pretrained, entries) if entries else "; it has none, and there is no such file"
+    others = alike_with(architectures().find(source).name, pretrained) if named else []
+    if others:
+        known = (
+            f"; {' and '.join(map(repr, others))} has these weights, with the activation that they were trained with"
+        )
+    told = f"architecture {describe(source)}" if isinstance(source, str | Path) else "this architecture"
+    raise UnknownNameError(f"{told} has no pretrained tag {describe(pretrained)}{known}")
+
+
+def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_only: bool = False) -> Path:
+    """Return the file of weights of an entry, downloaded if it has to be.
+
+    Raises:
+        CheckpointError: it is damaged, or is for another activation than the architecture's.
+        DownloadError: it cannot be had from the Hub, or is not what it was when it was pinned.
+    """
+    _check_fits(entry, config, tag)
+    if entry.hub:
+        from zoo.hub.weights import fetch_weights
+
+        return fetch_weights(entry.hub, entry.sha256, local_files_only=local_files_only).path
+    assert entry.path is not None
+    _check_digest(entry.path, entry.sha256)
+    return entry.path
+
+
+def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
+    """Refuse weights whose activation or text contract is not the architecture's: the shapes alone would not tell."""
+    contract = config.text_contract()
+    for key, trained in entry.text:
+        found = getattr(contract, key)
+        if None not in (trained, found) and found != trained:
+            raise CheckpointError(
+                f"pretrained '{tag}' was trained with text {key} '{trained}', but that of the architecture is '{found}'"
+            )
+    for side in ("vision", "text"):
+        found = getattr(getattr(config, side), "activation", None)
+        if entry.activation is not None and found is not None and found != entry.activation:
+            raise CheckpointError(
+                f"pretrained '{tag}' was trained with activation {entry.activation}, but {side}.activation is {found}"
+            )
+
+
+def _check_digest(path: Path, expected: str | None) -> None:
+    if expected is None or not path.is_file():
+        return
+    found = sha256_of(path)
+    if found != expected:
+        raise CheckpointError(f"{path} is damaged: expected sha256 {expected}, found {found}; get it again")

@@ -1,0 +1,1 @@
+"""Installed architectures and pretrained entries."""

@@ -1,0 +1,1 @@
+"""Checkpoint files: opened, matched to a model, loaded."""

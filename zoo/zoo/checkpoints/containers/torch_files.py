@@ -1,0 +1,218 @@
+"""Files of `torch.save` and `torch.jit.save`: a pickle that names tensors, and their bytes beside it.
+
+The pickle is read as a tree, never unpickled: no code of it runs, classes of training code need not be installed, and
+of a TorchScript archive the program is not even looked at. The bytes of tensors are mapped from the file, which the
+format allows, since it stores them uncompressed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from zoo.checkpoints.containers.mapped import MappedFile
+from zoo.checkpoints.containers.pickles import Call, PickleError, read_pickle
+from zoo.checkpoints.containers.safetensors import MAX_HEADER, MAX_TENSORS
+from zoo.checkpoints.containers.torch_trees import Laid, module_tensors, storage_item_sizes, with_tensors
+from zoo.checkpoints.containers.wrappers import choose_weights
+from zoo_core.checkpoints import ITEM_SIZES, TensorInfo, TensorSource
+from zoo_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TorchFile", "looks_like_legacy"]
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LOCAL_HEADER = 30
+"""Bytes of a zip entry's own header, before its name."""
+
+MAX_EXPANDED = 2**32
+"""Bytes of a tensor that has one element in many places, as `expand` makes it of a few."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a storage's bytes lie in the file; `crc` is their checksum, where the file has one."""
+
+    start: int
+    length: int
+    crc: int | None = None
+
+
+def looks_like_legacy(head: bytes) -> bool:
+    """Tell a pickle from its first bytes, such as the files that torch wrote until version 1.6."""
+    return head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5
+
+
+class TorchFile(TensorSource):
+    """The tensors of a file that `torch.save` or `torch.jit.save` wrote.
+
+    Args:
+        file: the file.
+        weights: which of several state dicts: None for the one that was trained, `"ema"`, or its name in the file.
+
+    Raises:
+        CheckpointError: it is none, is damaged, or holds no such tensors.
+    """
+
+    metadata: Mapping[str, str] = {}
+
+    def __init__(self, file: MappedFile, weights: str | None = None) -> None:
+        self.path = file.path
+        self._file = file
+        try:
+            tree = self._archive() if file.bytes(0, 2) == b"PK" else self._legacy()
+        except PickleError as error:
+            raise self._damaged(str(error)) from None
+        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+            raise self._damaged(f"its pickle is none that torch writes ({type(error).__name__}: {error})") from None
+        self._places: Mapping[str, Place]
+        if isinstance(tree, Call):
+            found: Mapping[str, Any] = dict(module_tensors(tree))
+            if not found:
+                raise CheckpointError(
+                    f"{self.path} holds an object of {tree.callee}, not the tensors of one; in Python where it can be "
+                    "loaded, save its state_dict() with safetensors"
+                )
+            self.notes = (
+                ("the program of the TorchScript archive was not run",) if self.container[:6] == "TorchS" else ()
+            )
+        else:
+            found, self.notes = choose_weights(tree, Laid, weights, self.path)
+        if len(found) > MAX_TENSORS:
+            raise self._damaged(f"it lists {len(found)} tensors, more than any model has; allowed: {MAX_TENSORS}")
+        self._laid = {key: self._checked(key, one) for key, one in found.items()}
+        self.entries: Mapping[str, TensorInfo] = {key: one.info for key, one in self._laid.items()}
+
+    def read(self, key: str) -> Tensor:
+        """Return a tensor that is mapped from the file, with the strides that it was saved with."""
+        import torch
+
+        laid = self._laid[key]
+        start = self._start(laid)
+        if laid.is_contiguous:
+            return self._file.tensor(start, laid.info)
+        flat = self._file.tensor(start, TensorInfo(laid.info.dtype, (laid.end - laid.offset,)))
+        return torch.as_strided(flat, laid.info.shape, laid.stride)
+
+    def release(self, key: str) -> None:
+        """Give back the pages of a tensor."""
+        laid = self._laid[key]
+        if laid.is_contiguous:
+            self._file.release(self._start(laid), laid.info)
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Compare storages with their checksums, and look for NaN and infinity."""
+        wanted = list(keys)
+        for storage in dict.fromkeys(self._laid[key].storage for key in wanted):
+            place = self._places[storage]
+            if place.crc is not None and self._crc(place) != place.crc:
+                raise self._damaged(f"the bytes of storage {storage} do not have their checksum")
+        for key in wanted:
+            laid = self._laid[key]
+            if laid.is_contiguous:
+                self._file.check_finite(self._start(laid), laid.info, key)
+            else:
+                super().check([key])
+
+    def _start(self, laid: Laid) -> int:
+        return self._places[laid.storage].start + laid.offset * ITEM_SIZES[laid.info.dtype]
+
+    def _crc(self, place: Place, step: int = 1 << 22) -> int:
+        crc = 0
+        for start in range(place.start, place.start + place.length, step):
+            crc = zlib.crc32(self._file.bytes(start, min(start + step, place.start + place.length)), crc)
+        return crc
+
+    def _archive(self) -> Any:
+        """Read the zip archive of torch 1.6 and later."""
+        with self.path.open("rb") as opened:
+            try:
+                archive = zipfile.ZipFile(opened)
+                names = [one for one in archive.namelist() if one.endswith("/data.pkl") and one.count("/") == 1]
+                if len(names) != 1:
+                    raise self._damaged("it is a zip archive, but holds no data.pkl")
+                root = names[0].removesuffix("data.pkl")
+                script = f"{root}constants.pkl" in archive.namelist()
+                self.container = "TorchScript" if script else "torch"
+                if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder")[:8] != b"little":
+                    raise self._damaged("it was written on a big-endian machine")
+                pickle = archive.getinfo(names[0])
+                if pickle.file_size > MAX_HEADER:
+                    raise self._damaged(f"its pickle has {pickle.file_size} bytes, more than any model's")
+                self._places = {
+                    one.filename.removeprefix(f"{root}data/"): self._place(one)
+                    for one in archive.infolist()
+                    if one.filename.startswith(f"{root}data/")
+                }
+                tree = read_pickle(io.BytesIO(archive.read(pickle)))
+            except (
+                zipfile.BadZipFile,
+                NotImplementedError,
+                RuntimeError,
+                EOFError,
+                OSError,
+                ValueError,
+                zlib.error,
+            ) as error:
+                if isinstance(error, CheckpointError | PickleError):
+                    raise
+                raise self._damaged(f"it is a damaged zip archive: {error}; truncated?") from None
+        return with_tensors(tree)
+
+    def _place(self, entry: zipfile.ZipInfo) -> Place:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise self._damaged(f"{entry.filename} is compressed, which torch never does")
+        local = self._file.bytes(entry.header_offset, entry.header_offset + _LOCAL_HEADER)
+        name, extra = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
+        start = entry.header_offset + _LOCAL_HEADER + name + extra
+        if local[:4] != b"PK\x03\x04" or start + entry.file_size > self._file.size:
+            raise self._damaged(f"{entry.filename} reaches beyond the end of the file: truncated")
+        return Place(start, entry.file_size, entry.CRC)
+
+    def _legacy(self) -> Any:
+        """Read the sequence of pickles that torch wrote until version 1.6: magic, version, system, tree, keys."""
+        self.container = "torch (before 1.6)"
+        opened = io.BytesIO(self._file.bytes(0, MAX_HEADER))  # a file would reserve whatever length a pickle claims
+        if read_pickle(opened) != _LEGACY_MAGIC:
+            raise CheckpointError(
+                f"{self.path} is a pickle, and not one of torch; zoo runs no pickles. In Python where it can be "
+                "loaded, save its tensors with safetensors"
+            )
+        _, _, tree, keys = (read_pickle(opened) for _ in range(4))
+        place = opened.tell()
+        if not isinstance(keys, list):
+            raise self._damaged("it does not say in which order its storages come")
+        sizes = storage_item_sizes(tree)
+        self._places = {}
+        for key in cast("list[Any]", keys):
+            if key not in sizes:
+                raise self._damaged(f"its storage {key!r} belongs to no tensor")
+            length = int.from_bytes(self._file.bytes(place, place + 8), "little") * sizes[key]
+            if place + 8 + length > self._file.size:
+                raise self._damaged(f"its storage {key!r} reaches beyond the end of the file: truncated")
+            self._places[key] = Place(place + 8, length)
+            place += 8 + length
+        return with_tensors(tree)
+
+    def _checked(self, key: str, laid: Laid) -> Laid:
+        place = self._places.get(laid.storage)
+        if place is None:
+            raise self._damaged(f"the storage of '{key}' is not there")
+        if min(laid.offset, *laid.info.shape, *laid.stride, 0) < 0:
+            raise self._damaged(f"'{key}' has a negative size")
+        if laid.end * ITEM_SIZES[laid.info.dtype] > place.length:
+            raise self._damaged(f"'{key}' {list(laid.info.shape)} reaches beyond its storage of {place.length} bytes")
+        size = math.prod(laid.info.shape) * ITEM_SIZES[laid.info.dtype]
+        if size > max(place.length, MAX_EXPANDED):
+            raise self._damaged(f"'{key}' {list(laid.info.shape)} repeats {place.length} bytes until they are {size}")
+        return laid
+
+    def _damaged(self, why: str) -> CheckpointError:
+        return CheckpointError(f"{self.path} cannot be read as weights of torch: {why}")

@@ -1,0 +1,97 @@
+"""Checkpoints of other libraries, through the `checkpoint-format` components of whoever is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from zoo.catalog.architectures import registry
+from zoo.checkpoints.containers import open_checkpoint
+from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
+from zoo_core.config import CheckpointFormatConfig, Section
+from zoo_core.errors import CheckpointError, ConfigError, PluginError, ZooError, ZooWarning, warn_caller
+
+__all__ = ["checkpoint_format", "checkpoint_formats", "open_weights", "stated_architecture"]
+
+
+def checkpoint_format(name: str) -> CheckpointFormat:
+    """Return the layout of a name.
+
+    Raises:
+        UnknownNameError: nobody declares it.
+        PluginError: its factory gives something else.
+    """
+    component = registry().get("checkpoint-format", name)
+    config = Section(CheckpointFormatConfig).parse({"type": name}, "checkpoint format", registry())
+    return cast("CheckpointFormat", component.build(config))
+
+
+def checkpoint_formats() -> Iterator[tuple[str, CheckpointFormat]]:
+    """Yield every layout whose packages are installed, with the name of its component.
+
+    One that cannot be made is passed over with a warning: it would spoil the weights of everybody else.
+    """
+    for component in registry().components("checkpoint-format"):
+        if component.missing:
+            continue
+        try:
+            layout = checkpoint_format(component.qualified_name)
+        except (ConfigError, PluginError) as error:
+            _pass_over(error)
+        else:
+            yield component.qualified_name, layout
+
+
+def open_weights(
+    path: str | Path, *, weights: str | None = None, is_ours: Callable[[TensorSource], bool] | None = None
+) -> TensorSource:
+    """Open a checkpoint of any container and layout, seen in our layout; no tensor is read.
+
+    Args:
+        path: a file or folder.
+        weights: which of several state dicts; see `zoo.checkpoints.containers.open_checkpoint`.
+        is_ours: tells that a checkpoint is in our layout, without a doubt; then no plugin is asked.
+
+    Raises:
+        CheckpointError: it holds no weights that can be read, or two layouts claim it.
+    """
+    source = open_checkpoint(path, weights=weights)
+    if is_ours is not None and is_ours(source):
+        return source
+    claims = {name: layout for name, layout in checkpoint_formats() if _recognises(layout, source)}
+    if len(claims) > 1:
+        raise CheckpointError(
+            f"{source.path} is claimed by the checkpoint formats {' and '.join(claims)}; "
+            "leave one out with ZOO_DISABLE_PLUGINS"
+        )
+    return next((ConvertedSource(source, layout) for layout in claims.values()), source)
+
+
+def stated_architecture(folder: str | Path) -> Mapping[str, Any] | None:
+    """Return the architecture that the files of another library's folder state; None where no layout knows them.
+
+    Raises:
+        ConfigError: a layout knows them, but they state what cannot be built.
+    """
+    for _, layout in checkpoint_formats():
+        try:
+            found = layout.architecture(Path(folder))
+        except PluginError as error:
+            _pass_over(error)
+        else:
+            if found is not None:
+                return found
+    return None
+
+
+def _recognises(layout: CheckpointFormat, source: TensorSource) -> bool:
+    try:
+        return layout.recognises(source.entries)
+    except PluginError as error:
+        _pass_over(error)
+        return False
+
+
+def _pass_over(error: ZooError) -> None:
+    warn_caller(f"{error}; this checkpoint format is passed over", ZooWarning)

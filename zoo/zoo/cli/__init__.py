@@ -1,0 +1,1 @@
+"""The program `zoo`: one module a group of commands."""

@@ -1,0 +1,150 @@
+"""`zoo validate`, `schema`, `verify` and `identify`: what is wrong with files, and what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo.cli.options import Device, Dtype, dtype_named
+from zoo.cli.output import report, show, show_json, table
+
+if TYPE_CHECKING:
+    from zoo_core.errors import Problem
+
+__all__ = ["identify_command", "schema_command", "validate_command", "verify_command"]
+
+
+def validate_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Architecture YAML files.")],
+    override: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A change to check with; may be repeated.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check architecture files.
+
+    Each problem is printed as file:line:column: key: message; the exit status is 1 if there is any.
+    """
+    from dataclasses import asdict
+
+    found = {file: _problems(file, override or []) for file in files}
+    if json:
+        show_json(
+            [
+                {"file": str(file), "ok": not problems, "problems": [asdict(one) for one in problems]}
+                for file, problems in found.items()
+            ]
+        )
+    else:
+        for file, problems in found.items():
+            typer.echo("\n".join(map(str, problems)) if problems else f"{file}: ok")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+def schema_command(
+    output: Annotated[Path | None, typer.Option(help="Write the schema to this file.")] = None,
+) -> None:
+    """Print JSON Schema of architecture files."""
+    from zoo.catalog.architectures import registry
+    from zoo_core.config.json_schema import architecture_schema
+
+    schema = architecture_schema(registry())
+    if output is None:
+        show_json(schema)
+        return
+    from json import dumps
+
+    from zoo_core.files.atomic import replacing
+
+    with replacing(output) as (scratch,):
+        scratch.write_text(dumps(schema, indent=2) + "\n", encoding="utf-8")
+
+
+def verify_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model that zoo.save wrote.")],
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare a saved model with what was saved.
+
+    Every file is compared with its digest, and the model, on this device and in this dtype, with its probe. The exit
+    status is 1 if a part differs.
+    """
+    from dataclasses import asdict
+
+    from zoo.saved.read import verify
+
+    findings = verify(folder, device=device, dtype=dtype_named(dtype))
+    if json:
+        show_json([asdict(one) for one in findings])
+    else:
+        words = {True: "ok", False: "differs", None: "not checked"}
+        show(table(("part", "result", "detail"), [(one.part, words[one.ok], one.detail) for one in findings]))
+    if any(one.ok is False for one in findings):
+        raise typer.Exit(1)
+
+
+def identify_command(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Weights of any container, or a folder with them.")],
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which of several state dicts: ema, or its name in the file.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many architectures to show.")] = 5,
+    architecture: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A YAML file or a saved folder to rank; may be repeated.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every entry that does not fit.")] = False,
+) -> None:
+    """Tell which architectures a file of weights fits, from its names and shapes.
+
+    The exit status is 1 if no architecture fits in every entry.
+    """
+    from dataclasses import asdict
+
+    from zoo.checkpoints.identify import identify
+
+    found = identify(path, limit=limit, weights=weights, architectures=architecture or ())
+    if json:
+        show_json([asdict(one) for one in found])
+    elif not found:
+        report(f"{path}: no architecture known here is near; name yours with --architecture FILE")
+    else:
+        counts = ("missing", "unexpected", "other shape")
+        rows = [
+            (
+                f"{one.fit:.1%}",
+                ", ".join(one.names) + _alone(one.towers),
+                len(one.missing),
+                len(one.unexpected),
+                len(one.misshapen),
+            )
+            for one in found
+        ]
+        show(table(("fit", "architectures", *counts), rows, right=("fit", *counts)))
+        for one in found[:1]:
+            for key, values in one.untold.items():
+                told = ", ".join(f"{name}: {value}" for name, value in zip(one.names, values, strict=True))
+                typer.echo(f"names and shapes cannot tell {key} ({told})")
+    if not found or found[0].fit < 1:
+        raise typer.Exit(1)
+
+
+def _alone(towers: tuple[str, ...]) -> str:
+    return f" ({towers[0]} tower alone)" if len(towers) == 1 else ""
+
+
+def _problems(file: Path, overrides: list[str]) -> tuple[Problem, ...]:
+    from zoo.catalog.architectures import config
+    from zoo_core.errors import ConfigError, Problem, ZooError
+
+    try:
+        config(file, overrides)
+    except ConfigError as error:
+        return error.problems
+    except ZooError as error:
+        return (Problem(str(error), source=str(file)),)
+    return ()

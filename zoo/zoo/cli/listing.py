@@ -1,0 +1,212 @@
+"""`zoo list`, `zoo info` and `zoo plugins`: what there is, told without torch; layer groups alone need it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli.output import count, fields, show, show_json, table
+
+if TYPE_CHECKING:
+    from zoo.building.layer_groups import Group
+
+__all__ = ["info_command", "list_command", "plugins_command"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def list_command(
+    pattern: Annotated[str, typer.Argument(help="A name, a part of names, or a shell pattern.")] = "*",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="List the weights that there are for them.")] = False,
+    license: Annotated[str | None, typer.Option(help="List the weights under a licence, such as apache-2.0.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List the architectures, or their pretrained weights."""
+    from zoo.building.describe import list_architectures
+    from zoo.catalog.architectures import registry
+
+    if pretrained or license is not None:
+        _list_pretrained(pattern, license, json)
+        return
+    found = list_architectures(pattern)
+    if json:
+        show_json([one.to_dict() for one in found])
+        return
+    if not found:
+        typer.echo(f"no architecture matches '{pattern}'{registry().quarantine_note()}", err=True)
+        return
+    rows = [
+        (one.name, "", "", "", one.problem)
+        if one.problem is not None
+        else (one.name, count(one.parameters), _size(one.image_size), one.embed_dim, ", ".join(one.aliases))
+        for one in found
+    ]
+    show(table(("NAME", "PARAMETERS", "IMAGE", "EMBED", "ALIAS"), rows, right=("PARAMETERS", "IMAGE", "EMBED")))
+
+
+def _list_pretrained(pattern: str, license: str | None, json: bool) -> None:
+    from zoo.catalog.pretrained import list_pretrained
+
+    found = list_pretrained(pattern, license=license)
+    if json:
+        show_json(
+            {
+                name: {tag: {"terms": one.terms} | one.data() for tag, one in tags.items()}
+                for name, tags in found.items()
+            }
+        )
+        return
+    if not found:
+        under = "" if license is None else f" under the licence '{license}'"
+        typer.echo(f"no weights{under} are known for '{pattern}'", err=True)
+        return
+    rows = [
+        (name, tag, one.place, one.activation, one.license) for name, tags in found.items() for tag, one in tags.items()
+    ]
+    show(table(("NAME", "PRETRAINED", "FROM", "ACTIVATION", "LICENSE"), rows))
+
+
+def info_command(
+    name: Annotated[str, typer.Argument(help="An architecture, a YAML file, or a saved folder.")],
+    groups: Annotated[bool, typer.Option("--groups", help="Show the layer groups that locking counts.")] = False,
+    lock_image: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The same with all but N groups of the image tower locked.")
+    ] = None,
+    lock_text: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The same with all but N groups of the text tower locked.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Show one architecture in full.
+
+    Its size, where its parts come from, its pretrained weights and its resolved config; or, of each tower, the
+    layer groups, counted from the output as locking counts them.
+    """
+    if groups or lock_image is not None or lock_text is not None:
+        _show_groups(name, lock_image, lock_text, json)
+        return
+    from zoo.building.describe import describe_model
+    from zoo.catalog.pretrained import licence_for_people
+    from zoo_core.text.contract import TextContract
+
+    found = describe_model(name)
+    if json:
+        show_json(found)
+        return
+    import yaml
+
+    parts = found["components"]
+    show(
+        fields(
+            (
+                ("name", found["name"]),
+                ("description", found["description"]),
+                ("aliases", ", ".join(found["aliases"]) or None),
+                ("file", found["file"]),
+                ("parameters", _exact(found["parameters"])),
+                *((f"  {section}", _exact(tower["parameters"])) for section, tower in found["towers"].items()),
+            )
+        ),
+        "",
+        table(("TEXT", "CONTRACT"), TextContract(**found["text_contract"]).told()),
+        "",
+        table(
+            ("PART", "COMPONENT", "FROM", "CAPABILITIES"),
+            [(section, part["name"], _origin(part), _abilities(part)) for section, part in parts.items()],
+        ),
+        "",
+        table(
+            ("PRETRAINED", "FROM", "LICENSE", "PREPROCESSING", "DESCRIPTION"),
+            [
+                (
+                    tag,
+                    one["from"],
+                    licence_for_people(one["license"], one["terms"]),
+                    _changes(one["preprocess"]),
+                    one["description"],
+                )
+                for tag, one in found["pretrained"].items()
+            ],
+        )
+        if found["pretrained"]
+        else "no pretrained weights",
+        "",
+        yaml.safe_dump(found["config"], sort_keys=False, default_flow_style=None, width=100).rstrip(),
+    )
+
+
+def plugins_command(json: AsJson = False) -> None:
+    """List the plugins, their parts, and what is wrong."""
+    from zoo.building.describe import clashes, describe_plugin
+    from zoo.catalog.architectures import registry
+
+    claimed = clashes()
+    found = [describe_plugin(plugin, claimed) for plugin in registry().plugins]
+    if json:
+        show_json(found)
+        return
+    plugins = [(one["name"], one["distribution"], one["version"], one["status"], one["reason"]) for one in found]
+    parts = [
+        (part["kind"], part["name"], one["name"], _abilities(part), part["summary"])
+        for one in found
+        for part in one["components"]
+    ]
+    show(
+        table(("PLUGIN", "DISTRIBUTION", "VERSION", "STATUS", "REASON"), plugins),
+        "",
+        table(("KIND", "COMPONENT", "PLUGIN", "CAPABILITIES", "SUMMARY"), parts),
+        *(f"clash: {clash}" for clash in claimed),
+    )
+
+
+def _changes(preprocess: dict[str, Any]) -> str:
+    """Return what weights change of the architecture's preprocessing, in a line."""
+    return ", ".join(f"{key}={value}" for key, value in preprocess.items()) or "as the architecture"
+
+
+def _show_groups(name: str, lock_image: int | None, lock_text: int | None, json: bool) -> None:
+    from zoo.building.layer_groups import layer_groups
+
+    found = layer_groups(name, lock_image=lock_image, lock_text=lock_text)
+    if json:
+        show_json({section: [one.to_dict() for one in groups] for section, groups in found.items()})
+        return
+    rows = [
+        (section, one.number, _first(one), _exact(one.parameters), _trainable(one))
+        for section, groups in found.items()
+        for one in groups
+    ]
+    columns = ("TOWER", "GROUP", "FIRST PARAMETER", "PARAMETERS", "TRAINABLE")
+    show(table(columns, rows, right=("GROUP", "PARAMETERS")))
+
+
+def _first(group: Group) -> str:
+    name, *others = group.names or ("none",)
+    return f"{name} and {len(others)} more" if others else name
+
+
+def _trainable(group: Group) -> str:
+    if 0 < group.trainable < group.parameters:
+        return "partly"
+    return "yes" if group.trainable else "no"
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    if size is None:
+        return ""
+    height, width = size
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _exact(number: int | None) -> str:
+    return "not known" if number is None else f"{number:,}"
+
+
+def _origin(part: dict[str, Any]) -> str:
+    return f"{part['distribution']} {part['version']}"
+
+
+def _abilities(part: dict[str, Any]) -> str:
+    missing = f"needs {', '.join(part['missing'])}" if part["missing"] else ""
+    return ", ".join(filter(None, (missing, *part["capabilities"])))

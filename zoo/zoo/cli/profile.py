@@ -1,0 +1,90 @@
+"""`zoo profile`: what a model costs on this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.options import Device, Dtype, dtype_named
+from zoo.cli.output import count, fields, show, show_json, table
+
+__all__ = ["profile_command"]
+
+
+def profile_command(
+    name: Annotated[str, typer.Argument(help="An architecture, a YAML file, or a saved folder.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images, and texts, in a batch.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 5,
+    device: Device = None,
+    dtype: Dtype = None,
+    trace: Annotated[Path, typer.Option(metavar="DIR", help="Where a trace for TensorBoard goes.")] = Path(
+        "zoo-profile"
+    ),
+    no_trace: Annotated[bool, typer.Option("--no-trace", help="Write no trace.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure what a model costs on this machine.
+
+    Parameters, multiply-adds, FLOPs, latency and memory of each tower, and a trace of both.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes of its own affairs to stderr otherwise
+    import zoo
+    from zoo.inference.profiling import profile_model
+
+    model = zoo.build(name, device=device, dtype=dtype_named(dtype))
+    found = profile_model(
+        model,
+        image_size=model.config.vision.image_size,
+        context_length=model.config.text.context_length,
+        vocab_size=model.config.text.vocab_size,
+        batch_size=batch_size,
+        steps=steps,
+        device=device or "cpu",
+        trace_dir=None if no_trace else trace,
+    ).to_dict()
+    found = {"model": name, **found}
+    if json:
+        show_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    hardware = found["hardware"]
+    rows = [
+        (
+            tower,
+            count(cost["parameters"]),
+            count(cost["macs"]),
+            count(cost["flops"]),
+            f"{cost['latency'] * 1e3:.1f}",
+            f"{cost['samples_per_second']:.1f}",
+            f"{cost['peak_activation_bytes'] / 2**20:.1f}",
+        )
+        for tower, cost in found["towers"].items()
+    ]
+    columns = ("TOWER", "PARAMETERS", "MACS", "FLOPS", "MS/BATCH", "SAMPLES/S", "MIB")
+    show(
+        table(columns, rows, right=columns[1:]),
+        "",
+        fields(
+            (
+                ("model", found["model"]),
+                ("parameters", f"{found['parameters']:,} ({found['parameter_bytes'] / 2**20:.1f} MiB)"),
+                ("latency", f"median of {found['steps']} batches"),
+                *((key, value) for key, value in hardware.items()),
+                ("MACs, FLOPs", "of one sample; a multiply-add is two FLOPs"),
+                ("MiB", "peak of the activations of a batch"),
+                ("trace", found["trace"]),
+            )
+        ),
+        *(
+            ["", "next:", shlex.join(["tensorboard", "--logdir", str(Path(found["trace"]).parent)])]
+            if found["trace"]
+            else []
+        ),
+    )

@@ -1,0 +1,120 @@
+"""Calibration: the scale of the cosines, and the bias of sigmoids, under which labelled images are likeliest.
+
+A softmax has one number to fit, its temperature (Guo et al. 2017), and sigmoids have two, as in Platt scaling. Both
+likelihoods are convex in them, so that Newton's method finds the one best fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from zoo_core.errors import InputError, describe, reason
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from zoo_core.models.dual_encoder import Scoring
+
+__all__ = ["Calibration", "fit", "tensor_of"]
+
+STEPS = 100
+HALVINGS = 40
+MAX_SCALE = 1e4
+"""Scale at which a fit ends whose images are all told apart, and which therefore has no largest likelihood."""
+
+
+Likelihood = tuple["Tensor", "Tensor", "Tensor"]
+
+
+def tensor_of(values: Sequence[int] | Tensor | NDArray[Any], name: str) -> Tensor:
+    """Return numbers as a tensor.
+
+    Raises:
+        InputError: they are none that torch knows; `name` says what they are.
+    """
+    import torch
+
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"{name}: expected numbers, found {describe(values)}: {reason(error, 100)}") from None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Logits are `cosine * scale + bias`; `loss` is the mean negative log-likelihood of the images that were fitted."""
+
+    scale: float
+    bias: float
+    loss: float
+
+
+def fit(cosines: Tensor, targets: Tensor, scoring: Scoring) -> Calibration:
+    """Fit scale and bias.
+
+    Args:
+        cosines: float64 `[N, C]` of images and labels.
+        targets: number of the right label of each image, `[N]`.
+        scoring: `softmax`, whose bias is 0, or `sigmoid`.
+
+    Raises:
+        InputError: there is not one target for each image, or no label of its number, or no image.
+    """
+    import torch
+
+    count, labels = cosines.shape
+    if targets.shape != (count,) or targets.is_floating_point() or not count:
+        raise InputError(f"targets: expected a label's number for each of {count} images, found {list(targets.shape)}")
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= labels:
+        raise InputError(f"targets run from {low} to {high}; there are labels 0 to {labels - 1}")
+    likelihood = _softmax if scoring == "softmax" else _sigmoid
+    numbers = torch.tensor([1.0] if scoring == "softmax" else [1.0, 0.0], dtype=torch.float64)
+    loss, slope, curvature = likelihood(numbers, cosines, targets)
+    for _ in range(STEPS):
+        damped = curvature + 1e-12 * torch.eye(len(numbers), dtype=torch.float64)
+        step = cast("Tensor", torch.linalg.solve(damped, slope))  # pyright: ignore[reportUnknownMemberType]
+        for _ in range(HALVINGS):
+            trial = numbers - step
+            found = likelihood(trial, cosines, targets) if 0 < trial[0] <= MAX_SCALE else None
+            if found is not None and found[0] < loss:
+                numbers, (loss, slope, curvature) = trial, found
+                break
+            step = step / 2
+        else:  # nothing is likelier
+            break
+    return Calibration(float(numbers[0]), float(numbers[1]) if len(numbers) == 2 else 0.0, float(loss))
+
+
+def _softmax(numbers: Tensor, cosines: Tensor, targets: Tensor) -> Likelihood:
+    """Return the loss of `softmax(numbers[0] * cosines)`, its slope `[1]` and its curvature `[1, 1]`."""
+    import torch
+
+    chances = (numbers[0] * cosines).softmax(dim=-1)  # [N, C]
+    right = targets[:, None]
+    expected = (chances * cosines).sum(dim=-1, keepdim=True)
+    slope = (expected - cosines.gather(1, right)).mean()
+    curvature = (chances * (cosines - expected).square()).sum(dim=-1).mean()
+    loss = torch.nn.functional.cross_entropy(numbers[0] * cosines, targets)
+    return loss, slope.view(1), curvature.view(1, 1)
+
+
+def _sigmoid(numbers: Tensor, cosines: Tensor, targets: Tensor) -> Likelihood:
+    """Return the loss of `sigmoid(numbers[0] * cosines + numbers[1])`, its slope `[2]` and its curvature `[2, 2]`."""
+    import torch
+    import torch.nn.functional as F
+
+    logits = numbers[0] * cosines + numbers[1]
+    right = torch.zeros_like(logits)
+    right[torch.arange(len(targets)), targets] = 1
+    loss = F.binary_cross_entropy_with_logits(logits, right)
+    chances = logits.sigmoid()
+    off = chances - right
+    slope = torch.stack([(off * cosines).mean(), off.mean()])
+    weights = chances * (1 - chances)
+    mixed = (weights * cosines).mean()
+    curvature = torch.stack([(weights * cosines.square()).mean(), mixed, mixed, weights.mean()]).view(2, 2)
+    return loss, slope, curvature

@@ -1,0 +1,1 @@
+"""Faster inference, and profiles of it."""

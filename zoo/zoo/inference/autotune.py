@@ -1,0 +1,322 @@
+"""Chooses the forms of a model's modules for inference by measuring them on this machine, and remembers the choice.
+
+Outer modules are settled before those inside them. Modules of one kind, size and input are one class: one of them is
+measured, on the input that one image or text gave it, repeated to a batch. What is faster by itself is then measured
+within the tower, where caches and memory are shared, and taken if the tower is faster. A form that does not give what
+the module gives is an error of its author.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+import zoo
+from zoo_core.config import Config
+from zoo_core.documents.json_reader import read_json
+from zoo_core.errors import ConfigError, PluginError, ZooError
+from zoo_core.files.atomic import replacing
+from zoo_core.files.user_folder import user_folder
+from zoo_core.nn.inference_forms import InferenceForm, Optimization, forms_of, twin
+
+if TYPE_CHECKING:
+    from zoo_core.interfaces import TextTower, VisionTower
+    from zoo_core.models.dual_encoder import DualEncoder
+
+__all__ = ["measured", "optimize_for_inference"]
+
+Call = Callable[[], Any]
+Measure = Callable[[Sequence[Call]], Sequence[float]]
+"""Returns the seconds that each of some calls takes."""
+
+GAIN = 1.02
+"""The tower has to be this many times as fast with new forms: less is noise."""
+ROUNDS = 6
+SECONDS = 0.25
+"""A batch is as large as this time allows, and no larger than `BATCH`."""
+BATCH = 16
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+"""How far a form's output may be from the module's, by the largest value of that; `COARSE` for other dtypes."""
+COARSE = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class Choice(Config):
+    """The form that a module takes, and how many times as fast the tower was; the path begins with `tower`."""
+
+    path: Annotated[str, Field(pattern=r"^tower(\.|$)")]
+    form: str
+    gain: Annotated[float, Field(gt=0)]
+
+
+class Memory(Config):
+    """The choices for one tower on one machine, as a file remembers them."""
+
+    choices: list[Choice]
+
+
+def optimize_for_inference(model: DualEncoder, measure: Measure | None = None) -> None:
+    """Give both towers of a model the forms that are faster here, and freeze it.
+
+    Args:
+        model: whose `optimizations` will tell what was done.
+        measure: takes the times; without one they are taken by `measured` and remembered for the user.
+
+    Raises:
+        PluginError: a form gives other numbers than the module that offers it.
+    """
+    model.eval().requires_grad_(False)
+    done: list[Optimization] = []
+    for side, name in (("image", "visual"), ("text", "text")):
+        tower: Any = getattr(model, name)
+        if tower is None:
+            continue
+        holder = nn.ModuleDict({"tower": tower})
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                done += _summed_up(side, _optimized(holder, _sample(model, side, tower), measure))
+        except ZooError as error:
+            if isinstance(error, PluginError):
+                raise
+            warnings.warn(
+                f"the {side} tower is left as it is: it refuses a sample to measure with: {error}", stacklevel=3
+            )
+        setattr(model, name, holder["tower"].eval().requires_grad_(False))
+    model.optimizations = tuple(done)
+
+
+def measured(calls: Sequence[Call]) -> list[float]:
+    """Return the least seconds of each call in interleaved rounds: process time of one thread, else wall time."""
+    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_initialized() else time.perf_counter
+    least = [float("inf")] * len(calls)
+    spent, number = 0.0, 0
+    while number < ROUNDS or (spent < SECONDS and number < 4 * ROUNDS):  # the first round warms up
+        for index, call in enumerate(calls):
+            start = clock()
+            call()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            took = clock() - start
+            spent += took
+            if number:
+                least[index] = min(least[index], took)
+        number += 1
+    return least
+
+
+def _optimized(holder: nn.ModuleDict, sample: Tensor, measure: Measure | None) -> list[Choice]:
+    """Give the tower of `holder` its forms: those remembered for this tower and machine, or those measured now."""
+    if measure is not None:
+        return _chosen(holder, sample, measure)
+    path = _memory(holder["tower"], sample)
+    remembered = _remembered(path)
+    if remembered is not None:
+        before = holder["tower"]
+        holder["tower"] = twin(before)
+        if all(_take(holder, choice.path, choice.form) for choice in remembered):
+            return remembered
+        holder["tower"] = before
+    choices = _chosen(holder, sample, measured)
+    with suppress(OSError, ZooError), replacing(path) as (scratch,):  # a user without a folder measures each time
+        scratch.write_text(json.dumps(Memory(choices=choices).data()), encoding="utf-8")
+    return choices
+
+
+def _remembered(path: Path) -> list[Choice] | None:
+    """Return the choices of a file; None where it is not there, or cannot be used, so that they are measured anew."""
+    try:
+        return Memory.from_document(read_json(path)).choices
+    except ConfigError as error:
+        if os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where the name is too long
+            _log.info("forms are measured anew: %s", error)
+        return None
+
+
+def _take(holder: nn.ModuleDict, path: str, name: str) -> bool:
+    """Give the module at a path the form of a name; tell whether there is such a form."""
+    try:
+        module = holder.get_submodule(path)
+    except AttributeError:
+        return False
+    for form in forms_of(module):
+        if form.name == name:
+            parent, _, child = path.rpartition(".")
+            setattr(holder.get_submodule(parent), child, form.make().eval())
+            return True
+    return False
+
+
+def _chosen(holder: nn.ModuleDict, sample: Tensor, measure: Measure) -> list[Choice]:
+    """Measure the forms that there are in a tower, level by level, and take those with which the tower is faster."""
+    repeats = _repeats(lambda: holder["tower"](sample))
+    batch = _repeated(sample, repeats)
+    settled: set[str] = set()
+    choices: list[Choice] = []
+    while open_modules := _outermost(holder, settled):
+        before = holder["tower"]
+        found = _level(holder, open_modules, sample, repeats, measure)
+        if found:
+            holder["tower"] = twin(before)
+            for path, form in found.items():
+                _take(holder, path, form)
+            slow, fast = measure([partial(before, batch), partial(holder["tower"], batch)])
+            gain = slow / max(fast, 1e-9)
+            if gain >= GAIN:
+                choices += [Choice(path=path, form=form, gain=round(gain, 3)) for path, form in found.items()]
+            else:
+                holder["tower"] = before
+        settled.update(open_modules)
+    return choices
+
+
+def _level(
+    holder: nn.ModuleDict, modules: Mapping[str, nn.Module], sample: Tensor, repeats: int, measure: Measure
+) -> dict[str, str]:
+    """Return the forms that are faster by themselves, by the path of the module."""
+    found: dict[str, str] = {}
+    for paths, given in _classes(holder, modules, sample):
+        form = _fastest(modules[paths[0]], given, repeats, measure)
+        if form is not None:
+            found |= dict.fromkeys(paths, form)
+    return found
+
+
+def _outermost(holder: nn.Module, settled: Collection[str], prefix: str = "") -> dict[str, nn.Module]:
+    """Return the modules with forms that no other module with forms holds, but for those settled, by path."""
+    found: dict[str, nn.Module] = {}
+    for name, module in holder.named_children():
+        path = prefix + name
+        if path not in settled and forms_of(module):
+            found[path] = module
+        else:
+            found |= _outermost(module, settled, f"{path}.")
+    return found
+
+
+Given = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _classes(holder: nn.ModuleDict, modules: Mapping[str, nn.Module], sample: Tensor) -> list[tuple[list[str], Given]]:
+    """Return the paths of modules of one class, and the input of the first; those that are not called are left out."""
+    given: dict[str, Given] = {}
+
+    def record(path: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given.setdefault(path, (args, kwargs))
+
+    hooks = [
+        module.register_forward_pre_hook(partial(record, path), with_kwargs=True) for path, module in modules.items()
+    ]
+    try:
+        holder["tower"](sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    classes: dict[str, list[str]] = defaultdict(list)
+    for path, inputs in given.items():
+        module = modules[path]
+        classes[f"{type(module)} {module!r} {_mapped(inputs, lambda one: (one.shape, one.dtype))}"].append(path)
+    return [(paths, given[paths[0]]) for paths in classes.values()]
+
+
+def _fastest(module: nn.Module, given: Given, repeats: int, measure: Measure) -> str | None:
+    """Return the name of the fastest form of a module; None where none is faster than the module."""
+    forms = forms_of(module)
+    args, kwargs = _mapped(given, lambda one: _repeated(one, repeats))
+    candidates = [module, *(form.make().eval() for form in forms)]
+    expected, *outputs = [candidate(*args, **kwargs) for candidate in candidates]
+    for form, output in zip(forms, outputs, strict=True):
+        _check_same(module, form, output, expected)
+    own, *seconds = measure([partial(one, *args, **kwargs) for one in candidates])
+    best = min(range(len(forms)), key=seconds.__getitem__)
+    return forms[best].name if seconds[best] < own else None
+
+
+def _check_same(module: nn.Module, form: InferenceForm, output: Any, expected: Any) -> None:
+    if not isinstance(expected, Tensor) or not isinstance(output, Tensor) or output.shape != expected.shape:
+        raise PluginError(f"{type(module).__name__}: its form '{form.name}' gives no tensor of the same shape")
+    largest = float(expected.abs().max())
+    difference = float((output - expected).abs().max())
+    if not difference <= TOLERANCE.get(expected.dtype, COARSE) * largest:
+        raise PluginError(
+            f"{type(module).__name__}: its form '{form.name}' differs by {difference:.3g} where the largest value is "
+            f"{largest:.3g}; build without optimize="
+        )
+
+
+def _sample(model: DualEncoder, side: str, tower: VisionTower | TextTower) -> Tensor:
+    """Return one input of a tower, in which nothing can be left out."""
+    parameter = next(one for one in tower.parameters() if one.ndim > 1)
+    if side == "image":
+        tower = cast("VisionTower", tower)
+        image = torch.randn(1, tower.image_channels, *tower.image_size, generator=torch.Generator().manual_seed(0))
+        return image.to(parameter.device, parameter.dtype)
+    tower = cast("TextTower", tower)
+    with suppress(ZooError):  # a tokenizer whose files are not here
+        if model.tokenizer is not None:
+            return model.tokenizer(["a " * (tower.context_length - 2)]).to(parameter.device)
+    ids = torch.ones(1, tower.context_length, dtype=torch.int64, device=parameter.device)
+    ids[:, -1] = tower.vocab_size - 1
+    return ids
+
+
+def _repeats(call: Call) -> int:
+    call()
+    start = time.perf_counter()
+    call()
+    return max(1, min(BATCH, int(SECONDS / (time.perf_counter() - start))))
+
+
+def _repeated(tensor: Tensor, times: int) -> Tensor:
+    return tensor.repeat(times, *[1] * (tensor.ndim - 1)) if tensor.ndim and len(tensor) == 1 else tensor
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return arguments with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple | list):
+        return tuple(_mapped(one, change) for one in cast("Sequence[Any]", value))
+    if isinstance(value, dict):
+        return {key: _mapped(one, change) for key, one in cast("dict[str, Any]", value).items()}
+    return value
+
+
+def _summed_up(side: str, choices: Sequence[Choice]) -> list[Optimization]:
+    gains: dict[str, list[float]] = defaultdict(list)
+    for choice in choices:
+        gains[choice.form].append(choice.gain)
+    return [Optimization(side, form, len(found), max(found)) for form, found in gains.items()]
+
+
+def _memory(tower: nn.Module, sample: Tensor) -> Path:
+    """Return the file that remembers the choices for a tower: it is named by all that they depend on."""
+    parameters = [(str(one.dtype), str(one.device)) for one in tower.parameters()]
+    key = [zoo.__version__, torch.__version__, _machine(sample.device), torch.get_num_threads(), repr(tower)]
+    digest = hashlib.sha256(json.dumps([*key, sorted(set(parameters)), list(sample.shape)]).encode())
+    return user_folder() / "inference" / f"{digest.hexdigest()}.json"
+
+
+def _machine(device: torch.device) -> str:
+    """Return what tells the processor from others: two of one name may differ in what they can do."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,1 @@
+"""Modules from configs: the meta device and weights."""

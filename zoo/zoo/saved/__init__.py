@@ -1,0 +1,1 @@
+"""Saved models: the folder that `zoo.save` writes."""

@@ -1,0 +1,104 @@
+"""Digests of saved models: what each file holds, and one digest over all of them and the probe.
+
+The README is no part of it: people may write in it. Sizes are looked at on every load, small files are read whole, and
+weights are read for their digest only where that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo_core.documents import Bounds, read_text
+from zoo_core.documents.json_reader import parse_json
+from zoo_core.errors import CheckpointError, ConfigError, describe
+from zoo_core.files.hashing import sha256_of
+
+if TYPE_CHECKING:
+    from zoo.saved.origin import Origin
+
+__all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin"]
+
+ORIGIN = "zoo.json"
+SMALL = 32 * 2**20
+"""Files of up to so many bytes are read on every load."""
+BOUNDS = Bounds(bytes=4 * 2**20, depth=8, values=400_000)
+"""What `zoo.json` may hold."""
+_UNCOUNTED = (ORIGIN, "README.md")
+
+
+def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of every file of a folder, by its path with forward slashes."""
+    return {name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for name, path in _files(folder)}
+
+
+def digest_of(origin: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over everything that `zoo.json` says but that digest itself."""
+    told = {key: value for key, value in origin.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_origin(folder: Path) -> Origin:
+    """Return what `zoo.json` says; equal text is parsed once.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or was written by a zoo of another format.
+    """
+    path = folder / ORIGIN
+    try:
+        return _parsed(read_text(path, BOUNDS.bytes), str(path))
+    except ConfigError as error:
+        told = "; ".join(str(error).splitlines())
+        raise CheckpointError(f"{told}; save the model again, or get its folder anew") from None
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str, source: str) -> Origin:
+    from zoo.saved.origin import FORMAT, Origin
+
+    document = parse_json(text, source, BOUNDS)
+    found = document.data.get("format")
+    if found != FORMAT:
+        mark = document.mark(("format",))
+        raise ConfigError(mark.problem(f"expected format {FORMAT}, found {describe(found)}", "format"))
+    if document.data.get("digest") != digest_of(document.data):
+        raise CheckpointError(f"{source} was changed since the model was saved: its digest is another")
+    return Origin.from_document(document)
+
+
+def differing_files(folder: Path, origin: Origin, *, all_bytes: bool) -> dict[str, str]:
+    """Return what is wrong with each file that is not as it was saved.
+
+    Args:
+        folder: a saved model.
+        origin: what its `zoo.json` says.
+        all_bytes: read large files too; else only their sizes are looked at.
+    """
+    expected = origin.files
+    wrong: dict[str, str] = {}
+    for name, told in expected.items():
+        path = folder / name
+        if not path.is_file():
+            wrong[name] = "is missing"
+            continue
+        size = path.stat().st_size
+        if size != told.size:
+            wrong[name] = f"has {size} bytes, but {told.size} were saved"
+        elif (all_bytes or size <= SMALL) and sha256_of(path) != told.sha256:
+            wrong[name] = f"holds other bytes than were saved, whose sha256 is {told.sha256}"
+    folders = {Path(name).parent for name in expected} - {Path()}
+    for name, path in _files(folder):  # the readers of a tokenizer take whatever lies beside its files
+        if name not in expected and path.relative_to(folder).parent in folders:
+            wrong[name] = "was not there when the model was saved"
+    return wrong
+
+
+def _files(folder: Path) -> Iterable[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in _UNCOUNTED:
+            yield name, path

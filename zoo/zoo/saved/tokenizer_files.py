@@ -1,0 +1,52 @@
+"""The tokenizer's part of a saved model: the files that it is made of, below `tokenizer/`.
+
+CLIP's byte pairs ship with their plugin and need none. A tokenizer of the Hub is loaded from here, and its config still
+says which repository it came from; one of a folder says no more of that folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.checkpoints.open import checkpoint_formats
+from zoo.saved.manifest import read_origin
+from zoo_core.config import TOKENIZER_FOLDER, TokenizerConfig
+from zoo_core.errors import PluginError
+from zoo_core.text.tokenizer import Tokenizer
+
+__all__ = ["read_stated_tokenizer", "read_tokenizer", "write_tokenizer"]
+
+
+def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Write the files of a tokenizer into the folder of a model.
+
+    Raises:
+        ZooError: they are not to be had here.
+        PluginError: a name is not that of a file.
+    """
+    if tokenizer is None:
+        return
+    for name, content in tokenizer.files().items():
+        if Path(name).name != name:
+            raise PluginError(f"{type(tokenizer).__name__}: files() gives base names, found {name!r}")
+        (folder / TOKENIZER_FOLDER).mkdir(exist_ok=True)
+        (folder / TOKENIZER_FOLDER / name).write_bytes(content)
+
+
+def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved.
+
+    One that names a folder takes them from there too: it is that of the model, whatever the current folder holds.
+    """
+    if tokenizer is None:
+        return
+    config = getattr(tokenizer, "config", None)
+    named = isinstance(config, TokenizerConfig) and any(config.local_paths())
+    if named or any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in read_origin(folder).files):
+        tokenizer.use_files(folder.absolute() / TOKENIZER_FOLDER)
+
+
+def read_stated_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Have a tokenizer take its files from the folder of another library, where that holds them."""
+    if tokenizer is not None and any(layout.holds_tokenizer(folder) for _, layout in checkpoint_formats()):
+        tokenizer.use_files(folder.absolute())

@@ -1,0 +1,44 @@
+"""What a folder holds that is no model here: one of another kind, or one in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.checkpoints.open import checkpoint_formats, stated_architecture
+from zoo.saved.read import is_folder
+from zoo_core.documents.json_reader import read_json
+from zoo_core.errors import ConfigError, describe
+
+__all__ = ["folders_with_models", "why_unread"]
+
+CONFIG = "config.json"
+
+
+def why_unread(folder: Path) -> str:
+    """Return what a folder holds in place of a model, in words to go on with; nothing where that cannot be told.
+
+    sentence-transformers has the folder of transformers below `0_CLIPModel`, diffusers its text encoder in one.
+    """
+    inner = folders_with_models(folder)
+    if inner:
+        return f"; the model is in its folder {inner[0]}: zoo.build({str(folder / inner[0])!r})"
+    try:
+        kind = read_json(folder / CONFIG).data.get("model_type") if (folder / CONFIG).is_file() else None
+    except ConfigError as error:
+        return f"; {error}"
+    if kind is None:
+        return ""
+    read = ", ".join(one for _, layout in checkpoint_formats() for one in layout.model_types)
+    return f"; its {CONFIG} has model_type: {describe(kind)}, which no installed plugin reads (read are {read})"
+
+
+def folders_with_models(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that hold a model, of zoo or of another library."""
+    return [one.name for one in sorted(folder.iterdir()) if one.is_dir() and _holds_model(one)]
+
+
+def _holds_model(folder: Path) -> bool:
+    try:
+        return is_folder(folder) or stated_architecture(folder) is not None
+    except ConfigError:  # one that cannot be built, which is said when it is tried
+        return True
