@@ -18,7 +18,7 @@ import zoo
 from peer import captions, gradients, images, randomized
 from zoo_core.errors import CapabilityError, ConfigError, InputError
 from zoo_core.models.dual_encoder import cast_matrices
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 from zoo_core.plugin import ComponentSpec
 from zoo_core.registry import Component, Plugin
 from zoo_core.testing import BrokenPromiseError, check_component
@@ -471,9 +471,9 @@ def test_a_tower_whose_tokens_depend_on_later_ones_does_not_go_on() -> None:
     component = zoo.registry().get("text-tower", "clip-transformer")
     values = {"context_length": 5, "vocab_size": 9, "width": 32, "layers": 1, "heads": 2, "causal": False}
     config: Any = component.config_class().parse({**values, "pool_type": "last"})
-    assert not config.continues()
+    assert not config.supports_kv_cache()
     with pytest.raises(CapabilityError, match="not causal"):
-        component.build(config, embed_dim=8).forward_next(torch.ones(1, 1, dtype=torch.int64), Memory())
+        component.build(config, embed_dim=8).decode_step(torch.ones(1, 1, dtype=torch.int64), KVCache())
 
 
 # What the test kit holds towers to, so that CoCa may trust what their configs tell
@@ -485,27 +485,27 @@ class WrongWidth(ClipTextConfig):
 
 
 class Modest(ClipTextConfig):
-    def continues(self) -> bool:
+    def supports_kv_cache(self) -> bool:
         return False
 
 
 class Refusing(TextTransformer):
-    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
+    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
         raise CapabilityError("not today")
 
 
 class Forgetting(TextTransformer):
-    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
-        return super().forward_next(text, Memory())
+    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
+        return super().decode_step(text, KVCache())
 
 
 @pytest.mark.parametrize(
     ("config", "factory", "sentence"),
     [
         (WrongWidth, TextTransformer, "token_width() tells 17, but the tokens of forward_tokens have 16 channels"),
-        (Modest, TextTransformer, "continues() is false, but the tower offers forward_next"),
-        (ClipTextConfig, Refusing, "continues() is true, but: not today"),
-        (ClipTextConfig, Forgetting, "the tokens of forward_next are not those of forward_tokens"),
+        (Modest, TextTransformer, "supports_kv_cache() is false, but the tower offers decode_step"),
+        (ClipTextConfig, Refusing, "supports_kv_cache() is true, but: not today"),
+        (ClipTextConfig, Forgetting, "the tokens of decode_step are not those of forward_tokens"),
     ],
 )
 def test_the_kit_tells_a_text_tower_that_breaks_its_word(config: type, factory: type, sentence: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from zoo.checkpoints.containers import open_checkpoint
+from zoo.checkpoints.containers import open_container
 from zoo_core.errors import ZooError
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3).half(), "n": torch.tensor(3)}
@@ -42,7 +42,7 @@ SEEDS = {
 def read_all(path: Path) -> None:
     """Do with a file what loading does; errors of ours are answers."""
     try:
-        source = open_checkpoint(path)
+        source = open_container(path)
         source.check(source.entries)
         for key, info in source.entries.items():
             assert tuple(source.read(key).shape) == info.shape

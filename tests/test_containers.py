@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zoo.checkpoints.containers import open_checkpoint
+from zoo.checkpoints.containers import open_container
 from zoo_core.checkpoints import TensorInfo, TensorSource
 from zoo_core.errors import CheckpointError
 
@@ -68,14 +68,14 @@ class Trained(nn.Module):
 def test_a_file_of_torch_save_is_read_exactly(zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
-    expect_equal(open_checkpoint(path), tensors())
+    expect_equal(open_container(path), tensors())
 
 
 def test_a_safetensors_file_is_read_exactly(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     expected = {key: value.contiguous() for key, value in tensors().items()}
     save_file(expected, path, metadata={"activation": "gelu"})
-    source = open_checkpoint(path)
+    source = open_container(path)
     expect_equal(source, expected)
     assert source.metadata == {"activation": "gelu"}
 
@@ -86,7 +86,7 @@ def test_a_torchscript_archive_is_read_without_its_program(tmp_path: Path) -> No
     model = Trained()
     path = tmp_path / "x.pt"
     torch.jit.script(model).save(str(path))
-    source = open_checkpoint(path)
+    source = open_container(path)
     expect_equal(source, model.state_dict())
     assert source.container == "TorchScript"
     assert source.notes == ("the program of the TorchScript archive was not run",)
@@ -95,7 +95,7 @@ def test_a_torchscript_archive_is_read_without_its_program(tmp_path: Path) -> No
 def test_a_whole_module_is_read_without_its_class(tmp_path: Path) -> None:
     model = Trained()
     torch.save(model, tmp_path / "x.pt")
-    expect_equal(open_checkpoint(tmp_path / "x.pt"), model.state_dict())
+    expect_equal(open_container(tmp_path / "x.pt"), model.state_dict())
 
 
 def test_an_npz_archive_is_read_exactly_and_two_bytes_without_a_type_are_bfloat16(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_an_npz_archive_is_read_exactly_and_two_bytes_without_a_type_are_bfloat1
     arrays = {"params/img/kernel": numpy.arange(6, dtype="f4").reshape(2, 3).T, "t": numpy.float32(3)}
     numpy.savez(tmp_path / "x.npz", brain=brain.view(torch.int16).numpy().view("V2"), **arrays)
     expected = {key: torch.from_numpy(numpy.array(value)) for key, value in arrays.items()}
-    expect_equal(open_checkpoint(tmp_path / "x.npz"), {"brain": brain, **expected})
+    expect_equal(open_container(tmp_path / "x.npz"), {"brain": brain, **expected})
 
 
 def test_writing_to_a_tensor_leaves_its_file_as_it_is(tmp_path: Path) -> None:
     for path, save in ((tmp_path / "x.safetensors", save_file), (tmp_path / "x.pt", torch.save)):
         save({"a": torch.ones(3)}, path)
         before = path.read_bytes()
-        open_checkpoint(path).read("a").zero_()
+        open_container(path).read("a").zero_()
         assert path.read_bytes() == before
 
 
@@ -136,30 +136,30 @@ def test_a_training_checkpoint_gives_its_weights_and_says_what_was_assumed(tmp_p
         "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]},
     }
     torch.save(checkpoint, tmp_path / "x.pt")
-    source = open_checkpoint(tmp_path / "x.pt")
+    source = open_container(tmp_path / "x.pt")
     expect_equal(source, tensors())
     assert source.notes == (
         "read from 'state_dict'; state_dict_ema left aside",
         "prefix 'module.' taken off every name",
         "prefix '_orig_mod.' taken off every name",
     )
-    expect_equal(open_checkpoint(tmp_path / "x.pt", weights="ema"), checkpoint["state_dict_ema"])
-    expect_equal(open_checkpoint(tmp_path / "x.pt", weights="state_dict_ema"), checkpoint["state_dict_ema"])
+    expect_equal(open_container(tmp_path / "x.pt", weights="ema"), checkpoint["state_dict_ema"])
+    expect_equal(open_container(tmp_path / "x.pt", weights="state_dict_ema"), checkpoint["state_dict_ema"])
 
 
 @pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "module", "anything"])
 def test_one_state_dict_is_found_below_any_name(name: str, tmp_path: Path) -> None:
     torch.save({"epoch": 1, name: {"a": torch.ones(2)}}, tmp_path / "x.pt")
-    assert list(open_checkpoint(tmp_path / "x.pt").entries) == ["a"]
+    assert list(open_container(tmp_path / "x.pt").entries) == ["a"]
 
 
 @pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "module"])
 def test_tensors_of_the_training_beside_weights_are_not_the_weights(name: str, tmp_path: Path) -> None:
     beside = {"rng_state": torch.get_rng_state(), "best_loss": torch.tensor(0.5), "epoch": 1}
     torch.save({**beside, name: tensors(), "model_ema": {"a": torch.zeros(1)}}, tmp_path / "x.pt")
-    expect_equal(open_checkpoint(tmp_path / "x.pt"), tensors())
+    expect_equal(open_container(tmp_path / "x.pt"), tensors())
     torch.save({"checkpoint": {**beside, name: tensors()}, "seed": torch.tensor(1)}, tmp_path / "x.pt")
-    expect_equal(open_checkpoint(tmp_path / "x.pt", weights=f"checkpoint.{name}"), tensors())
+    expect_equal(open_container(tmp_path / "x.pt", weights=f"checkpoint.{name}"), tensors())
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_checkpoint_that_leaves_a_doubt_is_refused(
 ) -> None:
     torch.save(checkpoint, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(tmp_path / "x.pt", weights=weights)
+        open_container(tmp_path / "x.pt", weights=weights)
 
 
 def test_prefixes_are_taken_off_where_every_name_has_them_and_parts_everywhere(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_prefixes_are_taken_off_where_every_name_has_them_and_parts_everywhere(t
     }
     for names, expected in cases.items():
         save_file({name: torch.ones(1) for name in names}, tmp_path / "x.safetensors")
-        assert set(open_checkpoint(tmp_path / "x.safetensors").entries) == expected
+        assert set(open_container(tmp_path / "x.safetensors").entries) == expected
 
 
 # Several files
@@ -217,7 +217,7 @@ def write_shards(folder: Path, index: Any = None) -> Path:
 def test_shards_are_one_source_by_their_index_or_their_folder(tmp_path: Path) -> None:
     index = write_shards(tmp_path / "m")
     for path in (index, tmp_path / "m"):
-        expect_equal(open_checkpoint(path), {"a": torch.ones(2), "b": torch.zeros(3)})
+        expect_equal(open_container(path), {"a": torch.ones(2), "b": torch.zeros(3)})
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_shards_are_one_source_by_their_index_or_their_folder(tmp_path: Path) ->
 )
 def test_an_index_that_reaches_outside_or_does_not_fit_is_refused(index: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(write_shards(tmp_path / "m", index))
+        open_container(write_shards(tmp_path / "m", index))
 
 
 # What is no file of weights
@@ -298,7 +298,7 @@ def test_a_file_that_holds_no_weights_is_told_what_it_is(content: bytes, message
     path = tmp_path / "x.bin"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as caught:
-        open_checkpoint(path)
+        open_container(path)
     assert str(caught.value).startswith(str(path))
 
 
@@ -312,11 +312,11 @@ def test_what_is_no_regular_file_is_told_at_once(tmp_path: Path) -> None:
         (tmp_path, "is a folder, expected one file of weights in it, found none"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            open_checkpoint(path)
+            open_container(path)
     for name in ("a.pt", "b.pt"):
         (tmp_path / name).touch()
     with pytest.raises(CheckpointError, match=r"found several: a.pt, b.pt; name the file"):
-        open_checkpoint(tmp_path)
+        open_container(tmp_path)
 
 
 class Malice:
@@ -358,19 +358,19 @@ def test_an_archive_of_torch_that_is_damaged_is_told(
     torch.save({"a": torch.ones(3)}, path)
     rewritten(path, change, compression)
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(path)
+        open_container(path)
 
 
 def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
     numpy.savez_compressed(tmp_path / "x.npz", a=numpy.zeros(1 << 22, "u1"))
     with pytest.raises(CheckpointError, match="more than 4 times as many: a zip bomb"):
-        open_checkpoint(tmp_path / "x.npz")
+        open_container(tmp_path / "x.npz")
 
 
 def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
     numpy.savez(tmp_path / "x.npz", a=numpy.array([Malice()], dtype=object))
     with pytest.raises(CheckpointError, match="holds objects, which only a pickle can hold"):
-        open_checkpoint(tmp_path / "x.npz")
+        open_container(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def expect_damaged_array(header: str, path: Path, message: str) -> None:
         content = b"\x93NUMPY\x01\x00" + len(packed).to_bytes(2, "little") + packed + bytes(12)
         archive.writestr("a.npy", content)
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(path)
+        open_container(path)
 
 
 # What names and shapes do not tell
@@ -412,13 +412,13 @@ def test_a_flipped_bit_in_a_file_of_torch_is_told_from_its_checksum(tmp_path: Pa
     content[content.index(weights.numpy().tobytes()) + 9] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="the bytes of storage 0 do not have their checksum"):
-        open_checkpoint(path).check(["a"])
+        open_container(path).check(["a"])
 
 
 def test_a_tensor_that_repeats_a_few_bytes_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save({"a": torch.zeros(1).expand(10), "b": torch.zeros(4)}, path)
-    assert open_checkpoint(path).read("a").shape == (10,)
+    assert open_container(path).read("a").shape == (10,)
     torch.save({"a": torch.zeros(1).expand(2**40)}, path)
     with pytest.raises(CheckpointError, match=r"'a' \[1099511627776\] repeats 4 bytes until they are 4398046511104"):
-        open_checkpoint(path)
+        open_container(path)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo_core.checkpoints import TensorInfo
-from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, Axes, Folded, Rule, Shaped, Step, Table
+from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, MergeAxes, Permute, Reshape, Rule, Step, Table
 from zoo_core.errors import CheckpointError, ZooError
 
 
@@ -53,17 +53,17 @@ def stepped(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[Step, ...]]:
     current = shape
     for kind in draw(st.lists(st.sampled_from(["axes", "fold", "unfold", "one"]), max_size=4)):
         if kind == "axes":
-            steps.append(Axes(tuple(draw(st.permutations(range(len(current)))))))
+            steps.append(Permute(tuple(draw(st.permutations(range(len(current)))))))
         elif kind == "fold" and len(current) >= 2:
             axis = draw(st.integers(0, len(current) - 2))
-            steps.append(Folded(axis, current[axis + 1]))
+            steps.append(MergeAxes(axis, current[axis + 1]))
         elif kind == "unfold" and current:
             axis = draw(st.integers(0, len(current) - 1))
             inner = draw(st.sampled_from([n for n in range(1, current[axis] + 1) if current[axis] % n == 0]))
-            steps.append(Folded(axis, inner, fold=False))
+            steps.append(MergeAxes(axis, inner, fold=False))
         elif kind == "one":
             any_ = (None,) * len(current)
-            steps.append(Shaped(any_, (1, *any_)))
+            steps.append(Reshape(any_, (1, *any_)))
         else:
             continue
         current = steps[-1].shape(current)
@@ -146,7 +146,7 @@ def test_parts_of_which_some_are_missing_are_left_over() -> None:
     [
         (Rule("a", "b", TRANSPOSED), {"a": numbered(2)}, "expected 2 axes, found shape [2]"),
         (Rule("a", "b", SCALAR), {"a": numbered(2)}, "expected shape [1], found [2]"),
-        (Rule("a", "b", Folded(0, 3)), {"a": numbered(2, 2)}, "axis 0 of shape [2, 2] does not fold by 3"),
+        (Rule("a", "b", MergeAxes(0, 3)), {"a": numbered(2, 2)}, "axis 0 of shape [2, 2] does not fold by 3"),
         (Rule(("a", "b"), "c"), {"a": numbered(2, 2), "b": numbered(2, 3)}, "shapes [2, 2], [2, 3] cannot be joined"),
         (Rule(("a", "b"), "c"), {"a": numbered(2), "b": numbered(3)}, "shapes [2], [3] cannot be joined"),
         (Rule(("a", "b"), "c", splits=True), {"c": numbered(3)}, "shape [3] cannot be divided in 2 parts"),
@@ -186,7 +186,7 @@ def test_nothing_but_our_errors_comes_of_any_names_and_shapes(shapes: dict[str, 
         [
             Rule(("layer.{n}.q", "layer.{n}.k"), "l.{n}", TRANSPOSED),
             Rule("layer.{n}.x", "stack", stacked=False),
-            Rule("{x}", "s.{index}.{x}", Folded(0, 2), stacked=True),
+            Rule("{x}", "s.{index}.{x}", MergeAxes(0, 2), stacked=True),
         ]
     )
     found = {key: TensorInfo("float32", shape) for key, shape in shapes.items()}

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import zoo
 from zoo_core.documents import Document
-from zoo_core.documents.interpolation import MAX_REFERENCES, resolve
+from zoo_core.documents.interpolation import MAX_REFERENCES, interpolate
 from zoo_core.errors import ConfigError, InputError
 
 REFUSED_OVERRIDES = {
@@ -61,12 +61,14 @@ def test_a_chain_of_references_is_followed_and_a_long_one_refused_soon() -> None
         return Document({**{f"k{number}": f"${{k{number + 1}}}" for number in range(count)}, f"k{count}": 7})
 
     document = chained(20)
-    assert list(resolve(document)) == []
+    assert list(interpolate(document)) == []
     assert set(document.data.values()) == {7}
     assert document.references["k5",] == "${k6}"
     start = time.perf_counter()
-    assert "k0: ${k1} leads back to itself, or through too many others" in str(next(resolve(chained(MAX_REFERENCES))))
-    (problem,) = resolve(chained(9000))
+    assert "k0: ${k1} leads back to itself, or through too many others" in str(
+        next(interpolate(chained(MAX_REFERENCES)))
+    )
+    (problem,) = interpolate(chained(9000))
     assert problem.message == "holds 9,000 references; at most 100 are followed"
     assert time.perf_counter() - start < 10
 
@@ -109,7 +111,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_reference_that_names_no_value_is_told(case: str) -> None:
     data, message = WRONG[case]
-    assert message in "\n".join(str(problem) for problem in resolve(Document(data)))
+    assert message in "\n".join(str(problem) for problem in interpolate(Document(data)))
 
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -130,7 +132,7 @@ VALUES = st.recursive(
 def test_references_mean_what_they_mean_to_omegaconf(data: dict[str, Any]) -> None:
     tree = OmegaConf.create(data)
     document = Document(OmegaConf.to_container(tree))  # pyright: ignore[reportArgumentType]
-    problems = list(resolve(document))
+    problems = list(interpolate(document))
     try:
         expected = OmegaConf.to_container(tree, resolve=True)
     except (OmegaConfBaseException, RecursionError):

@@ -17,7 +17,7 @@ import pytest
 import zoo
 from zoo.embeddings.store import EmbeddingSet, open_set, read_set
 from zoo_core.errors import ImageFileError, InputError, ZooError
-from zoo_core.files.atomic import replacing
+from zoo_core.files.atomic import atomic_write
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -349,7 +349,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(images: list[Path]
 def test_what_a_killed_writer_of_a_file_left_goes_with_the_next_that_writes_it(tmp_path: Path) -> None:
     for name in (f".x.json.{DEAD}.tmp", f".other.json.{DEAD}.tmp", f".x.json.{os.getppid()}.tmp"):
         (tmp_path / name).touch()
-    with replacing(tmp_path / "x.json") as (scratch,):
+    with atomic_write(tmp_path / "x.json") as (scratch,):
         scratch.write_text("{}")
     left = {"x.json", f".other.json.{DEAD}.tmp", f".x.json.{os.getppid()}.tmp"}
     assert {one.name for one in tmp_path.iterdir()} == left

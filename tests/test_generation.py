@@ -18,7 +18,7 @@ from zoo_coca.config import GenerationConfig
 from zoo_coca.decoder import CaptionSteps
 from zoo_coca.generation import Prompts, Vocabulary, allowed, distribution, search
 from zoo_core.errors import ConfigError, InputError
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 
 PAD, SOT, EOT = 0, 4, 5
 TOY = Vocabulary(sot_id=SOT, eot_id=EOT, pad_id=PAD, size=6)
@@ -424,13 +424,13 @@ def test_a_plain_text_tower_goes_on_with_normed_tokens() -> None:
     values: dict[str, Any] = {"context_length": 8, "vocab_size": 20, "width": 16, "layers": 2, "heads": 2}
     config: Any = component.config_class().parse({**values, "block": {"qk_norm": True, "scale_heads": True}})
     tower: Any = randomized(component.build(config, embed_dim=8)).eval()
-    ids, memory = torch.randint(0, 20, (2, 8)), Memory()
+    ids, memory = torch.randint(0, 20, (2, 8)), KVCache()
     with torch.no_grad():
-        parts = [tower.forward_next(part, memory) for part in ids.split(3, dim=1)]
+        parts = [tower.decode_step(part, memory) for part in ids.split(3, dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), tower.forward_tokens(ids)[1], rtol=1e-5, atol=1e-5)
     assert len(memory) == 8
     with pytest.raises(InputError, match="9 tokens are more than the context length 8"):
-        tower.forward_next(ids[:, :1], memory)
+        tower.decode_step(ids[:, :1], memory)
 
 
 @pytest.mark.parametrize("values", SEARCHES, ids=repr)

@@ -20,7 +20,7 @@ from zoo.cli.app import main
 from zoo.saved import probe as probes
 from zoo_core.errors import CheckpointError, NotFiniteError, SaveError
 from zoo_core.files import atomic_folder as whole_folders
-from zoo_core.files.atomic_folder import replacing_folder
+from zoo_core.files.atomic_folder import atomic_folder
 
 TINY: dict[str, Any] = {
     "model": "clip",
@@ -247,16 +247,16 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for text in ("one", "two"):
-        with replacing_folder(tmp_path / "a" / "model") as scratch:
+        with atomic_folder(tmp_path / "a" / "model") as scratch:
             (scratch / text).write_text(text)
     assert contents(tmp_path / "a" / "model") == {"two": "two"}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["model"]
 
 
 def test_a_block_that_fails_changes_nothing(tmp_path: Path) -> None:
-    with replacing_folder(tmp_path / "model") as scratch:
+    with atomic_folder(tmp_path / "model") as scratch:
         (scratch / "a").write_text("old")
-    with pytest.raises(SaveError, match="cannot be written: No space left"), replacing_folder(tmp_path / "model"):
+    with pytest.raises(SaveError, match="cannot be written: No space left"), atomic_folder(tmp_path / "model"):
         raise OSError(28, "No space left on device")
     assert contents(tmp_path / "model") == {"a": "old"}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -275,9 +275,9 @@ def test_a_system_that_cannot_exchange_names_moves_the_old_folder_aside(
 def test_what_a_killed_process_left_is_swept_up_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
     (tmp_path / ".model.new.dead").mkdir()
     (tmp_path / ".model.new.dead.lock").touch()
-    with replacing_folder(tmp_path / "model") as alive:
+    with atomic_folder(tmp_path / "model") as alive:
         assert not (tmp_path / ".model.new.dead").exists()
-        with replacing_folder(tmp_path / "model") as other:
+        with atomic_folder(tmp_path / "model") as other:
             (other / "a").write_text("first")
         (alive / "a").write_text("last")
     assert contents(tmp_path / "model") == {"a": "last"}

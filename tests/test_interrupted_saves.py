@@ -13,8 +13,8 @@ import pytest
 
 from zoo_core.files import atomic as whole_files
 from zoo_core.files import atomic_folder as whole_folders
-from zoo_core.files.atomic import replacing
-from zoo_core.files.atomic_folder import replacing_folder, restore
+from zoo_core.files.atomic import atomic_write
+from zoo_core.files.atomic_folder import atomic_folder, restore
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a file left open
 
@@ -46,7 +46,7 @@ def ctrl_c(lines: Collection[int]) -> Iterator[list[int]]:
 
 
 def save(target: Path, text: str) -> None:
-    with replacing_folder(target) as scratch:
+    with atomic_folder(target) as scratch:
         (scratch / "weights").write_text(text)
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_is_written_when_ctrl_c_comes_is_the_old_one_or_the_new_one(
         line += 1
         target = tmp_path / str(line) / "file.json"
         for text in ("old", "new"):
-            with ctrl_c({line} if text == "new" else ()) as ran, replacing(target) as (scratch,):
+            with ctrl_c({line} if text == "new" else ()) as ran, atomic_write(target) as (scratch,):
                 scratch.write_text(text)
         assert target.read_text() in ("old", "new"), line
         if ran[0] < line:
@@ -102,7 +102,7 @@ def test_a_scratch_folder_without_a_lock_is_swept_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["m.old", "m.new"])
 def test_folders_of_like_names_are_let_alone(name: str, tmp_path: Path) -> None:
     save(tmp_path / "m", "a")
-    with replacing_folder(tmp_path / name) as scratch:
+    with atomic_folder(tmp_path / name) as scratch:
         (scratch / "weights").write_text("b")
         save(tmp_path / "m", "c")
         (tmp_path / "m").rename(tmp_path / "gone")

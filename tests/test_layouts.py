@@ -19,7 +19,7 @@ from torch import Tensor
 import zoo
 from foreign import WORDS, assert_close, equal, tensors_of
 from test_hf_tokenizer import MAKERS
-from zoo.checkpoints.open import checkpoint_formats, open_weights, stated_architecture
+from zoo.checkpoints.open import checkpoint_formats, open_checkpoint, stated_architecture
 from zoo.transfer.convert import export
 from zoo_core.checkpoints import CheckpointFormat, TensorInfo
 from zoo_core.errors import CheckpointError, ConfigError, ZooError
@@ -193,17 +193,17 @@ def test_towers_that_were_saved_with_a_prefix_load_like_those_without(tmp_path: 
     whole = transformers_model("siglip")
     theirs = randomized(transformers.SiglipVisionModel(whole.config.vision_config))
     folder = saved(theirs, tmp_path / "theirs", "siglip")
-    plain = tensors_of(open_weights(folder))
+    plain = tensors_of(open_checkpoint(folder))
     tensors = load_file(folder / "model.safetensors")
     save_file({f"vision_model.{key}": one for key, one in tensors.items()}, folder / "model.safetensors")
-    assert equal(tensors_of(open_weights(folder)), plain)
+    assert equal(tensors_of(open_checkpoint(folder)), plain)
 
 
 def test_shards_and_other_dtypes_come_through(kind: str, tmp_path: Path) -> None:
     theirs = transformers_model(kind).to(torch.bfloat16)
     folder = saved(theirs, tmp_path / "theirs", kind, max_shard_size="20KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
-    tensors = tensors_of(open_weights(folder))
+    tensors = tensors_of(open_checkpoint(folder))
     assert {one.dtype for one in tensors.values()} == {torch.bfloat16}
 
 
@@ -212,9 +212,9 @@ def test_counted_positions_of_old_versions_are_left_out(kind: str, tmp_path: Pat
     tensors = load_file(folder / "model.safetensors")
     for tower in ("text_model", "vision_model"):
         tensors[f"{tower}.embeddings.position_ids"] = torch.arange(4)[None]
-    before = tensors_of(open_weights(folder))
+    before = tensors_of(open_checkpoint(folder))
     save_file(tensors, folder / "model.safetensors")
-    assert equal(tensors_of(open_weights(folder)), before)
+    assert equal(tensors_of(open_checkpoint(folder)), before)
 
 
 def test_a_section_of_old_files_under_two_names_is_read_as_transformers_reads_it(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 import zoo
 from test_configs import TINY, changed
 from zoo.building.build import assemble, skeleton
-from zoo.checkpoints.match import LoadOptions, fit
-from zoo.checkpoints.open import open_weights
+from zoo.checkpoints.match import LoadOptions, match_entries
+from zoo.checkpoints.open import open_checkpoint
 from zoo_core.errors import CheckpointError, InputError, MismatchError, ZooWarning
 from zoo_core.nn.position_embedding import PositionTable, grid_of, resample
 
@@ -323,7 +323,7 @@ def test_towers_of_every_kind_are_resampled(vision: dict[str, Any], key: str, tm
 def test_one_tower_needs_its_own_weights_alone(tmp_path: Path) -> None:
     path = written(tmp_path / "x.safetensors", change=without("visual."))
     model = zoo.build(TINY, pretrained=path, towers=("text",))
-    plan = fit(open_weights(path), skeleton(zoo.config(TINY), ("text",)), LoadOptions())
+    plan = match_entries(open_checkpoint(path), skeleton(zoo.config(TINY), ("text",)), LoadOptions())
     assert set(plan.keys) == set(model.state_dict())
 
 

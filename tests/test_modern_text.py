@@ -20,7 +20,7 @@ from zoo import CLIP, CustomTextCLIP
 from zoo_core.config import TokenIds
 from zoo_core.errors import CapabilityError, ConfigError, InputError
 from zoo_core.models.towers import build_tower
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.layers import RMSNorm
 from zoo_core.nn.rotary import rotate, rotation
 from zoo_core.registry import default_registry
@@ -254,30 +254,30 @@ def test_a_row_that_grows_has_the_tokens_of_the_whole_row(parts: list[int], opti
     model = tower(**options).double()
     text = texts()[[3, 3]]
     text[1, :-1] = text[1, :-1].flip(0)
-    memory = Memory()
+    memory = KVCache()
     with torch.no_grad():
-        found = torch.cat([model.forward_next(part, memory) for part in text.split(parts, dim=1)], dim=1)
+        found = torch.cat([model.decode_step(part, memory) for part in text.split(parts, dim=1)], dim=1)
         same(found, model.forward_tokens(text)[1], 1e-10)
         with pytest.raises(InputError, match="8 tokens are more than the context length 7"):
-            model.forward_next(text[:, :1], memory)
+            model.decode_step(text[:, :1], memory)
 
 
 def test_rows_that_grow_can_be_picked() -> None:
     model = tower(**TOGETHER).double()
     text = texts()[[2, 3]]
-    memory = Memory()
+    memory = KVCache()
     with torch.no_grad():
-        model.forward_next(text[:, :3], memory)
+        model.decode_step(text[:, :3], memory)
         memory.take(torch.tensor([1, 1, 0]))
-        found = model.forward_next(text[[1, 1, 0], 3:], memory)
+        found = model.decode_step(text[[1, 1, 0], 3:], memory)
         same(found, model.forward_tokens(text[[1, 1, 0]])[1][:, 3:], 1e-10)
 
 
 def test_a_tower_that_looks_ahead_cannot_go_on() -> None:
     model = tower(causal=False)
-    assert not model.config.continues()
+    assert not model.config.supports_kv_cache()
     with pytest.raises(CapabilityError, match="this text tower is not causal: its tokens depend on later ones"):
-        model.forward_next(texts()[:, :1], Memory())
+        model.decode_step(texts()[:, :1], KVCache())
 
 
 def test_ids_behind_what_is_read_can_be_left_out() -> None:

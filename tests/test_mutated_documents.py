@@ -21,7 +21,7 @@ import zoo
 from test_conversion import CLIP
 from test_hub_repositories import open_clip_folder
 from zoo.building.source import config_of
-from zoo.checkpoints.containers import open_checkpoint
+from zoo.checkpoints.containers import open_container
 from zoo.inference.profiling import mend_trace
 from zoo.saved.manifest import digest_of, file_digests
 from zoo_core.errors import ZooError
@@ -78,7 +78,7 @@ def load(path: Path) -> Any:
 
 
 def weights(path: Path) -> Any:
-    source = open_checkpoint(path)
+    source = open_container(path)
     return {key: source.read(key).shape for key in source.entries}
 
 

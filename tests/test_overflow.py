@@ -13,7 +13,7 @@ import torch
 import zoo
 from zoo_core.errors import InputError, TruncatedTextWarning, ZooWarning
 from zoo_core.text.tokenizer import Tokenizer
-from zoo_core.text.truncation import told_once
+from zoo_core.text.truncation import report_once
 
 LONG = " ".join(["word"] * 90)
 TEXTS = ["a cat", LONG, "a dog", f"{LONG} more"]
@@ -121,14 +121,14 @@ def test_equal_captions_count_each_time_though_they_are_encoded_once(monkeypatch
 
 def test_several_calls_are_told_at_once_and_each_thread_tells_its_own() -> None:
     tokenizer = zoo.tokenizer("digits-tiny")
-    with pytest.warns(TruncatedTextWarning) as told, told_once():
-        with told_once():
+    with pytest.warns(TruncatedTextWarning) as told, report_once():
+        with report_once():
             tokenizer(TEXTS)
         tokenizer("a cat")
         with ThreadPoolExecutor(1) as pool:  # another thread, which has not asked for it
             pool.submit(tokenizer, LONG).result()
     assert [str(one.message).partition(" captions")[0] for one in told] == ["1 of 1", "2 of 5"]
-    with pytest.raises(KeyError), warnings.catch_warnings(), told_once():
+    with pytest.raises(KeyError), warnings.catch_warnings(), report_once():
         warnings.simplefilter("error")
         tokenizer(TEXTS)
         raise KeyError

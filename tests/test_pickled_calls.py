@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 import zoo
 from families import FAMILIES, Family
-from zoo.checkpoints.containers import open_checkpoint
+from zoo.checkpoints.containers import open_container
 from zoo.checkpoints.containers.pickled_calls import HARMLESS, makes_data
 from zoo.checkpoints.containers.pickles import PickleError, read_pickle
 from zoo_core.errors import CheckpointError
@@ -81,7 +81,7 @@ def test_a_file_that_would_run_code_is_refused_by_the_name_of_the_call(
     monkeypatch.chdir(tmp_path)
     torch.save(PLACES[place](MALICE), "x.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"would call (posix|nt)\.system when it is unpickled.*zoo ran nothing"):
-        open_checkpoint(Path("x.pt"))
+        open_container(Path("x.pt"))
     assert not Path("pwned").exists()
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_would_run_code_is_refused_by_the_name_of_the_call(
 def test_every_call_that_does_more_than_make_data_is_named(bad: Any, named: str, tmp_path: Path) -> None:
     torch.save({"state_dict": WEIGHTS, "x": bad}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=re.escape(named)):
-        open_checkpoint(tmp_path / "x.pt")
+        open_container(tmp_path / "x.pt")
 
 
 LIBRARY = ["os", "posix", "subprocess", "shutil", "sys", "importlib", "runpy", "ctypes", "socket", "pty", "webbrowser",
@@ -156,7 +156,7 @@ def test_calls_that_pickle_itself_never_writes_are_refused_too(pickled: bytes, m
         for name in old.namelist():
             new.writestr(name, by_hand(pickled) if name.endswith("data.pkl") else old.read(name))
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(tmp_path / "bad.pt")
+        open_container(tmp_path / "bad.pt")
 
 
 def test_who_trusts_a_refused_file_converts_it_as_the_error_says(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_who_trusts_a_refused_file_converts_it_as_the_error_says(tmp_path: Path)
     with pytest.raises(
         CheckpointError, match="unpickle it yourself and save the state_dict.. of its model with safetensors"
     ):
-        open_checkpoint(tmp_path / "x.pt")
+        open_container(tmp_path / "x.pt")
     loaded = torch.load(tmp_path / "x.pt", weights_only=False)
     save_file(loaded["state_dict"], tmp_path / "x.safetensors")
-    assert load_file(tmp_path / "x.safetensors").keys() == open_checkpoint(tmp_path / "x.safetensors").entries.keys()
+    assert load_file(tmp_path / "x.safetensors").keys() == open_container(tmp_path / "x.safetensors").entries.keys()
 
 
 # What training code saves beside weights
@@ -232,7 +232,7 @@ def test_what_training_code_saves_beside_weights_is_no_reason_to_refuse_them(
 ) -> None:
     checkpoint = {**BESIDE, **with_optimizer(), "state_dict": WEIGHTS}
     torch.save(checkpoint, tmp_path / "x.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    source = open_checkpoint(tmp_path / "x.pt", weights="state_dict")
+    source = open_container(tmp_path / "x.pt", weights="state_dict")
     assert list(source.entries) == ["a"]
     assert torch.equal(source.read("a"), WEIGHTS["a"])
 
@@ -241,7 +241,7 @@ def test_a_tensor_with_attributes_of_its_own_is_a_weight_like_others(tmp_path: P
     marked = torch.arange(4.0)
     marked.note = "frozen"  # type: ignore[attr-defined]
     torch.save({"a": marked, "b": torch.ones(2)}, tmp_path / "x.pt")
-    source = open_checkpoint(tmp_path / "x.pt")
+    source = open_container(tmp_path / "x.pt")
     assert list(source.entries) == ["a", "b"]
     assert torch.equal(source.read("a"), torch.arange(4.0))
 
@@ -270,7 +270,7 @@ def test_tensors_that_a_module_holds_beside_its_weights_are_none(tmp_path: Path)
     model.cache, model.engine = torch.ones(2), Settings(mean=torch.ones(3))
     model.helper = [nn.Linear(2, 2)]
     torch.save(model, tmp_path / "x.pt")
-    assert open_checkpoint(tmp_path / "x.pt").entries.keys() == model.state_dict().keys()
+    assert open_container(tmp_path / "x.pt").entries.keys() == model.state_dict().keys()
 
 
 def doubled(depth: int) -> bytes:

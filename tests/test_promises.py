@@ -13,7 +13,7 @@ from torch import Tensor
 
 import zoo
 from tiny_clip import ARCHITECTURE
-from zoo.checkpoints.open import checkpoint_format, open_weights
+from zoo.checkpoints.open import checkpoint_format, open_checkpoint
 from zoo_core.boundary.plugin_code import made_by
 from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorInfo, TensorSource
 from zoo_core.config import TokenizerConfig, VisionTowerConfig
@@ -219,7 +219,7 @@ class Ruled(TokenizerConfig):
     def rules(self) -> Iterator[tuple[str, str]]:
         raise LookupError("nothing there")
 
-    def files_from(self) -> object:
+    def files_key(self) -> object:
         return self.name
 
 
@@ -307,7 +307,7 @@ def test_a_format_that_fails_spoils_no_other(monkeypatch: pytest.MonkeyPatch, tm
     odd = OddFormat(recognised="yes")
     monkeypatch.setattr("zoo.checkpoints.open.checkpoint_formats", lambda: iter([("acme/odd", odd)]))
     with pytest.warns(ZooWarning, match="recognises must return True or False, found 'yes'; this checkpoint format is"):
-        assert set(open_weights(tmp_path / "a.safetensors").entries) == {"a"}
+        assert set(open_checkpoint(tmp_path / "a.safetensors").entries) == {"a"}
 
 
 def test_an_exporter_that_fails_names_its_format() -> None:

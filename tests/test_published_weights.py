@@ -15,7 +15,7 @@ import peer
 import zoo
 from foreign import WORDS, assert_close, equal, tensors_of
 from zoo.catalog.state_dict_shapes import shapes_of
-from zoo.checkpoints.open import open_weights
+from zoo.checkpoints.open import open_checkpoint
 from zoo_core.errors import CheckpointError
 
 Json = dict[str, Any]
@@ -96,7 +96,7 @@ def big_vision_file(folder: Path, stacked: bool = False, root: str = "params/") 
 @pytest.mark.parametrize("stacked", [False, True], ids=["one by one", "stacked"])
 def test_weights_of_big_vision_become_what_the_peer_makes_of_them(stacked: bool, root: str, tmp_path: Path) -> None:
     file, expected = big_vision_file(tmp_path, stacked, root)
-    assert equal(tensors_of(open_weights(file)), expected)
+    assert equal(tensors_of(open_checkpoint(file)), expected)
 
 
 # OpenAI
@@ -115,7 +115,7 @@ def test_openais_state_dict_loads_as_the_peer_loads_it(vision: Json, tmp_path: P
     published = state | {key: torch.tensor(value) for key, value in numbers.items()}
     torch.save(published, tmp_path / "openai.pt")
     theirs: Any = build_model_from_openai_state_dict(dict(published), cast_dtype=torch.float32).float().eval()
-    assert equal(tensors_of(open_weights(tmp_path / "openai.pt")), state)
+    assert equal(tensors_of(open_checkpoint(tmp_path / "openai.pt")), state)
     if vision:
         given = {key: value for key, value in vision.items() if value}
         arguments["vision_cfg"] = {"tower": "modified-resnet", "head_width": 64} | given
@@ -144,7 +144,7 @@ class Archive(torch.nn.Module):
 def test_openais_archives_are_read_without_running_their_program(tmp_path: Path) -> None:
     archive = Archive()
     torch.jit.script(archive).save(str(tmp_path / "ViT-tiny.pt"))
-    source = open_weights(tmp_path / "ViT-tiny.pt")
+    source = open_checkpoint(tmp_path / "ViT-tiny.pt")
     assert equal(tensors_of(source), {"positional_embedding": archive.positional_embedding.data})
     assert "converted from the layout of OpenAI CLIP" in source.notes
 
@@ -275,7 +275,7 @@ def mobileclip_file(file: Path, tower: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("tower", ["fastvit_mci0", "fastvit_mci1", "fastvit_mci2", "vit_base_mci_224"])
 def test_apples_mobileclip_becomes_what_the_peer_makes_of_it(tower: str, tmp_path: Path) -> None:
     expected = mobileclip_file(tmp_path / "mobileclip.pt", tower)
-    assert equal(tensors_of(open_weights(tmp_path / "mobileclip.pt")), expected)
+    assert equal(tensors_of(open_checkpoint(tmp_path / "mobileclip.pt")), expected)
 
 
 def test_the_first_s0_is_told_by_its_text_tower(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_the_first_s0_is_told_by_its_text_tower(tmp_path: Path) -> None:
     published |= {key.replace("transformer.0", "transformer.1"): one for key, one in text.items()}
     published["text_encoder.transformer.0.token_mixer.layer_scale"] = torch.ones(24, 1, 1)
     torch.save(published, tmp_path / "s0.pt")
-    for read in (zoo.identify, open_weights):
+    for read in (zoo.identify, open_checkpoint):
         with pytest.raises(
             CheckpointError, match="weights of the first MobileCLIP S0, whose text tower mixes tokens by"
         ):
@@ -332,4 +332,4 @@ def test_a_checkpoint_of_open_clips_training_is_read_without_its_wrappers(tmp_pa
     wrapped = {f"module.{key}": one for key, one in theirs.state_dict().items()}
     checkpoint = {"epoch": 3, "name": "run", "state_dict": wrapped, "optimizer": optimizer.state_dict()}
     torch.save(checkpoint, tmp_path / "epoch_3.pt")
-    assert equal(tensors_of(open_weights(tmp_path / "epoch_3.pt")), dict(theirs.state_dict()))
+    assert equal(tensors_of(open_checkpoint(tmp_path / "epoch_3.pt")), dict(theirs.state_dict()))

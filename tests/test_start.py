@@ -11,7 +11,7 @@ import torch
 
 import zoo
 from zoo.building.build import skeleton
-from zoo.materialize.meta_init import Undrawn
+from zoo.materialize.meta_init import SkipInit
 from zoo_text.bpe.tokenizer import Merges
 
 HEAVY = [
@@ -82,7 +82,7 @@ def test_a_model_that_is_not_drawn_has_the_tensors_of_one_that_is(name: str) -> 
 
 
 def test_tensors_elsewhere_are_filled_all_the_same() -> None:
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), SkipInit():
         assert (2 * torch.randn(3)).is_meta
         there = torch.nn.Parameter(torch.zeros(3, device="cpu"))
         torch.nn.init.ones_(there)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import zoo
 from families import FAMILIES, pictures, words
-from zoo.checkpoints.containers import open_checkpoint
+from zoo.checkpoints.containers import open_container
 from zoo_core.errors import CheckpointError, InputError, ZooWarning
 
 Entries = dict[str, Tensor]
@@ -153,7 +153,7 @@ def test_weights_of_dtypes_that_cannot_be_computed_with_together_are_taken_in_on
         }
 
     path = written(tmp_path / "x.pt", family, mixed)
-    if not any(value.is_float and value.dtype == "float32" for value in open_checkpoint(path).entries.values()):
+    if not any(value.is_float and value.dtype == "float32" for value in open_container(path).entries.values()):
         pytest.skip("it has none of these")
     model = zoo.build(FAMILIES[family].architecture, pretrained=path)
     assert "taken as float32: the weights are of several dtypes" in model.notes
@@ -200,7 +200,7 @@ def test_values_that_are_not_finite_are_found(dtype: torch.dtype, value: float, 
     weights[77] = value
     for path, save in ((tmp_path / "x.safetensors", save_file), (tmp_path / "x.pt", torch.save)):
         save({"fine": fine, "a": weights}, path)
-        source = open_checkpoint(path)
+        source = open_container(path)
         source.check(["fine"])
         with pytest.raises(CheckpointError, match="holds NaN or infinity: 1 of 1000 values of 'a'"):
             source.check(["fine", "a"])
@@ -212,4 +212,4 @@ def test_a_value_whose_exponent_flipped_is_found_without_a_checksum(dtype: torch
     weights.view(getattr(torch, f"int{8 * dtype.itemsize}"))[7] ^= 1 << (8 * dtype.itemsize - 2)
     save_file({"a": weights}, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="holds 1 of 1000 values of 'a' that no model has, of up to .*e[+]"):
-        open_checkpoint(tmp_path / "x.safetensors").check(["a"])
+        open_container(tmp_path / "x.safetensors").check(["a"])

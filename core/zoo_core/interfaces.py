@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from zoo_core.errors import CapabilityError, InputError
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.position_embedding import PositionTable
 
 __all__ = ["LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
@@ -222,7 +222,7 @@ class TextTower(Tower):
         """
         raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
 
-    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
+    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
         """Return the tokens `[B, n, width]` of ids `[B, n]` that follow those in `memory`, which takes them up.
 
         They are what `forward_tokens` gives at these places of a row without padding.

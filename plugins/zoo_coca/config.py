@@ -76,7 +76,7 @@ def decoder_rules(
             yield f"{key}.tower", f"'{config.tower}' does not give the decoder its tokens; choose one that does"
         elif found != decoder.width:
             yield "multimodal.width", f"{decoder.width} is not the width {found} of the {key} tokens"
-    ahead = not text.continues()
+    ahead = not text.supports_kv_cache()
     if text.token_width(embed_dim) is not None and ahead and not text_sees_ahead:
         yield (
             "text",

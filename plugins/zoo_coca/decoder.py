@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 from zoo_coca.config import MultimodalConfig
 from zoo_core.interfaces import TextTower
 from zoo_core.nn.attention import CrossAttention
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.transformer import LayerNorm, ResidualBlock, Transformer, draw_weights
 
 Context = Sequence[tuple[Tensor, Tensor]]
@@ -88,10 +88,10 @@ class MultimodalDecoder(Transformer):
         return self.ln_final(x) @ self.text_projection
 
     def context(self, image_tokens: Tensor) -> Context:
-        """Return what `forward_next` looks at of image tokens `[B, N, C]`."""
+        """Return what `decode_step` looks at of image tokens `[B, N, C]`."""
         return [cross.keys_and_values(image_tokens) for cross in self._cross_blocks()]
 
-    def forward_next(self, x: Tensor, memory: Memory, context: Context = ()) -> Tensor:
+    def decode_step(self, x: Tensor, memory: KVCache, context: Context = ()) -> Tensor:
         """Return logits `[B, vocab_size]` of the token after the last of those that follow the ones in `memory`.
 
         Args:
@@ -114,7 +114,7 @@ class CaptionSteps:
     """The next token of captions that grow, at the cost of the new tokens alone: text tower, then decoder.
 
     Args:
-        text: tower that offers `forward_next`.
+        text: tower that offers `decode_step`.
         decoder: of the same model.
         image_tokens: `[B, N, C]`, one image for each caption.
     """
@@ -123,13 +123,13 @@ class CaptionSteps:
         self._text = text
         self._decoder = decoder
         self._context = decoder.context(image_tokens)
-        self._text_memory = Memory()
-        self._decoder_memory = Memory()
+        self._text_memory = KVCache()
+        self._decoder_memory = KVCache()
 
     def next_logits(self, ids: Tensor) -> Tensor:
         """Return logits `[R, vocab_size]` of the token after ids `[R, n]`, which follow those given before."""
-        tokens = self._text.forward_next(ids, self._text_memory)
-        return self._decoder.forward_next(tokens, self._decoder_memory, self._context)
+        tokens = self._text.decode_step(ids, self._text_memory)
+        return self._decoder.decode_step(tokens, self._decoder_memory, self._context)
 
     def repeat(self, times: int) -> None:
         """Turn each caption into `times` captions of its image, before the first token."""

@@ -187,7 +187,7 @@ class CoCa(DualEncoder):
         parsed = GenerationConfig.parse(options)
         tower, decoder = self._text_tower(), self._decoder()
         config = self._config()
-        if config is not None and not config.text.continues():
+        if config is not None and not config.text.supports_kv_cache():
             raise CapabilityError(
                 f"this model cannot write captions: tokens of its text tower '{config.text.component}' depend on "
                 "later ones, so its decoder was trained with the captions before its eyes; choose another CoCa"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, Axes, Folded, Rule, Shaped, Step, Table
+from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, MergeAxes, Permute, Reshape, Rule, Step, Table
 from zoo_formats.config import BigVisionConfig
 
 __all__ = ["BigVision"]
@@ -63,7 +63,7 @@ def _rules(entries: Mapping[str, TensorInfo]) -> Iterator[Rule]:
     image, text, trunk = f"{root}img/", f"{root}txt/", "visual.trunk."
     yield Rule(f"{root}t", "logit_scale", SCALAR)
     yield Rule(f"{root}b", "logit_bias", SCALAR)
-    yield Rule(f"{image}embedding/kernel", f"{trunk}patch_embed.proj.weight", Axes((3, 2, 0, 1)))
+    yield Rule(f"{image}embedding/kernel", f"{trunk}patch_embed.proj.weight", Permute((3, 2, 0, 1)))
     yield Rule(f"{image}embedding/bias", f"{trunk}patch_embed.proj.bias")
     yield Rule(f"{image}pos_embedding", f"{trunk}pos_embed")
     yield from _blocks(f"{image}Transformer/", f"{trunk}blocks", IMAGE_BLOCK, entries)
@@ -71,7 +71,7 @@ def _rules(entries: Mapping[str, TensorInfo]) -> Iterator[Rule]:
     yield Rule(f"{image}MAPHead_0/probe", f"{trunk}attn_pool.latent")
     yield from _plain(_block(f"{image}MAPHead_0/", f"{trunk}attn_pool.", POOL, _head_width(f"{image}MAPHead", entries)))
     yield Rule(f"{text}Embed_0/embedding", "text.token_embedding.weight")
-    yield Rule(f"{text}pos_embedding", "text.positional_embedding", Shaped((1, None, None), (None, None)))
+    yield Rule(f"{text}pos_embedding", "text.positional_embedding", Reshape((1, None, None), (None, None)))
     yield from _blocks(f"{text}Encoder_0/", "text.transformer.resblocks", TEXT_BLOCK, entries)
     yield from _plain(_norm(f"{text}Encoder_0/encoder_norm", "text.ln_final"))
     yield from _plain(_linear(f"{text}head", "text.text_projection"))
@@ -103,10 +103,10 @@ def _block(theirs: str, ours: str, names: _Names, head_width: int) -> Iterator[R
     for joined, name in names.attention.items():
         kernels = tuple(f"{theirs}{ATTENTION}/{one}/kernel" for one in joined)  # each [width, heads, head width]
         biases = tuple(f"{theirs}{ATTENTION}/{one}/bias" for one in joined)  # each [heads, head width]
-        yield kernels, f"{ours}{name}weight", (Folded(1, head_width), TRANSPOSED)
-        yield biases, f"{ours}{name}bias", (Folded(0, head_width),)
+        yield kernels, f"{ours}{name}weight", (MergeAxes(1, head_width), TRANSPOSED)
+        yield biases, f"{ours}{name}bias", (MergeAxes(0, head_width),)
     out = f"{theirs}{ATTENTION}/out"  # [heads, head width, width]
-    yield (f"{out}/kernel",), f"{ours}{names.out}.weight", (Axes((2, 0, 1)), Folded(1, head_width))
+    yield (f"{out}/kernel",), f"{ours}{names.out}.weight", (Permute((2, 0, 1)), MergeAxes(1, head_width))
     yield (f"{out}/bias",), f"{ours}{names.out}.bias", ()
     for number, layer in enumerate(names.mlp):
         yield from _linear(f"{theirs}MlpBlock_0/Dense_{number}", ours + layer)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import BoundRule, Rule, Shaped, Table
+from zoo_core.checkpoints.rules import BoundRule, Reshape, Rule, Table
 from zoo_core.errors import CheckpointError
 from zoo_formats.config import MobileClipConfig
 
@@ -48,7 +48,7 @@ SEGMENTS = {
 STAGES = {"proj": "downsample.proj", "pe": "pos_emb.pos_enc"}
 """What stands in FastViT's row beside the stages themselves."""
 
-NESTED = Shaped((1, 1, None, None), (None, None))
+NESTED = Reshape((1, 1, None, None), (None, None))
 """Positions `[1, 1, L, C]`."""
 
 
@@ -81,7 +81,7 @@ TEXT = [
 ]
 HYBRID = [
     Rule(f"{IMAGE}cls_token", f"{TRUNK}cls_token"),
-    Rule(f"{IMAGE}pos_embed.pos_embed.pos_embed", f"{TRUNK}pos_embed", Shaped((1, 1, None, None), (1, None, None))),
+    Rule(f"{IMAGE}pos_embed.pos_embed.pos_embed", f"{TRUNK}pos_embed", Reshape((1, 1, None, None), (1, None, None))),
     Rule(f"{IMAGE}patch_emb.{{n}}.block.conv.{{p}}", f"{TRUNK}patch_embed.backbone.{{n}}.conv.{{p}}"),
     Rule(f"{IMAGE}patch_emb.{{n}}.block.norm.{{p}}", f"{TRUNK}patch_embed.backbone.{{n}}.bn.{{p}}"),
     Rule(f"{IMAGE}post_transformer_norm.{{p}}", f"{TRUNK}norm.{{p}}"),

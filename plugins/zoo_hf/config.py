@@ -101,7 +101,7 @@ class HfTextConfig(HfSource, TextTowerConfig):
         found = self.config.get("hidden_size")
         return found if isinstance(found, int) else None
 
-    def standalone(self) -> Self:
+    def self_contained(self) -> Self:
         """Return the tower with the whole config of its encoder, and no name to look it up by."""
         if self.name is None:
             return self
@@ -159,11 +159,11 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
     does. Else it is text, as everything in a caption; where the vocabulary has no other id for it, as that of a unigram
     model, it is encoded with a space in it."""
 
-    def standalone(self) -> Self:
+    def self_contained(self) -> Self:
         """Return the tokenizer under the folder of its files; that of a repository keeps its name, which all have."""
         return self.model_copy(update={"name": f"./{TOKENIZER_FOLDER}"}) if is_folder(self.name) else self
 
-    def files_from(self) -> object:
+    def files_key(self) -> object:
         """Return repository and revision, or the folder."""
         return self.type, self.name, self.revision
 
@@ -208,7 +208,7 @@ class TiktokenConfig(TokenizerConfig):
     cleaning: CleaningOrNone = "none"
     """How text is normalised, as in the other tokenizers; `none` leaves it as it is."""
 
-    def files_from(self) -> object:
+    def files_key(self) -> object:
         """Return the encoding."""
         return self.type, self.encoding
 

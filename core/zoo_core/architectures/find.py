@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo_core.documents import Bounds, Document, KeyPath, Mark
-from zoo_core.documents.interpolation import resolve
+from zoo_core.documents.interpolation import interpolate
 from zoo_core.documents.yaml_reader import read_document, read_value
 from zoo_core.errors import (
     AmbiguousNameError,
@@ -270,7 +270,7 @@ class Architectures:
 
         from zoo_core.config.messages import placed
 
-        found = list(resolve(document))
+        found = list(interpolate(document))
         if found:
             raise ConfigError(found)
         config_class = self._model_class(document)

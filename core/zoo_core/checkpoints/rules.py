@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = [
     "SCALAR",
     "TRANSPOSED",
-    "Axes",
     "BoundRule",
     "Constant",
-    "Folded",
     "Identity",
+    "MergeAxes",
+    "Permute",
+    "Reshape",
     "Rule",
     "Shape",
-    "Shaped",
     "Step",
     "Table",
 ]
@@ -66,7 +66,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Axes(Step):
+class Permute(Step):
     """Puts the axes of a tensor in another order, as `numpy.transpose` does."""
 
     order: tuple[int, ...]
@@ -83,14 +83,14 @@ class Axes(Step):
 
     def inverse(self) -> Step:
         """Return the order that leads back."""
-        return Axes(tuple(self.order.index(axis) for axis in range(len(self.order))))
+        return Permute(tuple(self.order.index(axis) for axis in range(len(self.order))))
 
 
 @dataclass(frozen=True)
-class Shaped(Step):
+class Reshape(Step):
     """Drops axes of one element, or adds them: from one pattern of shapes to another; `None` is any size.
 
-    `Shaped((1, None, None), (None, None))` takes `[1, L, C]` to `[L, C]`.
+    `Reshape((1, None, None), (None, None))` takes `[1, L, C]` to `[L, C]`.
     """
 
     before: tuple[int | None, ...]
@@ -111,11 +111,11 @@ class Shaped(Step):
 
     def inverse(self) -> Step:
         """Return the step from `after` to `before`."""
-        return Shaped(self.after, self.before)
+        return Reshape(self.after, self.before)
 
 
 @dataclass(frozen=True)
-class Folded(Step):
+class MergeAxes(Step):
     """Makes one axis of two neighbours, `[heads, width]`, whose second is `inner` long; or two of one again."""
 
     axis: int
@@ -141,9 +141,9 @@ class Folded(Step):
         return replace(self, fold=not self.fold)
 
 
-TRANSPOSED = Axes((1, 0))
+TRANSPOSED = Permute((1, 0))
 """A matrix `[in, out]` as `[out, in]`."""
-SCALAR = Shaped((1,), ())
+SCALAR = Reshape((1,), ())
 """A shape of `[1]` as `[]`."""
 
 

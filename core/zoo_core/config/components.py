@@ -183,7 +183,7 @@ class ComponentConfig(Config):
         """Name of the component that this config builds, qualified or not."""
         return cast("str", getattr(self, self.selector))
 
-    def standalone(self) -> Self:
+    def self_contained(self) -> Self:
         """Return a config of the same part that is read from here alone: a saved model holds this one.
 
         A config that refers to files elsewhere, such as those of a repository, writes out what they say; a tokenizer
@@ -303,8 +303,8 @@ class TextTowerConfig(TowerConfig):
         """Return the id that must be the largest of each row, since the feature is read there; None where it is not."""
         return None
 
-    def continues(self) -> bool:
-        """Tell whether no token depends on later ones, and the tower offers `forward_next`."""
+    def supports_kv_cache(self) -> bool:
+        """Tell whether no token depends on later ones, and the tower offers `decode_step`."""
         return False
 
     def reading(self) -> TextReading:
@@ -349,7 +349,7 @@ class TokenizerConfig(ComponentConfig):
         """Return what text towers are held to; a tokenizer that knows its special ids adds them."""
         return TokenIds(self.type, self.token_count())
 
-    def files_from(self) -> object:
+    def files_key(self) -> object:
         """Return what the files of the tokenizer depend on: configs that are equal in it can share them."""
         return self
 
@@ -521,10 +521,10 @@ class ModelConfig(ComponentConfig):
         """Return `data()`, by the name under which libraries such as peft ask the config of any model for it."""
         return self.data()
 
-    def standalone(self) -> Self:
+    def self_contained(self) -> Self:
         """Return the architecture with each of its sections standing alone."""
         sections = ("vision", "text", "tokenizer", "preprocess")
-        return self.model_copy(update={name: getattr(self, name).standalone() for name in sections})
+        return self.model_copy(update={name: getattr(self, name).self_contained() for name in sections})
 
     def local_paths(self) -> Iterator[tuple[str, str]]:
         """Yield those of the sections."""

@@ -13,14 +13,14 @@ from typing import Any, cast
 from zoo_core.documents import Document, KeyPath
 from zoo_core.errors import Problem, describe, dotted
 
-__all__ = ["MAX_REFERENCES", "resolve"]
+__all__ = ["MAX_REFERENCES", "interpolate"]
 
 MAX_REFERENCES = 100
 _REFERENCE = re.compile(r"\$\{[^${}:]+\}")
 _MISSING = "???"
 
 
-def resolve(document: Document) -> Iterator[Problem]:
+def interpolate(document: Document) -> Iterator[Problem]:
     """Replace every `${key}` by the value that it names, in place; yield a problem for each that names none."""
     references = dict(_texts(document.data, ()))
     if not references:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zoo_core.errors import SaveError, ZooError
 
-__all__ = ["replacing", "scratch_target", "sweep"]
+__all__ = ["atomic_write", "scratch_target", "sweep"]
 
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
 SECONDS_ABANDONED = 24 * 3600.0
@@ -22,7 +22,7 @@ SECONDS_ABANDONED = 24 * 3600.0
 
 
 @contextmanager
-def replacing(*targets: Path) -> Generator[list[Path]]:
+def atomic_write(*targets: Path) -> Generator[list[Path]]:
     """Yield a scratch file for each target; those that are there when the block ends well take their names.
 
     Missing folders are made. Names are taken in the order given, the last one last.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from zoo_core.errors import SaveError, ZooError
 
-__all__ = ["replacing_folder", "restore"]
+__all__ = ["atomic_folder", "restore"]
 
 _CALLS = {"linux": ("renameat2", -100), "darwin": ("renameatx_np", -2)}
 """The system call, and what it takes for the current folder (AT_FDCWD)."""
@@ -32,7 +32,7 @@ _UNABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
 
 
 @contextmanager
-def replacing_folder(target: Path) -> Generator[Path]:
+def atomic_folder(target: Path) -> Generator[Path]:
     """Yield a scratch folder that takes the place of `target` when the block ends well, and vanishes otherwise.
 
     Two processes may do so at once: the folder is then that of the one that ended last, whole.

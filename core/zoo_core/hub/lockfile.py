@@ -23,7 +23,7 @@ from zoo_core.config.fields import Commit, FileName, Sha256
 from zoo_core.documents import Bounds, expect_file, read_text
 from zoo_core.documents.json_reader import parse_json
 from zoo_core.errors import ConfigError, SaveError
-from zoo_core.files.atomic import replacing
+from zoo_core.files.atomic import atomic_write
 from zoo_core.files.user_folder import user_folder
 
 __all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinned_listing"]
@@ -142,6 +142,6 @@ def _parsed(text: str, source: str) -> _Lock:
 def _write(path: Path, lock: _Lock) -> None:
     pins = {source: {file: files[file].data() for file in sorted(files)} for source, files in sorted(lock.pins.items())}
     listings = {source: one.data() for source, one in sorted(lock.listings.items())}
-    with replacing(path) as (scratch,):
+    with atomic_write(path) as (scratch,):
         told = {"format": FORMAT, "pins": pins, "listings": listings}
         scratch.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

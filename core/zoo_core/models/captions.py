@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo_core.text.tokenizer import Tokenizer
-from zoo_core.text.truncation import Overflow, checked_overflow, tell
+from zoo_core.text.truncation import Overflow, checked_overflow, report
 
 __all__ = ["encode_captions"]
 
@@ -50,4 +50,4 @@ def encode_captions(
 
 def _tell(longer: set[str], captions: Sequence[str], tokenizer: Tokenizer, overflow: Overflow) -> None:
     numbers = [number for number, caption in enumerate(captions) if caption in longer] if longer else []
-    tell(numbers, captions, tokenizer.context_length, overflow)
+    report(numbers, captions, tokenizer.context_length, overflow)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_core.config.block import BlockConfig
-from zoo_core.nn.kv_cache import KeyValues
+from zoo_core.nn.kv_cache import LayerKVCache
 from zoo_core.nn.layers import LayerNorm
 from zoo_core.nn.state_dict import join_entries, joined, put_joined, split_entry
 
@@ -150,7 +150,7 @@ class Attention(MultiHead):
         return [self.in_proj]
 
     def forward(
-        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: KeyValues | None = None
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: LayerKVCache | None = None
     ) -> Tensor:
         """Attend among the tokens of `x`.
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["KeyValues", "Memory"]
+__all__ = ["KVCache", "LayerKVCache"]
 
 
-class KeyValues:
+class LayerKVCache:
     """Keys and values `[B, H, N, C / H]` of the tokens that one attention has seen."""
 
     def __init__(self) -> None:
@@ -42,19 +42,19 @@ class KeyValues:
             self.key, self.value = self.key[rows], self.value[rows]
 
 
-class Memory:
-    """The `KeyValues` of each block of a tower; empty at first."""
+class KVCache:
+    """The `LayerKVCache` of each block of a tower; empty at first."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, KeyValues] = {}
+        self._blocks: dict[int, LayerKVCache] = {}
 
     def __len__(self) -> int:
         """Return how many tokens of each row were seen."""
         return max(map(len, self._blocks.values()), default=0)
 
-    def block(self, number: int) -> KeyValues:
+    def block(self, number: int) -> LayerKVCache:
         """Return what a block remembers."""
-        return self._blocks.setdefault(number, KeyValues())
+        return self._blocks.setdefault(number, LayerKVCache())
 
     def take(self, rows: Tensor) -> None:
         """Go on with these of the rows, int64 `[R]`; one may be taken several times."""

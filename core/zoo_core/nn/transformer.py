@@ -18,7 +18,7 @@ from zoo_core.config.block import BlockConfig
 from zoo_core.errors import InputError
 from zoo_core.nn.attention import Attention, CrossAttention
 from zoo_core.nn.inference_forms import InferenceForm, recast
-from zoo_core.nn.kv_cache import KeyValues, Memory
+from zoo_core.nn.kv_cache import KVCache, LayerKVCache
 from zoo_core.nn.layers import (
     QUICK_FACTOR,
     Activation,
@@ -82,7 +82,7 @@ class ResidualBlock(nn.Module):
         self.ls_2 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
 
     def forward(
-        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: KeyValues | None = None
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: LayerKVCache | None = None
     ) -> Tensor:
         """Transform tokens `[B, N, C]`; `causal`, `mask` and `memory` are those of `Attention`."""
         x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, memory)))
@@ -109,7 +109,7 @@ class InPlaceBlock(ResidualBlock):
     """A residual block that writes activations and sums over tensors of its own, where no gradient needs them."""
 
     def forward(
-        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: KeyValues | None = None
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: LayerKVCache | None = None
     ) -> Tensor:
         """Transform tokens `[B, N, C]`, which stay as they are; see `ResidualBlock`."""
         if x.requires_grad:
@@ -179,7 +179,7 @@ class Transformer(nn.Module):
             x = block(x, causal, mask)
         return last.forward_row(x, row, causal, mask)
 
-    def forward_next(self, x: Tensor, memory: Memory) -> Tensor:
+    def decode_step(self, x: Tensor, memory: KVCache) -> Tensor:
         """Transform the tokens `[B, n, C]` that follow those in `memory`, which takes them up. It is causal."""
         for number, block in enumerate(self.blocks()):
             x = block(x, memory=memory.block(number))

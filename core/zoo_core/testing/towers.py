@@ -18,7 +18,7 @@ from zoo_core.errors import CapabilityError, reason
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.models.construction import construct
 from zoo_core.models.towers import expect_attributes
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 from zoo_core.registry import Component
 from zoo_core.testing import fail
 from zoo_core.testing.capabilities import check_capabilities, check_shape, close, example_input, seeded
@@ -129,7 +129,7 @@ def _check_told(component: Component, config: TowerConfig, tower: Tower) -> None
         if taken != tower.image_patches:
             fail(f"{component}: takes_patches() tells {taken}, but image_patches of the tower is {tower.image_patches}")
     if isinstance(tower, TextTower) and isinstance(config, TextTowerConfig):
-        _check_continuation(component, config.continues(), tower)
+        _check_continuation(component, config.supports_kv_cache(), tower)
         _check_reading(component, config, tower)
 
 
@@ -153,18 +153,18 @@ def _check_reading(component: Component, config: TextTowerConfig, tower: TextTow
 
 def _check_continuation(component: Component, claimed: bool, tower: TextTower) -> None:
     """Check that ids taken in one by one give the tokens of the whole row, or that the tower refuses."""
-    last, length, memory = tower.vocab_size - 1, tower.context_length, Memory()
+    last, length, memory = tower.vocab_size - 1, tower.context_length, KVCache()
     ids = torch.tensor([[last - place % 2 for place in range(length)]])  # the largest ids are no padding
     try:
-        parts = [tower.forward_next(ids[:, place : place + 1], memory) for place in range(length)]
+        parts = [tower.decode_step(ids[:, place : place + 1], memory) for place in range(length)]
     except CapabilityError as error:
         if claimed:
-            fail(f"{component}: continues() is true, but: {error}")
+            fail(f"{component}: supports_kv_cache() is true, but: {error}")
         return
     if not claimed:
-        fail(f"{component}: continues() is false, but the tower offers forward_next")
+        fail(f"{component}: supports_kv_cache() is false, but the tower offers decode_step")
     if not close(torch.cat(parts, dim=1), tower.forward_tokens(ids)[1]):
-        fail(f"{component}: the tokens of forward_next are not those of forward_tokens")
+        fail(f"{component}: the tokens of decode_step are not those of forward_tokens")
 
 
 def _check_half(component: Component, tower: Tower, inputs: Tensor) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 from zoo_core.boundary import Contract, checked
 from zoo_core.boundary.plugin_code import maker_of
 from zoo_core.errors import InputError, PluginError, describe, reason
-from zoo_core.text.truncation import Overflow, checked_overflow, tell
+from zoo_core.text.truncation import Overflow, checked_overflow, report
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ class Tokenizer(Contract, ABC):
         checked_overflow(overflow)
         captions = checked_texts(texts)
         rows, longer = self.tokenize(captions, context_length)
-        tell(longer, captions, rows.shape[1], overflow)
+        report(longer, captions, rows.shape[1], overflow)
         return rows
 
     @checked

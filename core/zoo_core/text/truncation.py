@@ -1,6 +1,6 @@
 """What becomes of captions that are longer than a row, and how it is told: with counts, and once a call.
 
-What you would not guess: whoever encodes in portions has many calls, and tells of all of them at once (`told_once`).
+What you would not guess: whoever encodes in portions has many calls, and tells of all of them at once (`report_once`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from zoo_core.errors import InputError, TruncatedTextWarning, describe, warn_caller
 
-__all__ = ["Overflow", "checked_overflow", "tell", "told_once"]
+__all__ = ["Overflow", "checked_overflow", "report", "report_once"]
 
 Overflow = Literal["warn", "truncate", "error"]
 OVERFLOW: tuple[Overflow, ...] = get_args(Overflow)
@@ -40,7 +40,7 @@ def checked_overflow(overflow: str) -> Overflow:
     raise InputError(f"overflow must be {', '.join(map(repr, OVERFLOW))}, found {describe(overflow)}")
 
 
-def tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:
+def report(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:
     """Tell what became of captions, as `overflow` says.
 
     Args:
@@ -71,7 +71,7 @@ def tell(longer: Sequence[int], captions: Sequence[str], length: int, overflow: 
 
 
 @contextmanager
-def told_once() -> Generator[None]:
+def report_once() -> Generator[None]:
     """Gather what the calls in the block would warn of; it is told once, when the outermost block ends well."""
     if _gathered.get() is not None:
         yield

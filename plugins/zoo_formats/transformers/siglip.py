@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import SCALAR, Constant, Rule, Shaped, Table
+from zoo_core.checkpoints.rules import SCALAR, Constant, Reshape, Rule, Table
 from zoo_core.errors import CheckpointError, ConfigError
 from zoo_formats.config import TransformersSiglipConfig
 from zoo_formats.transformers.clip import block_rules, expect_plain, has_scalars, stack_file
@@ -74,7 +74,7 @@ FIRST = {"logit_scale": math.log(10), "logit_bias": -10.0}
 
 
 def _image_rules(theirs: str) -> list[Rule]:
-    positions = Shaped((None, None), (1, None, None))
+    positions = Reshape((None, None), (1, None, None))
     return [
         Rule(f"{theirs}embeddings.patch_embedding.{{p}}", f"{TRUNK}patch_embed.proj.{{p}}"),
         Rule(f"{theirs}embeddings.position_embedding.weight", f"{TRUNK}pos_embed", positions),

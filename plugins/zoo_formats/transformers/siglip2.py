@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import Folded, Rule, Shaped, Table
+from zoo_core.checkpoints.rules import MergeAxes, Reshape, Rule, Table
 from zoo_core.errors import CheckpointError, ConfigError
 from zoo_formats.config import TransformersSiglip2Config
 from zoo_formats.transformers.clip import expect_plain, has_scalars
@@ -57,7 +57,7 @@ GRID = 16
 
 def _table(columns: int, scalars: bool = True) -> Table:
     """Return the table; the positions have so many columns."""
-    square = Folded(0, columns, fold=False), Shaped((None, None, None), (1, None, None, None))
+    square = MergeAxes(0, columns, fold=False), Reshape((None, None, None), (1, None, None, None))
     return Table(
         [
             *logit_rules(scalars),

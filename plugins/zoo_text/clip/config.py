@@ -143,7 +143,7 @@ class ClipTextConfig(TextTowerConfig):
         """Return the channels of the blocks."""
         return self.width
 
-    def continues(self) -> bool:
+    def supports_kv_cache(self) -> bool:
         """Tell whether the tower is causal."""
         return self.causal
 

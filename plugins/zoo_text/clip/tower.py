@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.nn.inference_forms import InferenceForm, recast
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.pooling import pool_at_eos, pool_at_largest_id
 from zoo_core.nn.position_embedding import PositionTable
 from zoo_core.nn.tracing import has_values
@@ -101,8 +101,8 @@ class TextTransformer(TextTower):
         x = self._encode(text)
         return self._pool(x, text), self.ln_final(x) if self.cls_emb is None else x[:, :-1]
 
-    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
-        """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.forward_next`.
+    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
+        """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.decode_step`.
 
         No padding is hidden, and a class token, which looks at the others but is not looked at, is left out.
         """
@@ -112,7 +112,7 @@ class TextTransformer(TextTower):
         if seen + text.shape[1] > self.context_length:
             raise InputError(f"{seen + text.shape[1]} tokens are more than the context length {self.context_length}")
         positions = self.positional_embedding[seen : seen + text.shape[1]]
-        x = self.transformer.forward_next(self.token_embedding(text).to(positions.dtype) + positions, memory)
+        x = self.transformer.decode_step(self.token_embedding(text).to(positions.dtype) + positions, memory)
         return self.ln_final(x) if self.cls_emb is None else x
 
     def forward_intermediates(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_core.nn.attention import split_heads
-from zoo_core.nn.kv_cache import KeyValues
+from zoo_core.nn.kv_cache import LayerKVCache
 from zoo_core.nn.layers import LayerNorm, LayerScale, RMSNorm, SquaredReLU, SwiGLU
 from zoo_core.nn.rotary import rotate
 from zoo_text.modern.config import ModernTextConfig
@@ -59,7 +59,7 @@ class ModernAttention(nn.Module):
         causal: bool = False,
         mask: Tensor | None = None,
         first_value: Tensor | None = None,
-        memory: KeyValues | None = None,
+        memory: LayerKVCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend among the tokens of `x`.
 
@@ -114,7 +114,7 @@ class ModernBlock(nn.Module):
         causal: bool = False,
         mask: Tensor | None = None,
         first_value: Tensor | None = None,
-        memory: KeyValues | None = None,
+        memory: LayerKVCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Transform tokens `[B, N, C]`; the arguments and what is returned are those of `ModernAttention`."""
         attended, first_value = self.attn(self.norm1(x), turn, causal, mask, first_value, memory)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, TextTower
-from zoo_core.nn.kv_cache import Memory
+from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.pooling import mean_of_kept
 from zoo_core.nn.rotary import rotation
 from zoo_core.nn.transformer import take_indices
@@ -86,8 +86,8 @@ class ModernTextTransformer(TextTower):
         tokens = self._own(self.ln_final(self._encode(text)[0]))
         return self._pool(tokens, text), tokens
 
-    def forward_next(self, text: Tensor, memory: Memory) -> Tensor:
-        """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.forward_next`.
+    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
+        """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.decode_step`.
 
         The memory holds the registers too, before the first ids.
         """

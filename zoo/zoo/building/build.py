@@ -143,14 +143,14 @@ def _has_stated_tokenizer(config: ModelConfig, folder: Path) -> bool:
     """Tell whether the tokenizer is still the one of a folder of another library, for all that was changed."""
     from zoo.building.source import stated
 
-    return load_config(stated(folder) or {}).tokenizer.files_from() == config.tokenizer.files_from()
+    return load_config(stated(folder) or {}).tokenizer.files_key() == config.tokenizer.files_key()
 
 
 def _with_weights(
     source: Any, pretrained: str | Path | None, overrides: Sequence[str], options: LoadOptions, local_files_only: bool
 ) -> tuple[ModelConfig, Path | None, LoadOptions]:
     """Return the architecture as its weights were trained, with what the caller changes, and their file."""
-    from zoo.building.pretrained import find_entry, weights_of
+    from zoo.building.pretrained import resolve_tag, weights_of
     from zoo.building.source import stated
 
     if pretrained is None:
@@ -159,7 +159,7 @@ def _with_weights(
             return load_config(source, overrides), None, options
         config = config_of_folder(architecture, source, overrides)
         return config, Path(source), sized(options, load_config(architecture), config)
-    entry = find_entry(source, pretrained)
+    entry = resolve_tag(source, pretrained)
     own = [] if entry is None else entry.overrides()
     config = load_config(source, [*own, *overrides])
     if entry is None:
@@ -237,9 +237,9 @@ def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncod
     """
     import torch
 
-    from zoo.materialize.meta_init import Undrawn
+    from zoo.materialize.meta_init import SkipInit
 
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), SkipInit():
         model = _construct(config, towers)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > config.max_parameters:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 ENDINGS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz")
 """How files of weights are named."""
 
-__all__ = ["ENDINGS", "find_entry", "weights_of"]
+__all__ = ["ENDINGS", "resolve_tag", "weights_of"]
 
 
-def find_entry(source: Any, pretrained: str | Path) -> Pretrained | None:
+def resolve_tag(source: Any, pretrained: str | Path) -> Pretrained | None:
     """Return the entry of a tag; None where `pretrained` is a file.
 
     Args:

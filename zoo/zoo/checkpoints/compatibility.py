@@ -20,7 +20,7 @@ from zoo_core.config import ModelConfig
 from zoo_core.documents.json_reader import parse_json
 from zoo_core.errors import CheckpointError, ConfigError, reason
 
-__all__ = ["assumptions"]
+__all__ = ["check_architecture"]
 
 _UNTOLD = ("description", "max_parameters")
 """Keys of architectures that do not change what a model gives."""
@@ -32,7 +32,7 @@ _SECTIONS = ("tokenizer", "preprocess")
 """Sections that leave no trace in shapes."""
 
 
-def assumptions(
+def check_architecture(
     source: TensorSource, path: Path, config: ModelConfig, overrides: Sequence[str] = (), *, described: bool = False
 ) -> list[str]:
     """Hold what a checkpoint says of its architecture to the one that is named, and return what it leaves open.
@@ -50,7 +50,7 @@ def assumptions(
     Raises:
         CheckpointError: they differ in what no shape would tell, and the caller did not ask for it.
     """
-    own = config.model_copy(update={"tokenizer": config.tokenizer.standalone()})  # as a saved model names it
+    own = config.model_copy(update={"tokenizer": config.tokenizer.self_contained()})  # as a saved model names it
     ours, theirs = dict(leaves(own.data())), _said(source, path)
     asked = tuple(one.partition("=")[0].removesuffix(".type") for one in overrides)  # which picks a whole section
     differing = {

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zoo.catalog.architectures import config
 from zoo.catalog.state_dict_shapes import Shape, names, shapes_of
-from zoo.checkpoints.open import open_weights
+from zoo.checkpoints.open import open_checkpoint
 from zoo_core.boundary import checked
 from zoo_core.documents.json_reader import parse_json
 from zoo_core.errors import ZooError
@@ -99,7 +99,7 @@ def identify(
     """
     from zoo.building.source import config_of
 
-    source = open_weights(path, weights=weights)
+    source = open_checkpoint(path, weights=weights)
     shapes = {key: info.shape for key, info in source.entries.items()}
     others = {_name(one, index): _shaped(config_of(one)) for index, one in enumerate(architectures)}
     stated = _stated(source)

@@ -15,9 +15,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from zoo.checkpoints.compatibility import assumptions
-from zoo.checkpoints.match import Fit, LoadOptions, fit, names_fit
-from zoo.checkpoints.open import open_weights
+from zoo.checkpoints.compatibility import check_architecture
+from zoo.checkpoints.match import LoadOptions, LoadPlan, match_entries, names_fit
+from zoo.checkpoints.open import open_checkpoint
 from zoo.checkpoints.weight_values import check_values, common_dtype, expect_in_range
 from zoo_core.boundary import checked
 from zoo_core.checkpoints import TensorSource
@@ -59,9 +59,9 @@ def load_weights(
         CheckpointError: the weights are damaged, not finite, or do not fit; the model is unchanged.
     """
     model, options = dual_encoder_of(model), checked_options(LoadOptions(weights, resize, logit_bias))
-    opened = open_weights(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
+    opened = open_checkpoint(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
     config = getattr(model, "config", None)
-    assumed = [] if config is None else assumptions(opened, Path(source), config)
+    assumed = [] if config is None else check_architecture(opened, Path(source), config)
     entries = own_state_dict(model) | cast("dict[str, Tensor]", model.state_dict())
     plan = _checked_fit(opened, model, options, assumed, lambda key: entries[key].dtype)
     tensors: dict[str, Tensor] = {}
@@ -102,8 +102,8 @@ def take_weights(
         CheckpointError: the weights are damaged, not finite, or do not fit.
     """
     options = options or LoadOptions()
-    source = open_weights(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
-    assumed = assumptions(source, path, config, overrides, described=options.described)
+    source = open_checkpoint(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
+    assumed = check_architecture(source, path, config, overrides, described=options.described)
     plan = _checked_fit(source, model, options, assumed, lambda _: dtype)
     if dtype is None and (dtype := common_dtype(source, plan.keys, model)) is not None:
         plan.notes.append(f"taken as {str(dtype).removeprefix('torch.')}: the weights are of several dtypes")
@@ -140,8 +140,8 @@ def _checked_fit(
     options: LoadOptions,
     assumed: Sequence[str],
     dtype_of: Callable[[str], torch.dtype | None],
-) -> Fit:
-    plan = fit(source, model, options)
+) -> LoadPlan:
+    plan = match_entries(source, model, options)
     plan.notes += assumed
     source.check(list(plan.keys.values()))
     plan.warnings += check_values(source, plan.keys, dtype_of)
@@ -152,7 +152,7 @@ def _checked_fit(
     return plan
 
 
-def _tensors(source: TensorSource, plan: Fit, model: DualEncoder) -> Iterator[tuple[str, Tensor, str | None]]:
+def _tensors(source: TensorSource, plan: LoadPlan, model: DualEncoder) -> Iterator[tuple[str, Tensor, str | None]]:
     """Yield each entry of the model with its tensor, and the entry of the checkpoint where it is just that."""
     for key, name in plan.keys.items():
         value = source.read(name)
@@ -162,5 +162,5 @@ def _tensors(source: TensorSource, plan: Fit, model: DualEncoder) -> Iterator[tu
         yield key, torch.full(cast("Tensor", model.state_dict()[key]).shape, float(constant)), None
 
 
-def _told(source: TensorSource, plan: Fit) -> tuple[str, ...]:
+def _told(source: TensorSource, plan: LoadPlan) -> tuple[str, ...]:
     return (*source.notes, *plan.notes, *plan.warnings)

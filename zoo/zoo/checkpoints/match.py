@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from zoo_core.models.dual_encoder import DualEncoder
 
-__all__ = ["Fit", "LoadOptions", "fit", "names_fit"]
+__all__ = ["LoadOptions", "LoadPlan", "match_entries", "names_fit"]
 
 Shape = tuple[int, ...]
 
@@ -52,7 +52,7 @@ class LoadOptions:
 
 
 @dataclass
-class Fit:
+class LoadPlan:
     """What goes where.
 
     Attributes:
@@ -70,7 +70,7 @@ class Fit:
     warnings: list[str] = field(default_factory=list[str])
 
 
-def fit(source: TensorSource, model: DualEncoder, options: LoadOptions) -> Fit:
+def match_entries(source: TensorSource, model: DualEncoder, options: LoadOptions) -> LoadPlan:
     """Return how a checkpoint's entries become those of a model.
 
     Args:
@@ -148,11 +148,13 @@ def _entries_of(model: DualEncoder, source: TensorSource) -> dict[str, TensorInf
     return {key: TensorInfo(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for key, one in state.items()}
 
 
-def _named(source: TensorSource, expected: Mapping[str, TensorInfo], model: DualEncoder) -> tuple[dict[str, str], Fit]:
+def _named(
+    source: TensorSource, expected: Mapping[str, TensorInfo], model: DualEncoder
+) -> tuple[dict[str, str], LoadPlan]:
     """Return the checkpoint's entries by the names that the model has for them."""
     names = [one for one in source.entries if not one.endswith(COUNTED)]
     prefix = _prefix_that_fits(names, expected, model)
-    result = Fit(notes=[f"prefix '{prefix}' taken off every name"] if prefix else [])
+    result = LoadPlan(notes=[f"prefix '{prefix}' taken off every name"] if prefix else [])
     lacking = _lacking_prefix([name.removeprefix(prefix) for name in names], expected, model)
     found: dict[str, str] = {}
     for name in names:
@@ -230,7 +232,7 @@ def _resampling(
     return lambda table: resample(table, old, new, mode), f"positions '{key}' were resampled from {shapes} ({how})"
 
 
-def _check_dtypes(source: TensorSource, expected: Mapping[str, TensorInfo], plan: Fit) -> None:
+def _check_dtypes(source: TensorSource, expected: Mapping[str, TensorInfo], plan: LoadPlan) -> None:
     wrong = [
         f"{key} ({source.entries[name].dtype}, expected {expected[key].dtype})"
         for key, name in plan.keys.items()

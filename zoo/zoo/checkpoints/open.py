@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from zoo.catalog.architectures import registry
-from zoo.checkpoints.containers import open_checkpoint
+from zoo.checkpoints.containers import open_container
 from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
 from zoo_core.config import CheckpointFormatConfig, Section
 from zoo_core.errors import CheckpointError, ConfigError, PluginError, ZooError, ZooWarning, warn_caller
 
-__all__ = ["checkpoint_format", "checkpoint_formats", "open_weights", "stated_architecture"]
+__all__ = ["checkpoint_format", "checkpoint_formats", "open_checkpoint", "stated_architecture"]
 
 
 def checkpoint_format(name: str) -> CheckpointFormat:
@@ -43,20 +43,20 @@ def checkpoint_formats() -> Iterator[tuple[str, CheckpointFormat]]:
             yield component.qualified_name, layout
 
 
-def open_weights(
+def open_checkpoint(
     path: str | Path, *, weights: str | None = None, is_ours: Callable[[TensorSource], bool] | None = None
 ) -> TensorSource:
     """Open a checkpoint of any container and layout, seen in our layout; no tensor is read.
 
     Args:
         path: a file or folder.
-        weights: which of several state dicts; see `zoo.checkpoints.containers.open_checkpoint`.
+        weights: which of several state dicts; see `zoo.checkpoints.containers.open_container`.
         is_ours: tells that a checkpoint is in our layout, without a doubt; then no plugin is asked.
 
     Raises:
         CheckpointError: it holds no weights that can be read, or two layouts claim it.
     """
-    source = open_checkpoint(path, weights=weights)
+    source = open_container(path, weights=weights)
     if is_ours is not None and is_ours(source):
         return source
     claims = {name: layout for name, layout in checkpoint_formats() if _recognises(layout, source)}

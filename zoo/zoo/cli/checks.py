@@ -57,9 +57,9 @@ def schema_command(
         return
     from json import dumps
 
-    from zoo_core.files.atomic import replacing
+    from zoo_core.files.atomic import atomic_write
 
-    with replacing(output) as (scratch,):
+    with atomic_write(output) as (scratch,):
         scratch.write_text(dumps(schema, indent=2) + "\n", encoding="utf-8")
 
 

@@ -47,7 +47,7 @@ def embed_command(
     from zoo.embeddings.image_folders import PassedOver
     from zoo.embeddings.store import open_output
     from zoo.embeddings.writers import check_ids, check_output
-    from zoo_core.text.truncation import checked_overflow, told_once
+    from zoo_core.text.truncation import checked_overflow, report_once
 
     choice = ModelChoice.of(model, pretrained)
     check_output(out, force=force)
@@ -64,7 +64,7 @@ def embed_command(
     with (
         open_output(out, width, identity(built, choice.source, choice.pretrained), of_files=not text) as file,
         progress("embedding") as advance,
-        told_once(),
+        report_once(),
     ):
 
         def refuse(path: str, error: ZooError) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from zoo_core.config import Config
 from zoo_core.documents.json_reader import parse_json, read_json
 from zoo_core.errors import InputError, describe
-from zoo_core.files.atomic import replacing
+from zoo_core.files.atomic import atomic_write
 
 __all__ = ["MANIFEST", "SetManifest", "differences", "read_manifest", "write_manifest"]
 
@@ -57,7 +57,7 @@ def write_manifest(folder: Path, manifest: SetManifest) -> None:
     Raises:
         SaveError: it cannot be written.
     """
-    with replacing(folder / MANIFEST) as (scratch,):
+    with atomic_write(folder / MANIFEST) as (scratch,):
         scratch.write_text(json.dumps(manifest.data(), indent=1) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zoo.embeddings.manifest import SetManifest, differences
 from zoo.embeddings.writers import parquet_modules
 from zoo_core.errors import InputError, ZooError, describe, reason
-from zoo_core.files.atomic import replacing
+from zoo_core.files.atomic import atomic_write
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -169,7 +169,7 @@ def _old_columns(arrow: Any, width: int) -> list[Any]:
 
 def _write(path: Path, columns: list[Any], rows: Sequence[Any], written: int, identity: Mapping[str, str]) -> None:
     arrow, parquet = parquet_modules()
-    with replacing(path) as (scratch,):
+    with atomic_write(path) as (scratch,):
         if not rows:
             path.unlink(missing_ok=True)
             return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo_core.errors import InputError, MissingDependencyError, SaveError, one_of
-from zoo_core.files.atomic import replacing
+from zoo_core.files.atomic import atomic_write
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -128,7 +128,7 @@ def writer(path: Path, width: int, metadata: dict[str, str]) -> Generator[Writer
     Raises:
         SaveError: it cannot be written; what stood there before still does.
     """
-    with replacing(*_targets(path)) as scratch:
+    with atomic_write(*_targets(path)) as scratch:
         made = _opened(path, scratch, width, metadata)
         try:
             yield made

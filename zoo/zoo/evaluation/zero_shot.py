@@ -22,7 +22,7 @@ from zoo.embeddings.encode import Refused, embed_images, read_captions
 from zoo.evaluation.calibration import Calibration, fit, tensor_of
 from zoo_core.boundary import checked
 from zoo_core.errors import InputError, UnknownNameError, describe, did_you_mean, reason
-from zoo_core.text.truncation import Overflow, told_once
+from zoo_core.text.truncation import Overflow, report_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -280,7 +280,7 @@ def _class_features(
 
     at_once = max(1, PROMPTS // (len(templates) * max(map(len, names))))
     means: list[Tensor] = []
-    with torch.no_grad(), told_once():  # no inference mode: the features may become weights that are trained
+    with torch.no_grad(), report_once():  # no inference mode: the features may become weights that are trained
         for start in range(0, len(names), at_once):
             prompts = [
                 [_prompt(template, name) for name in some for template in templates]

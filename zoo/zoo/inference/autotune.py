@@ -30,7 +30,7 @@ import zoo
 from zoo_core.config import Config
 from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, PluginError, ZooError
-from zoo_core.files.atomic import replacing
+from zoo_core.files.atomic import atomic_write
 from zoo_core.files.user_folder import user_folder
 from zoo_core.nn.inference_forms import InferenceForm, Optimization, forms_of, twin
 
@@ -133,7 +133,7 @@ def _optimized(holder: nn.ModuleDict, sample: Tensor, measure: Measure | None) -
             return remembered
         holder["tower"] = before
     choices = _chosen(holder, sample, measured)
-    with suppress(OSError, ZooError), replacing(path) as (scratch,):  # a user without a folder measures each time
+    with suppress(OSError, ZooError), atomic_write(path) as (scratch,):  # a user without a folder measures each time
         scratch.write_text(json.dumps(Memory(choices=choices).data()), encoding="utf-8")
     return choices
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Undrawn"]
+__all__ = ["SkipInit"]
 
 _KEEP: frozenset[Any] = frozenset(
     getattr(Tensor, name)
@@ -26,7 +26,7 @@ _SCALE: frozenset[Any] = frozenset({Tensor.mul, Tensor.div, Tensor.neg})
 _DRAW: frozenset[Any] = frozenset({torch.randn, torch.rand})
 
 
-class Undrawn(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Within it and `torch.device("meta")`, tensors are made and never filled; shapes and dtypes are as ever."""
 
     def __torch_function__(

@@ -154,7 +154,7 @@ def build_folder(
                 raise
             continue
         if read_origin(folder).digest == before:
-            if config.tokenizer.files_from() == saved.tokenizer.files_from():  # else another one is meant
+            if config.tokenizer.files_key() == saved.tokenizer.files_key():  # else another one is meant
                 read_tokenizer(model.tokenizer, folder)
             return model
     raise CheckpointError(f"{folder} was replaced {ATTEMPTS} times while it was read; let the other process finish")

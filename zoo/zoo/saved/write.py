@@ -22,7 +22,7 @@ from zoo.saved.tokenizer_files import write_tokenizer
 from zoo_core.boundary import checked
 from zoo_core.config import TOKENIZER_FOLDER, ModelConfig
 from zoo_core.errors import InputError, SaveError, ZooError
-from zoo_core.files.atomic_folder import replacing_folder
+from zoo_core.files.atomic_folder import atomic_folder
 
 if TYPE_CHECKING:
     from zoo_core.models.dual_encoder import DualEncoder
@@ -89,11 +89,11 @@ def write_folder(
         raise InputError("this model holds one tower only; save the whole model")
     _check_layers(model, config)
     expect_room(target)
-    config = config.standalone()
+    config = config.self_contained()
     origin = _origin(config)
     if source is not None:
         origin["source"] = dict(source)
-    with replacing_folder(target) as scratch:
+    with atomic_folder(target) as scratch:
         try:
             write_tokenizer(model.tokenizer, scratch)
         except ZooError as error:

@@ -29,7 +29,7 @@ from zoo_core.errors import (
     describe,
     did_you_mean,
 )
-from zoo_core.files.atomic_folder import replacing_folder
+from zoo_core.files.atomic_folder import atomic_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +126,7 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
         raise InputError("a folder holds a whole model with its config; build it with zoo.build, with both towers")
     check_plain(model.state_dict())
     layout, files, plan = _fitting(model.config, _infos(model.state_dict()), written_formats(to))
-    with replacing_folder(target) as scratch:
+    with atomic_folder(target) as scratch:
         tokenizer_files, ids = _tokenizer_files(model, to, target)
         for name, content in {**tokenizer_files, **files}.items():
             (scratch / name).write_bytes(content)

@@ -44,13 +44,13 @@ def write_architecture(architecture: Mapping[str, Any], path: Path, *, force: bo
         InputError: the name does not end in .yaml or .yml, or there is a file and `force` is not set.
         SaveError: the file cannot be written.
     """
-    from zoo_core.files.atomic import replacing
+    from zoo_core.files.atomic import atomic_write
 
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"{path}: the file of an architecture ends in .yaml or .yml")
     if path.exists() and not force:
         raise InputError(f"{path} is there already; give --force to replace it")
-    with replacing(path) as (scratch,):
+    with atomic_write(path) as (scratch,):
         scratch.write_text(as_yaml(architecture), encoding="utf-8")
 
 

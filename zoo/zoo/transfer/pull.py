@@ -15,7 +15,7 @@ from zoo.saved.read import README, is_folder, open_folder
 from zoo.saved.write import expect_room, write_folder
 from zoo_core.boundary import checked
 from zoo_core.errors import InputError, one_of
-from zoo_core.files.atomic_folder import replacing_folder
+from zoo_core.files.atomic_folder import atomic_folder
 
 __all__ = ["pull"]
 
@@ -70,9 +70,9 @@ def _split(source: str) -> tuple[str, str]:
 
 def _facts(name: str, tag: str) -> dict[str, Any]:
     """Return where weights come from, once they are here and were compared with their digest."""
-    from zoo.building.pretrained import find_entry
+    from zoo.building.pretrained import resolve_tag
 
-    entry = find_entry(name, tag)
+    entry = resolve_tag(name, tag)
     facts: dict[str, Any] = {"architecture": name, "tag": tag}
     if entry is None:
         return facts
@@ -86,7 +86,7 @@ def _facts(name: str, tag: str) -> dict[str, Any]:
 def _copied(folder: Path, target: Path) -> Path:
     """Copy a saved model out of the cache, where links stand for files, and compare the copy with its digests."""
     expect_room(target)
-    with replacing_folder(target) as scratch:
+    with atomic_folder(target) as scratch:
         for name in (*read_origin(folder).files, ORIGIN, README):
             if (folder / name).is_file():
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)

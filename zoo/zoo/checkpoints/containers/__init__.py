@@ -18,7 +18,7 @@ from zoo_core.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INDEX", "WEIGHT_NAMES", "find_weights", "open_checkpoint", "weights_among"]
+__all__ = ["INDEX", "WEIGHT_NAMES", "find_weights", "open_container", "weights_among"]
 
 WEIGHT_NAMES = (
     "open_clip_model.safetensors",
@@ -38,7 +38,7 @@ _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 _HEAD = 512
 
 
-def open_checkpoint(path: str | Path, *, weights: str | None = None) -> TensorSource:
+def open_container(path: str | Path, *, weights: str | None = None) -> TensorSource:
     """List the tensors of a file or folder without reading them; wrappers of training code are taken off.
 
     Args:
