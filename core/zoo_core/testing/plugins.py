@@ -19,9 +19,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Never
 
+from zoo_core import config as configs
 from zoo_core.architectures import Architectures
 from zoo_core.config import ComponentConfig
-from zoo_core.config import components as configs
 from zoo_core.errors import PluginError, ZooError
 from zoo_core.plugin import Kind
 from zoo_core.registry import Component, Plugin, Registry, default_registry
