@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from families import EMBED_DIM, FAMILIES, Tower, model_of, pictures, words
 from zoo.cli.listing import info_command
 from zoo_core.errors import CapabilityError, InputError
-from zoo_core.models.dual_encoder import cast_matrices
 from zoo_core.nn.layers import LayerNorm, RMSNorm
+from zoo_core.nn.precision import cast_matrices
 
 TOLERANCE = 1e-5
 REFUSALS = (InputError, CapabilityError)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import zoo
 from peer import captions, gradients, images, randomized
 from zoo_core.errors import CapabilityError, ConfigError, InputError
-from zoo_core.models.dual_encoder import cast_matrices
 from zoo_core.nn.kv_cache import KVCache
+from zoo_core.nn.precision import cast_matrices
 from zoo_core.plugin import ComponentSpec
 from zoo_core.registry import Component, Plugin
 from zoo_core.testing import BrokenPromiseError, check_component

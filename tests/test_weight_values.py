@@ -169,7 +169,7 @@ def test_weights_of_dtypes_that_cannot_be_computed_with_together_are_taken_in_on
 def test_norms_and_the_logit_scale_stay_in_float32_beside_matrices_in_half(
     family: str, half: torch.dtype, tmp_path: Path
 ) -> None:
-    from zoo_core.models.dual_encoder import cast_matrices
+    from zoo_core.nn.precision import cast_matrices
 
     whole = FAMILIES[family].build()
     cast_matrices(whole, half)

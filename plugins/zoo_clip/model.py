@@ -19,8 +19,9 @@ from zoo_core.config import TextTowerConfig, VisionTowerConfig
 from zoo_core.config.dual_encoder import ConstructorArguments
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.models.constructors import low_precision, parse_towers
-from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
+from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder
 from zoo_core.models.towers import build_tower
+from zoo_core.nn.precision import cast_matrices
 from zoo_core.nn.state_dict import is_functional_call, publishes
 from zoo_core.registry import Registry, default_registry
 

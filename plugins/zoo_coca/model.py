@@ -22,9 +22,10 @@ from zoo_core.config.dual_encoder import ConstructorArguments
 from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem, describe
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.models.constructors import low_precision, parse_towers
-from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder, cast_matrices
+from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder
 from zoo_core.models.towers import build_tower, tokens_of
 from zoo_core.nn.eval_mode import evaluating
+from zoo_core.nn.precision import cast_matrices
 from zoo_core.registry import Registry, default_registry
 from zoo_core.text.tokenizer import Tokenizer, checked_texts
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from zoo_core.boundary import checked
 from zoo_core.errors import InputError
@@ -32,12 +31,11 @@ from zoo_core.models.inputs import (
     checked_patches,
     device_of,
     is_raw,
-    matrix_dtype,
 )
 from zoo_core.models.text_buckets import encode_rows
 from zoo_core.models.towers import features_of
 from zoo_core.nn.inference_forms import Optimization
-from zoo_core.nn.layers import LayerNorm, RMSNorm
+from zoo_core.nn.precision import matrix_dtype
 from zoo_core.nn.state_dict import is_sharded, own_names, own_state_dict, publishes, sharded_like
 from zoo_core.nn.tracing import is_symbolic
 from zoo_core.text.tokenizer import Tokenizer, checked_texts
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
     from zoo_core.text.contract import TextContract
 
-__all__ = ["DualEncoder", "Scoring", "cast_matrices", "dual_encoder_of"]
+__all__ = ["DualEncoder", "Scoring", "dual_encoder_of"]
 
 Scoring = Literal["softmax", "sigmoid"]
 
@@ -608,17 +606,3 @@ def dual_encoder_of(model: object) -> DualEncoder:
     inner = getattr(model, "module", None)
     fix = "; give its .module" if isinstance(inner, DualEncoder) else "; zoo.build makes them"
     raise InputError(f"expected a model of zoo, found {type(model).__name__}{fix}")
-
-
-def cast_matrices(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast every parameter to `dtype`, but for those of norms and the logit scale and bias, which stay as they are.
-
-    This is what the field calls bf16 or fp16 precision: matrix products in `dtype`, norms in float32. Of norms, ours
-    and batch norms take inputs of another dtype; those of other libraries do not, and are cast along.
-    """
-    for module in model.modules():
-        if isinstance(module, LayerNorm | RMSNorm | _BatchNorm):
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if name not in ("logit_scale", "logit_bias"):
-                parameter.data = parameter.data.to(dtype)

@@ -17,6 +17,7 @@ from zoo_core.errors import ConfigError, InputError, PluginError, Problem, descr
 from zoo_core.images import Preprocessor
 from zoo_core.images.patches import PatchBatch, check_dense, check_patches, described
 from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.nn.precision import matrix_dtype
 from zoo_core.nn.tracing import has_values
 from zoo_core.text.tokenizer import Tokenizer
 
@@ -33,19 +34,9 @@ __all__ = [
     "checked_patches",
     "device_of",
     "is_raw",
-    "matrix_dtype",
 ]
 
 _TOKEN_DTYPES = (torch.int64, torch.int32)
-
-
-def matrix_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
-    """Return the dtype that a module's matrix products run in."""
-    for part in module.modules():  # not parameters(), which takes three times as long to the first of them
-        for parameter in part._parameters.values():  # pyright: ignore[reportPrivateUsage]
-            if parameter is not None and parameter.ndim > 1:
-                return parameter.dtype
-    return default
 
 
 def device_of(tower: nn.Module, default: Tensor) -> torch.device:

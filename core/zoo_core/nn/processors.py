@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from zoo_core.errors import SlowDtypeWarning, warn_caller
-from zoo_core.models.inputs import matrix_dtype
+from zoo_core.nn.precision import matrix_dtype
 
 __all__ = ["lacking_flags", "processor_flags", "tell_if_slow"]
 
