@@ -15,7 +15,7 @@ import zoo
 from zoo.catalog.architectures import architectures
 from zoo.catalog.pretrained import Pretrained, entries_of
 from zoo_core.errors import CheckpointError, ConfigError, UnknownNameError
-from zoo_core.registry import folder
+from zoo_core.registry import package_folder
 
 MOVED = {("ViT-B-16-plus-240", "laion400m_e32"): "timm/vit_base_patch16_plus_clip_240.laion400m_e32"}
 """Repositories that are not the peer's: it names those of other weights."""
@@ -101,7 +101,7 @@ def test_licences_agree_with_timm_where_it_states_one_for_the_same_repository() 
 
 def test_every_entry_states_its_licence_or_where_its_authors_would_state_it() -> None:
     for plugin in architectures().registry.plugins:
-        for file in Path(str(folder(plugin.pretrained))).glob("*.yaml") if plugin.pretrained else ():
+        for file in Path(str(package_folder(plugin.pretrained))).glob("*.yaml") if plugin.pretrained else ():
             for tag, data in yaml.safe_load(file.read_text(encoding="utf-8")).items():
                 assert data.get("license"), f"{file.name}: {tag}: state a licence, or 'unknown'"
     unknown = [

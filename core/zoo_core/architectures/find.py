@@ -38,7 +38,7 @@ from zoo_core.errors import (
     reason,
 )
 from zoo_core.plugin import Kind
-from zoo_core.registry import Plugin, Registry, folder, squash
+from zoo_core.registry import Plugin, Registry, package_folder, squash
 
 if TYPE_CHECKING:
     from zoo_core.config import ModelConfig
@@ -173,7 +173,7 @@ class Architectures:
         for plugin in self.registry.plugins:
             if plugin.architectures is None:
                 continue
-            root = Path(str(folder(plugin.architectures)))
+            root = Path(str(package_folder(plugin.architectures)))
             try:
                 aliases = _aliases(root / f"{ALIASES}.yaml")
             except ConfigError as error:  # costs this plugin its aliases, and nobody anything else

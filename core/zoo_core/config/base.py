@@ -22,12 +22,11 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from zoo_core.boundary import Contract
 from zoo_core.boundary.plugin_code import maker_of, passes
+from zoo_core.config.field_docs import field_docstrings
 from zoo_core.config.messages import EXPLAINED, all_explained, placed, problems
+from zoo_core.documents import Document
 from zoo_core.errors import ConfigError, PluginError, reason
-
-if TYPE_CHECKING:
-    from zoo_core.documents import Document
-    from zoo_core.registry import Registry
+from zoo_core.registry import Registry
 
 __all__ = ["Config"]
 
@@ -106,8 +105,6 @@ class Config(Contract, BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Describe each field by the string below it."""
-        from zoo_core.config.field_docs import field_docstrings
-
         found = handler(schema)
         properties = handler.resolve_ref_schema(found).get("properties", {})
         for name, text in field_docstrings(cls, Config).items():

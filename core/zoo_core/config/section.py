@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
@@ -11,9 +11,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 from zoo_core.config.components import ComponentConfig
 from zoo_core.config.messages import problems, wrong
 from zoo_core.errors import ConfigError, ZooError, describe, one_of
-
-if TYPE_CHECKING:
-    from zoo_core.registry import Registry
+from zoo_core.registry import Registry, default_registry
 
 __all__ = ["Section"]
 
@@ -64,8 +62,6 @@ class Section:
             raise ConfigError(problems(error, source)) from None
 
     def _validate(self, value: Any, info: ValidationInfo) -> ComponentConfig:
-        from zoo_core.registry import default_registry
-
         context: Mapping[str, Any] = info.context or {}
         registry: Registry = context.get("registry") or default_registry()
         if isinstance(value, self.base):

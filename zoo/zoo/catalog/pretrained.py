@@ -18,7 +18,7 @@ from zoo_core.boundary import checked
 from zoo_core.config import Config
 from zoo_core.documents.yaml_reader import read_document
 from zoo_core.errors import AmbiguousNameError, ConfigError, UnknownNameError, describe, did_you_mean
-from zoo_core.registry import Plugin, folder
+from zoo_core.registry import Plugin, package_folder
 from zoo_core.text.cleaning import CleaningOrNone
 from zoo_core.text.contract import Padding
 
@@ -113,7 +113,7 @@ def entries_of(name: str) -> dict[str, Pretrained]:
     for plugin in architectures().registry.plugins:
         if plugin.pretrained is None:
             continue
-        file = Path(str(folder(plugin.pretrained))) / f"{entry.name}.yaml"
+        file = Path(str(package_folder(plugin.pretrained))) / f"{entry.name}.yaml"
         for tag, pretrained in _read(file).items() if file.is_file() else ():
             if tag in found:
                 raise AmbiguousNameError(

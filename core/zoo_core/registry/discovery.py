@@ -1,0 +1,131 @@
+"""Discovery of plugins: entry points, and what each module declares.
+
+Each plugin is loaded on its own. One that fails to import in whatever way, declares nonsense or was built for another
+API is quarantined: its `error` says why, and nothing else is harmed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib.resources.abc import Traversable
+from itertools import islice
+from typing import Any, cast
+
+from zoo_core.boundary.plugin_code import Interrupts
+from zoo_core.errors import PluginError, describe, reason
+from zoo_core.plugin import API_VERSION, ENTRY_POINT_GROUP, ComponentSpec, Kind, call_hooks
+from zoo_core.registry.component import Plugin, normalised, resolve
+
+__all__ = ["entry_points", "load_plugin", "origin_of", "package_folder"]
+
+MAX_DECLARED = 1_000
+"""Components, exports or importers of one plugin; more are no declaration, but a generator without an end."""
+
+
+def entry_points() -> Iterable[importlib.metadata.EntryPoint]:
+    """Return the entry points of the group `zoo.plugins`."""
+    try:
+        return importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    except Exception:  # one malformed entry_points.txt, of whatever package, spoils the list of all
+        found: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
+        for distribution in importlib.metadata.distributions():
+            with suppress(Exception):
+                for entry in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
+                    found.setdefault((normalised(origin_of(entry.dist)[0]), entry.name), entry)
+        return found.values()
+
+
+def origin_of(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
+    """Return name and version; metadata that was half removed has neither."""
+    name: str | None = distribution.name if distribution is not None else None
+    version: str | None = distribution.version if distribution is not None else None
+    return name or "unknown", version or "0"
+
+
+def load_plugin(name: str, target: str, distribution: str, version: str) -> Plugin:
+    """Import one plugin module and collect its declarations; any failure becomes the plugin's `error`."""
+    with Interrupts() as interrupts:
+        try:
+            return _declared(name, target, distribution, version)
+        except BaseException as error:
+            if interrupts.arrived:
+                raise KeyboardInterrupt from error
+            return Plugin(name=name, target=target, distribution=distribution, version=version, error=reason(error))
+
+
+def _declared(name: str, target: str, distribution: str, version: str) -> Plugin:
+    module = resolve(target)
+    _check_api_version(module)
+    answers = call_hooks(module, name)
+    return Plugin(
+        name=name,
+        target=target,
+        distribution=distribution,
+        version=version,
+        components=_specs(answers.get("zoo_components", ())),
+        architectures=_folder_name("zoo_architectures", answers),
+        pretrained=_folder_name("zoo_pretrained", answers),
+        exports=_targets("zoo_exports", answers),
+        importers=_targets("zoo_importers", answers),
+    )
+
+
+def _check_api_version(module: Any) -> None:
+    version = getattr(module, "ZOO_API_VERSION", None)
+    if version != API_VERSION:
+        built_for = "no API version" if version is None else f"API version {version}"
+        raise PluginError(
+            f"it declares {built_for}, this zoo speaks API version {API_VERSION}; "
+            f"set ZOO_API_VERSION = {API_VERSION} once the plugin follows it, or install a matching release"
+        )
+
+
+def _specs(answer: object) -> tuple[ComponentSpec, ...]:
+    if not isinstance(answer, Iterable):
+        raise TypeError(f"zoo_components must return component specs, found {type(answer).__name__}")
+    specs = tuple(islice(cast("Iterable[object]", answer), MAX_DECLARED + 1))
+    if len(specs) > MAX_DECLARED:
+        raise ValueError(f"zoo_components declares more than {MAX_DECLARED} components")
+    seen: set[tuple[Kind, str]] = set()
+    for spec in specs:
+        if not isinstance(spec, ComponentSpec):
+            raise TypeError(f"zoo_components must return component specs, found {type(spec).__name__}")
+        if (spec.kind, spec.name) in seen:
+            raise ValueError(f"zoo_components declares {spec.kind} '{spec.name}' twice")
+        seen.add((spec.kind, spec.name))
+    return cast("tuple[ComponentSpec, ...]", specs)
+
+
+def _folder_name(hook: str, answers: Mapping[str, object]) -> str | None:
+    answer = answers.get(hook)
+    if answer is None:
+        return None
+    if not isinstance(answer, str):
+        raise TypeError(f"{hook} must return 'package:folder', found {type(answer).__name__}")
+    if not package_folder(answer).is_dir():
+        raise FileNotFoundError(f"{hook} names {answer!r}, which is no folder")
+    return answer
+
+
+def _targets(hook: str, answers: Mapping[str, object]) -> Mapping[str, str]:
+    answer = answers.get(hook, {})
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"{hook} must return a mapping, found {type(answer).__name__}")
+    targets = cast("Mapping[object, object]", answer)
+    found: dict[str, str] = {}
+    for name, target in islice(targets.items(), MAX_DECLARED + 1):
+        if len(found) == MAX_DECLARED:
+            raise ValueError(f"{hook} declares more than {MAX_DECLARED} names")
+        if not (isinstance(name, str) and isinstance(target, str) and ":" in target):
+            raise TypeError(f"{hook} maps names to 'module:attribute', found {describe(name)}: {describe(target)}")
+        found[name] = target
+    return found
+
+
+def package_folder(target: str) -> Traversable:
+    """Return the folder that `"package:folder"` stands for."""
+    package, _, path = target.partition(":")
+    return importlib.resources.files(package).joinpath(path) if path else importlib.resources.files(package)

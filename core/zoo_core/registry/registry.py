@@ -1,0 +1,167 @@
+"""The registry: every component and name that the installed plugins declare.
+
+Discovery imports only the plugins' light modules; configs and factories are imported on first use. Whoever asks for a
+part of a quarantined plugin is told why it is not there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from zoo_core.boundary import checked
+from zoo_core.boundary.plugin_code import PluginCode
+from zoo_core.errors import AmbiguousNameError, PluginError, UnknownNameError, describe, did_you_mean
+from zoo_core.plugin import Kind
+from zoo_core.registry.component import Component, Plugin, normalised, resolve
+from zoo_core.registry.discovery import entry_points, load_plugin, origin_of
+
+__all__ = ["Registry", "default_registry"]
+
+
+class Registry:
+    """Everything that a set of plugins declares.
+
+    Args:
+        plugins: loaded plugins, in the order in which they are listed; see `discover`.
+    """
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self.plugins: tuple[Plugin, ...] = tuple(plugins)
+        self._components: dict[tuple[Kind, str], list[Component]] = {}
+        for plugin in self.plugins:
+            for spec in plugin.components:
+                self._components.setdefault((spec.kind, spec.name), []).append(Component(spec, plugin))
+
+    @classmethod
+    def discover(cls) -> Registry:
+        """Load every entry point of the group `zoo.plugins`, in an order that does not depend on the file system.
+
+        `ZOO_DISABLE_PLUGINS` (comma-separated entry point names, distributions or `distribution/name`) leaves
+        plugins out.
+        """
+        disabled = {normalised(name) for name in os.environ.get("ZOO_DISABLE_PLUGINS", "").split(",")}
+        plugins: list[Plugin] = []
+        origin = cache(origin_of)  # metadata is parsed anew whenever it is asked for
+        declared = sorted((*origin(entry.dist), entry.name, entry.value) for entry in entry_points())
+        for distribution, version, name, target in declared:
+            names = (name, distribution, f"{distribution}/{name}")
+            if not any(normalised(one) in disabled for one in names):
+                plugins.append(load_plugin(name, target, distribution, version))
+        return cls(plugins)
+
+    @property
+    def quarantined(self) -> tuple[Plugin, ...]:
+        """The plugins that cannot be used; `error` of each says why."""
+        return tuple(plugin for plugin in self.plugins if plugin.error is not None)
+
+    @property
+    def clashes(self) -> tuple[tuple[Component, ...], ...]:
+        """Components that claim one (kind, name)."""
+        return tuple(tuple(owners) for owners in self._components.values() if len(owners) > 1)
+
+    @checked
+    def components(self, kind: Kind | None = None) -> Iterator[Component]:
+        """Yield every component, or those of one kind, clashing ones included."""
+        for (found_kind, _), owners in sorted(self._components.items(), key=lambda item: item[0]):
+            if kind in (None, found_kind):
+                yield from owners
+
+    @checked
+    def get(self, kind: Kind, name: str) -> Component:
+        """Return the component that `name` (or `distribution/name`) stands for.
+
+        Raises:
+            UnknownNameError: nobody declares it; the nearest name and the quarantined plugins are named.
+            AmbiguousNameError: several distributions declare it.
+        """
+        distribution, _, bare = name.rpartition("/")
+        owners = self._components.get((kind, bare), [])
+        if distribution:
+            owners = [one for one in owners if one.plugin.belongs_to(distribution)]
+        if len(owners) == 1:
+            return owners[0]
+        if owners:
+            choices = dict.fromkeys(f"'{one.qualified_name}'" for one in owners)
+            fix = f"write {' or '.join(choices)}, or leave" if len(choices) > 1 else "leave"
+            raise AmbiguousNameError(
+                f"{kind} '{name}' is claimed by {' and by '.join(one.plugin.label for one in owners)}; "
+                f"{fix} one out with ZOO_DISABLE_PLUGINS"
+            )
+        known = [one.qualified_name if distribution else one.spec.name for one in self.components(kind)]
+        raise UnknownNameError(f"unknown {kind} {describe(name)}{did_you_mean(name, known)}{self.quarantine_note()}")
+
+    @checked
+    def qualified(self, kind: Kind, name: str, owner: str) -> str:
+        """Return `name` as the distribution `owner` means it: its own part, where a stranger claims the name too."""
+        owners = self._components.get((kind, name), [])
+        own = [one.qualified_name for one in owners if one.plugin.belongs_to(owner)]
+        return own[0] if own and len(owners) > 1 else name
+
+    @checked
+    def export(self, name: str) -> Any:
+        """Import and return the public class `name`.
+
+        Raises:
+            UnknownNameError: no plugin exports it.
+            AmbiguousNameError: several do.
+            PluginError: it cannot be imported.
+        """
+        return self._offered("export", name, [(plugin, plugin.exports) for plugin in self.plugins])[1]
+
+    @checked
+    def importer(self, name: str) -> Callable[[Path], Mapping[str, Any]]:
+        """Import and return the function that reads a file of the format `name`, and gives a mapping.
+
+        Raises:
+            UnknownNameError: no plugin imports it.
+            AmbiguousNameError: several do.
+            PluginError: the function cannot be imported; or, when it is called, it fails or gives no mapping.
+        """
+        plugin, function = self._offered("import", name, [(plugin, plugin.importers) for plugin in self.plugins])
+        owner = f"importer '{name}' of {plugin.label}"
+
+        def read(path: Path) -> Mapping[str, Any]:
+            with PluginCode(owner, f"it failed at {path}"):
+                found = function(path)
+            if not isinstance(found, Mapping):
+                raise PluginError(f"{owner}: it must return a mapping, found {type(found).__name__}")
+            return cast("Mapping[str, Any]", found)
+
+        return read
+
+    def _offered(self, verb: str, name: str, offers: Sequence[tuple[Plugin, Mapping[str, str]]]) -> tuple[Plugin, Any]:
+        """Import and return the one thing that plugins offer under a name, and the plugin that does."""
+        owners = [(plugin, targets[name]) for plugin, targets in offers if name in targets]
+        if not owners:
+            known = [offered for _, targets in offers for offered in targets]
+            raise UnknownNameError(
+                f"no plugin {verb}s {describe(name)}{did_you_mean(name, known)}" + self.quarantine_note()
+            )
+        if len(owners) > 1:
+            raise AmbiguousNameError(
+                f"'{name}' is {verb}ed by {' and by '.join(plugin.label for plugin, _ in owners)}; "
+                "leave one out with ZOO_DISABLE_PLUGINS"
+            )
+        ((plugin, target),) = owners
+        with PluginCode(f"'{name}' of {plugin.label}", f"{target} cannot be imported"):
+            return plugin, resolve(target)
+
+    def exported_names(self) -> tuple[str, ...]:
+        """Return every public name that plugins export."""
+        return tuple(sorted({name for plugin in self.plugins for name in plugin.exports}))
+
+    def quarantine_note(self) -> str:
+        """Return a half-sentence that names the quarantined plugins, or nothing."""
+        if not self.quarantined:
+            return ""
+        return "; quarantined plugins: " + ", ".join(plugin.label for plugin in self.quarantined)
+
+
+@cache
+def default_registry() -> Registry:
+    """Return the registry of the installed plugins, discovered once a process."""
+    return Registry.discover()
