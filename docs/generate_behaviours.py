@@ -12,14 +12,15 @@ from pathlib import Path
 TARGET = Path(__file__).with_name("behaviours.md")
 sys.path.insert(0, str(TARGET.parents[1] / "tests"))
 
-from behaviours import BEHAVIOURS, SHARDED, label  # noqa: E402
-from families import FAMILIES  # noqa: E402
+from support.models.behaviours import BEHAVIOURS, SHARDED, label  # noqa: E402
+from support.models.families import FAMILIES  # noqa: E402
 
 INTRODUCTION = """# Behaviours
 
-What every model does, whatever its towers. Each `yes` is a test of `tests/test_behaviours.py` that passes, on a tiny
-model of the family; each number is a reason below, and a test holds the model to that as well. This page is generated:
-run `python docs/generate_behaviours.py` after changing `tests/families.py` or `tests/behaviours.py`.
+What every model does, whatever its towers. Each `yes` is a test of `tests/parity/test_behaviours.py` that passes, on a
+tiny model of the family; each number is a reason below, and a test holds the model to that as well. This page is
+generated: run `python docs/generate_behaviours.py` after changing `families.py` or `behaviours.py` in
+`tests/support/models`.
 """
 
 PRECISION = """

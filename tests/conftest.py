@@ -65,7 +65,7 @@ def slow_dtypes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tokenizers of transformers by kind, each in its folder."""
-    from tiny_tokenizers import MAKERS
+    from support.tokenizers.tiny_tokenizers import MAKERS
 
     root = tmp_path_factory.mktemp("tokenizers")
     return {name: make(root / name) for name, make in MAKERS.items()}

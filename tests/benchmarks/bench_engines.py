@@ -30,8 +30,8 @@ from torchvision.transforms import v2
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
-from peer import randomized
-from test_images import MEAN, STD, picture
+from support.images import MEAN, STD, picture
+from support.peer import randomized
 from zoo_images.config import ImageConfig
 from zoo_images.engines import TorchEngine
 from zoo_images.preprocessor import ImagePreprocessor

@@ -35,7 +35,7 @@ from bench_losses import inputs_of, step
 from bench_towers import SIDES, given_to, ours_of, peer_of
 
 import zoo
-from peer import peer_names
+from support.peer import peer_names
 
 Calls = dict[str, Callable[[], Any]]
 Times = dict[str, float]

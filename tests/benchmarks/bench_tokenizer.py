@@ -31,9 +31,9 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tiny_tokenizers import BYTES, MAKERS
-from tiny_tokenizers import ours as of_transformers
-from tokenizer_corpus import FRAGMENTS, scene
+from support.tokenizers.tiny_tokenizers import BYTES, MAKERS
+from support.tokenizers.tiny_tokenizers import ours as of_transformers
+from support.tokenizers.tokenizer_corpus import FRAGMENTS, scene
 from zoo_core.errors import TruncatedTextWarning
 from zoo_hf.config import TiktokenConfig
 from zoo_hf.tiktoken_tokenizer import R50K, TiktokenTokenizer

@@ -27,7 +27,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
-from peer import images, peer_model, peer_names, randomized, tiny_arguments
+from support.peer import images, peer_model, peer_names, randomized, tiny_arguments
 from zoo.building.build import skeleton
 from zoo.inference.autotune import optimize_for_inference
 from zoo_core.nn.inference_forms import twin

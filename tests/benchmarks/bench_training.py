@@ -25,7 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
-from peer import images, peer_config, randomized, tiny_arguments
+from support.peer import images, peer_config, randomized, tiny_arguments
 
 RATE = 1e-6
 """Learning rate: small, since the steps are there to be timed."""

@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["zoo.checkpoints.containers", "zoo_core
     import zoo.checkpoints.containers.torch_files  # noqa: F401 - as above
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import test_container_fuzz
+from support.checkpoints import container_files
 
 FOLDER = Path(tempfile.mkdtemp())
 STORAGE = bytes(range(64))
@@ -63,7 +63,7 @@ def index(part: bytes) -> None:
 
 
 INDEX = "x.index.json"
-LEGACY = test_container_fuzz.SEEDS["before 1.6"]
+LEGACY = container_files.SEEDS["before 1.6"]
 LEGACY_START = LEGACY[: LEGACY.index(b".") + 1]
 KINDS = (as_is, pickled, legacy, array, header, index)
 
@@ -72,12 +72,12 @@ def one_input(data: bytes) -> None:
     """Read one file; whatever is no ZooError ends the run."""
     kind = KINDS[data[0] % len(KINDS)] if data else as_is
     kind(data[1:])
-    test_container_fuzz.read_all(FOLDER / (INDEX if kind is index else "x"))
+    container_files.read_all(FOLDER / (INDEX if kind is index else "x"))
 
 
 def seeds() -> list[bytes]:
     """Return a sound input of each kind, and one of each container as it is."""
-    files = test_container_fuzz.SEEDS
+    files = container_files.SEEDS
     with zipfile.ZipFile(io.BytesIO(files["torch"])) as archive:
         tree = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
     with zipfile.ZipFile(io.BytesIO(files["npz"])) as archive:
@@ -88,7 +88,7 @@ def seeds() -> list[bytes]:
         legacy: LEGACY[len(LEGACY_START) :],
         array: member,
         header: files["safetensors"][8 : 8 + span],
-        index: json.dumps({"weight_map": dict.fromkeys(test_container_fuzz.TENSORS, "shard")}).encode(),
+        index: json.dumps({"weight_map": dict.fromkeys(container_files.TENSORS, "shard")}).encode(),
     }
     whole = [bytes([KINDS.index(as_is)]) + content for content in files.values()]
     return whole + [bytes([KINDS.index(kind)]) + part for kind, part in parts.items()]
@@ -99,7 +99,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     for number, content in enumerate(seeds()):
         (folder / str(number)).write_bytes(content)
-    (FOLDER / "shard").write_bytes(test_container_fuzz.SEEDS["safetensors"])
+    (FOLDER / "shard").write_bytes(container_files.SEEDS["safetensors"])
     atheris.Setup([*sys.argv, str(folder)], one_input)
     atheris.Fuzz()
 

@@ -1,0 +1,1 @@
+"""What tests share: references, tiny models, folders as others publish them, and servers that stand in."""
