@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.building.build import skeleton
 from zoo.catalog.architectures import architectures, config
 from zoo.catalog.state_dict_shapes import Shape, written
+from zoo.materialize.skeleton import skeleton
 
 TABLE = Path(__file__).parents[1] / "zoo" / "zoo" / "parameter_shapes.txt"
 

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
-from zoo.building.build import skeleton
+from zoo.materialize.skeleton import skeleton
 
 NAMES = {"vit-b32": "ViT-B-32", "vit-s32": "ViT-S-32", "vit-l14": "ViT-L-14", "vit-h14": "ViT-H-14"}
 """Names of the models in open_clip."""

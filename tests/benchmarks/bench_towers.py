@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
 from support.peer import images, peer_model, peer_names, randomized, tiny_arguments
-from zoo.building.build import skeleton
 from zoo.inference.autotune import optimize_for_inference
+from zoo.materialize.skeleton import skeleton
 from zoo_core.nn.inference_forms import twin
 
 Row = dict[str, Any]

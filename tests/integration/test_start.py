@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import zoo
-from zoo.building.build import skeleton
 from zoo.materialize.meta_init import SkipInit
+from zoo.materialize.skeleton import skeleton
 from zoo_text.bpe.tokenizer import Merges
 
 HEAVY = [

@@ -14,23 +14,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from zoo._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from zoo.building.build import build, loss, preprocess, tokenizer
+    from zoo.building.identify import identify
+    from zoo.building.load import load, verify
     from zoo.catalog.architectures import config, list_models, registry
     from zoo.catalog.pretrained import list_pretrained
-    from zoo.checkpoints.identify import identify
     from zoo.checkpoints.load import load_weights
     from zoo.embeddings.store import read_set
     from zoo.evaluation.retrieval import retrieval_metrics
     from zoo.evaluation.zero_shot import ZeroShotClassifier
-    from zoo.saved.read import load, verify
     from zoo.saved.write import save
     from zoo.transfer.convert import convert
     from zoo.transfer.pull import pull
     from zoo.transfer.push import push_to_hub
     from zoo_core.errors import ZooError
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ZeroShotClassifier",
@@ -61,10 +61,10 @@ _HOMES = {
     "build": "zoo.building.build",
     "config": "zoo.catalog.architectures",
     "convert": "zoo.transfer.convert",
-    "identify": "zoo.checkpoints.identify",
+    "identify": "zoo.building.identify",
     "list_models": "zoo.catalog.architectures",
     "list_pretrained": "zoo.catalog.pretrained",
-    "load": "zoo.saved.read",
+    "load": "zoo.building.load",
     "load_weights": "zoo.checkpoints.load",
     "loss": "zoo.building.build",
     "preprocess": "zoo.building.build",
@@ -75,7 +75,7 @@ _HOMES = {
     "save": "zoo.saved.write",
     "retrieval_metrics": "zoo.evaluation.retrieval",
     "tokenizer": "zoo.building.build",
-    "verify": "zoo.saved.read",
+    "verify": "zoo.building.load",
 }
 
 _ELSEWHERE = {

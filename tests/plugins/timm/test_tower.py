@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import zoo
 from support.models.tiny_configs import TINY
 from support.peer import captions, images, peer_json, randomized
-from zoo.building.build import assemble
+from zoo.building.assemble import assemble
 from zoo_core.errors import CapabilityError, ConfigError, InputError
 from zoo_timm.config import TimmConfig
 from zoo_timm.tower import TimmTower

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import zoo
 from support.checkpoints.published_encoders import HubConfigs
 from support.checkpoints.state_dict_deviations import DEVIATIONS
-from zoo.building.build import skeleton
 from zoo.catalog import state_dict_shapes as parameter_shapes
 from zoo.catalog.architectures import architectures
 from zoo.catalog.state_dict_shapes import Shape, names, shapes_of, written
+from zoo.materialize.skeleton import skeleton
 from zoo_core.errors import UnknownNameError
 
 FEW = {

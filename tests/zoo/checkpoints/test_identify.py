@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import zoo
 from zoo.catalog.state_dict_shapes import Shape, shapes_of
-from zoo.checkpoints.identify import rank
+from zoo.checkpoints.ranking import rank
 from zoo.cli.app import main
 from zoo_core.errors import CheckpointError, ConfigError
 

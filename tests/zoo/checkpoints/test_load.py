@@ -16,9 +16,10 @@ from torch import Tensor
 
 import zoo
 from support.models.tiny_configs import TINY, changed
-from zoo.building.build import assemble, skeleton
+from zoo.building.assemble import assemble
 from zoo.checkpoints.match import LoadOptions, match_entries
 from zoo.checkpoints.open import open_checkpoint
+from zoo.materialize.skeleton import skeleton
 from zoo_core.errors import CheckpointError, InputError, MismatchError, ZooWarning
 from zoo_core.nn.position_embedding import PositionTable, grid_of, resample
 
@@ -338,7 +339,7 @@ def test_buffers_that_no_file_holds_are_computed_and_nothing_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EVA computes its rotary positions; only the tower that needs it is built for that, without weights."""
-    from zoo.building import build as building
+    from zoo.materialize import skeleton as building
 
     vision = {
         "tower": "timm",
@@ -352,10 +353,11 @@ def test_buffers_that_no_file_holds_are_computed_and_nothing_is_drawn(
     expected = zoo.build(config)
     expected.load_state_dict(load_file(path))
     built: list[tuple[str, ...]] = []
-    construct = building._construct
-    monkeypatch.setattr(
-        building, "_construct", lambda config, towers: built.append(towers) or construct(config, towers)
-    )
+    construct = building.construct
+    for module in ("zoo.materialize.skeleton", "zoo.building.assemble"):
+        monkeypatch.setattr(
+            f"{module}.construct", lambda config, towers: built.append(towers) or construct(config, towers)
+        )
     before = torch.random.get_rng_state()
     model = zoo.build(config, pretrained=path)
     assert torch.equal(torch.random.get_rng_state(), before)

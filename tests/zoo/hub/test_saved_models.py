@@ -19,7 +19,7 @@ from support.checkpoints.saved_folders import TINY, with_tokenizer
 from support.hf_hub_server import Hub, used
 from support.tokenizers.tiny_tokenizers import MAKERS
 from zoo.cli.app import main
-from zoo.hub.saved_models import parse_address
+from zoo.hub.address import parse_address
 from zoo.saved.read import open_folder
 from zoo_core.errors import CheckpointError, ConfigError, DownloadError, InputError, SaveError
 from zoo_core.hub.lockfile import lock_file

@@ -267,7 +267,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch, saves: int, message: str | None
 ) -> None:
     """The first reading finds the config of one save and the weights of the next, which is of another size."""
-    from zoo.building import build as building
+    from zoo.building import load as building
 
     assemble, left = building.assemble, [saves]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoo.building.build import skeleton
 from zoo.building.source import config_of
+from zoo.materialize.skeleton import skeleton
 
 if TYPE_CHECKING:
     from torch import nn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,12 @@ from zoo_core.files.hashing import sha256_of
 
 if TYPE_CHECKING:
     from zoo.catalog.pretrained import Pretrained
+    from zoo.checkpoints.match import LoadOptions
 
 ENDINGS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz")
 """How files of weights are named."""
 
-__all__ = ["ENDINGS", "resolve_tag", "weights_of"]
+__all__ = ["ENDINGS", "allow_resampling", "resolve_tag", "weights_of"]
 
 
 def resolve_tag(source: Any, pretrained: str | Path) -> Pretrained | None:
@@ -71,6 +73,14 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_
     assert entry.path is not None
     _check_digest(entry.path, entry.sha256)
     return entry.path
+
+
+def allow_resampling(options: LoadOptions, trained: ModelConfig, wanted: ModelConfig) -> LoadOptions:
+    """Return options that let positions be resampled, where another size is wanted than weights were trained for."""
+    size = trained.vision.image_size
+    if (size, trained.text.context_length) == (wanted.vision.image_size, wanted.text.context_length):
+        return options
+    return replace(options, resize=options.resize or "bicubic", trained_size=size)
 
 
 def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:

@@ -10,15 +10,14 @@ from zoo.building.pretrained import ENDINGS
 from zoo.catalog.architectures import architectures, config_of_folder
 from zoo.catalog.architectures import config as load_config
 from zoo.checkpoints.open import stated_architecture
+from zoo.hub.address import PREFIX
 from zoo.saved.read import is_folder, open_folder
 from zoo_core.architectures import check_source, is_path
 from zoo_core.config import ModelConfig
 from zoo_core.errors import AmbiguousNameError, UnknownNameError, describe
 
-__all__ = ["PREFIX", "config_of", "holds_model", "is_architecture", "locate", "locate_model", "stated"]
+__all__ = ["config_of", "holds_model", "is_architecture", "locate", "locate_model", "stated"]
 
-PREFIX = "hf-hub:"
-"""How the address of a repository of the Hub begins."""
 _ADDRESS = "if you mean a repository of the Hub, write 'hf-hub:{}'"
 
 

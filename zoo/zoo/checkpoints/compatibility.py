@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.catalog.architectures import config as load_config
-from zoo.checkpoints.identify import CONFIG_KEY, leaves, rank
 from zoo.checkpoints.open import stated_architecture
+from zoo.checkpoints.ranking import CONFIG_KEY, leaves, rank
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
 from zoo_core.documents.json_reader import parse_json

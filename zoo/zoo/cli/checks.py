@@ -76,7 +76,7 @@ def verify_command(
     """
     from dataclasses import asdict
 
-    from zoo.saved.read import verify
+    from zoo.building.load import verify
 
     findings = verify(folder, device=device, dtype=dtype_named(dtype))
     if json:
@@ -105,7 +105,7 @@ def identify_command(
     """
     from dataclasses import asdict
 
-    from zoo.checkpoints.identify import identify
+    from zoo.building.identify import identify
 
     found = identify(path, limit=limit, weights=weights, architectures=architecture or ())
     if json:

@@ -6,33 +6,15 @@ whole model. A repository that has none may be one of another library (`zoo.hub.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from zoo.building.source import PREFIX
+from zoo.hub.address import parse_address
 from zoo.hub.foreign_models import cached_repository, fetch_repository
 from zoo.saved.manifest import ORIGIN, read_origin
-from zoo_core.errors import InputError, describe
 from zoo_core.hub.files import HubFile, NoSuchFileError, NotCachedError, hub_file
 from zoo_core.hub.lockfile import pinned_listing
 
-__all__ = ["fetch_folder", "parse_address"]
-
-_ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-
-
-def parse_address(source: str) -> tuple[str, str | None]:
-    """Return repository and revision (None for the main branch) of `hf-hub:organisation/name[@revision]`.
-
-    Raises:
-        InputError: it is no such address.
-    """
-    found = _ADDRESS.fullmatch(source.removeprefix(PREFIX))
-    if found is None:
-        raise InputError(
-            f"{describe(source)}: expected {PREFIX}organisation/name or {PREFIX}organisation/name@revision"
-        )
-    return found["repo"], found["revision"]
+__all__ = ["fetch_folder"]
 
 
 def fetch_folder(source: str, *, local_files_only: bool = False) -> Path:

@@ -1,1 +1,1 @@
-"""Modules from configs: the meta device and weights."""
+"""Modules of configs, on the meta device."""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-import zoo
+from zoo._version import __version__
 from zoo.catalog.architectures import registry
-from zoo.checkpoints.identify import CONFIG_KEY
+from zoo.checkpoints.containers.wrappers import plain_names
+from zoo.checkpoints.ranking import CONFIG_KEY
+from zoo.materialize.skeleton import skeleton
 from zoo.saved.manifest import ORIGIN, digest_of, file_digests
 from zoo.saved.model_card import model_card
 from zoo.saved.read import CONFIG, README, WEIGHTS, is_folder
@@ -115,9 +117,6 @@ def expect_room(target: Path) -> None:
 
 def _check_layers(model: DualEncoder, config: ModelConfig) -> None:
     """Refuse a model that its config would not build again, such as one with adapters or quantized layers."""
-    from zoo.building.build import skeleton
-    from zoo.checkpoints.containers.wrappers import plain_names
-
     entries = model.state_dict()
     check_plain(entries)
     names = plain_names(entries)[0]
@@ -191,7 +190,7 @@ def _origin(config: ModelConfig) -> dict[str, Any]:
     sections = (config, config.vision, config.text, config.tokenizer, config.preprocess)
     parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}
     versions = {
-        "zoo": zoo.__version__,
+        "zoo": __version__,
         "python": sys.version.partition(" ")[0],
         "torch": torch.__version__,
         "pillow": Image.__version__,

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from zoo.building.source import PREFIX, locate
+from zoo.building.source import locate
 from zoo.catalog.pretrained import entries_of, licence_for_people
-from zoo.hub.saved_models import parse_address
+from zoo.hub.address import PREFIX, parse_address
 from zoo.hub.weights import fetch_weights
 from zoo.saved.manifest import ORIGIN, read_origin
 from zoo.saved.read import README, is_folder, open_folder

@@ -11,8 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from zoo.building.source import PREFIX
-from zoo.hub.saved_models import parse_address
+from zoo.hub.address import PREFIX, parse_address
 from zoo.saved.manifest import ORIGIN, read_origin
 from zoo.saved.read import README, open_folder
 from zoo.saved.write import write_folder

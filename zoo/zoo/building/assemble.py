@@ -1,0 +1,149 @@
+"""Assembly: the module of a config, with weights or random values, on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from zoo.catalog.architectures import registry
+from zoo.checkpoints.load import take_weights
+from zoo.materialize.skeleton import TOWERS, construct, skeleton
+from zoo_core.config import ModelConfig
+from zoo_core.errors import InputError, PluginError, describe, one_of, reason
+from zoo_core.models.construction import parameters_on_meta
+
+if TYPE_CHECKING:
+    from zoo.checkpoints.match import LoadOptions
+    from zoo_core.images import Preprocessor
+    from zoo_core.models.dual_encoder import DualEncoder
+    from zoo_core.text.tokenizer import Tokenizer
+
+__all__ = ["assemble", "preprocessor_of", "tokenizer_of"]
+
+
+def assemble(
+    config: ModelConfig,
+    *,
+    weights: Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    towers: Sequence[str] | None = None,
+    options: LoadOptions | None = None,
+    overrides: Sequence[str] = (),
+) -> DualEncoder:
+    """Build the model of a config, with the weights of a checkpoint or with random ones.
+
+    `overrides` are those changes of the config that the caller asked for, which weights need not agree with.
+    """
+    wanted = _checked_towers(towers)
+    _check_dtype(dtype)
+    target = _checked_device(device)
+    if weights is not None and target.type == "meta":
+        raise InputError("device 'meta' holds no values, so no weights go there; build the architecture alone on it")
+    if weights is None:
+        if config.parameter_count() is None:  # a tower cannot tell before it is built; on the meta device that is free
+            skeleton(config, wanted)
+        with target:
+            model = construct(config, wanted).to(dtype=dtype)
+    else:
+        model = skeleton(config, wanted)
+        take_weights(model, weights, config=config, device=target, dtype=dtype, options=options, overrides=overrides)
+        _fill_buffers(model, config, wanted, target)
+        model = model.to(dtype=dtype)
+    model = model.eval()
+    model.config = config
+    model.tokenizer = tokenizer_of(config)
+    model.preprocess = preprocessor_of(config)
+    _show_preprocessing(model, config)
+    return model
+
+
+def _show_preprocessing(model: DualEncoder, config: ModelConfig) -> None:
+    """Show on the image tower what pictures go through, where code for open_clip looks for it."""
+    found = config.preprocess.model_dump()
+    if model.visual is None or not {"mean", "std"} <= found.keys():
+        return
+    names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "resize_mode"}
+    shown: dict[str, Any] = {"size": config.vision.image_size, "mode": "RGB"}
+    shown |= {name: found[key] for name, key in (names | {"fill_color": "fill"}).items() if key in found}
+    tower: Any = model.visual
+    tower.image_mean, tower.image_std, tower.preprocess_cfg = found["mean"], found["std"], shown
+
+
+def tokenizer_of(config: ModelConfig) -> Tokenizer:
+    """Return the tokenizer of a config."""
+    component = registry().get("tokenizer", config.tokenizer.component)
+    return cast("Tokenizer", component.build(config.tokenizer, context_length=config.text.context_length))
+
+
+def preprocessor_of(config: ModelConfig, train: bool = False) -> Preprocessor:
+    """Return the preprocessing of a config."""
+    component = registry().get("preprocessor", config.preprocess.component)
+    return cast("Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train))
+
+
+def _checked_towers(towers: Sequence[str] | None) -> tuple[str, ...]:
+    if towers is None:
+        return TOWERS
+    given = cast("object", towers)
+    known = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    if not known or not all(isinstance(tower, str) and tower in TOWERS for tower in known):
+        raise InputError(f"towers must hold 'image', 'text' or both, found {describe(towers)}")
+    return tuple(dict.fromkeys(cast("list[str]", known)))
+
+
+def _check_dtype(dtype: object) -> None:
+    known = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in known):
+        raise InputError(
+            "dtype must be a floating-point torch.dtype of 16 bits or more, such as torch.bfloat16, "
+            f"found {describe(dtype)}"
+        )
+
+
+def _checked_device(device: str | torch.device | None) -> torch.device:
+    try:
+        found = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"device {describe(device)} is none: {reason(error, 100)}") from None
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # torch has no one error for what it was not built for
+        told = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise InputError(f"device {describe(device)} cannot be used here: {told}; {one_of(_devices())}") from None
+    return found
+
+
+def _devices() -> list[str]:
+    """Return the names of the devices of this machine."""
+    kind = torch.accelerator.current_accelerator()
+    return ["cpu", *(f"{kind}:{index}" for index in range(torch.accelerator.device_count()))]
+
+
+def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ...], device: torch.device) -> None:
+    """Give a model the buffers that no file holds, as its towers compute them; nothing else of them is built."""
+    empty = _on_meta(model)
+    if not empty:
+        return
+    sides = {"visual": "image", "text": "text"}
+    needed = {sides.get(name.partition(".")[0]) for name in empty}
+    with device, parameters_on_meta():
+        computed = construct(config, tuple(one for one in towers if one in needed) if None not in needed else towers)
+    for name in empty:
+        owner, _, own = name.rpartition(".")
+        setattr(model.get_submodule(owner), own, getattr(computed.get_submodule(owner), own))
+    empty = _on_meta(model)
+    if empty:
+        raise PluginError(f"{config.component}: {', '.join(empty)} have no value, neither computed nor loaded")
+
+
+def _on_meta(model: DualEncoder) -> list[str]:
+    """Return the names of parameters and buffers, and of tensors that are attributes, that have no memory."""
+    found = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if one.is_meta]
+    for prefix, module in cast("Iterable[tuple[str, torch.nn.Module]]", model.named_modules()):
+        own = ((name, one) for name, one in vars(module).items() if isinstance(one, torch.Tensor))
+        found += [f"{prefix}.{name}".lstrip(".") for name, one in own if one.is_meta]
+    return found

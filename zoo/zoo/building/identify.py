@@ -1,0 +1,104 @@
+"""Identification: which architecture a checkpoint belongs to.
+
+Names and shapes decide; no tensor is read. Where none of zoo's own architectures fits in every entry, those of other
+plugins, and the one that a file states for itself, are built without memory and ranked beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.building.describe import list_architectures
+from zoo.building.source import config_of
+from zoo.catalog.architectures import config
+from zoo.checkpoints.open import open_checkpoint
+from zoo.checkpoints.ranking import CONFIG_KEY, OWN, Candidate, Shaped, leaves, rank
+from zoo_core.boundary import checked
+from zoo_core.documents.json_reader import parse_json
+from zoo_core.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo_core.checkpoints import TensorSource
+    from zoo_core.config import ModelConfig
+
+__all__ = ["identify"]
+
+
+@checked
+def identify(
+    path: str | Path,
+    *,
+    limit: int = 5,
+    weights: str | None = None,
+    architectures: Sequence[str | Path | Mapping[str, Any] | ModelConfig] = (),
+) -> list[Candidate]:
+    """Return the architectures that a checkpoint's names and shapes fit best, the best first; none where none is near.
+
+    Args:
+        path: a file or folder of any container and layout that an installed plugin knows.
+        limit: how many candidates to return.
+        weights: which state dict of a training checkpoint; see `zoo.build`.
+        architectures: others to rank beside those that are installed, such as YAML files and saved folders of yours.
+
+    Raises:
+        CheckpointError: it holds no weights that can be read.
+        ConfigError: one of `architectures` is wrong.
+    """
+    source = open_checkpoint(path, weights=weights)
+    shapes = {key: info.shape for key, info in source.entries.items()}
+    others = {_name(one, index): _shaped(config_of(one)) for index, one in enumerate(architectures)}
+    stated = _stated(source)
+    ranked = rank(shapes, limit=limit, others=others)
+    if not ranked or ranked[0].fit < 1:
+        more = dict(_of_strangers())
+        if stated is not None:
+            with suppress(Exception):  # whatever a file states need not be buildable
+                more[str(path)] = _shaped(stated)
+        ranked = rank(shapes, limit=limit, others=more | others) if more else ranked
+    return ranked if stated is None else [_narrowed(one, stated) if one.fit == 1 else one for one in ranked]
+
+
+def _shaped(architecture: ModelConfig) -> Shaped:
+    """Return an architecture with name and shape of each entry, built without its memory."""
+    from zoo.materialize.skeleton import skeleton  # imports torch
+
+    entries = skeleton(architecture).state_dict()
+    return architecture, {key: tuple(value.shape) for key, value in entries.items()}
+
+
+def _name(source: object, index: int) -> str:
+    return str(source) if isinstance(source, str | Path) else f"architectures[{index}]"
+
+
+def _of_strangers() -> Iterator[tuple[str, Shaped]]:
+    """Yield the architectures of other plugins, by the names that `zoo.build` takes; broken ones are left out."""
+    for one in list_architectures():
+        if one.problem is None and one.distribution != OWN:
+            with suppress(Exception):  # a stranger's tower may raise anything; whoever builds it is told
+                yield one.name, _shaped(config(one.name))
+
+
+def _stated(source: TensorSource) -> ModelConfig | None:
+    """Return the architecture that a file of `zoo.save` states, if its parts are installed here."""
+    text = source.metadata.get(CONFIG_KEY)
+    if text is None:
+        return None
+    with suppress(ZooError):
+        data = parse_json(text, str(source.path)).data
+        return None if "extends" in data else config(data)  # a saved one is whole, and reads no other file
+    return None
+
+
+def _narrowed(candidate: Candidate, stated: ModelConfig) -> Candidate:
+    """Return a candidate without the names whose configs differ from what a file states."""
+    told = dict(leaves(stated.data()))
+    agreeing = [
+        name
+        for index, name in enumerate(candidate.names)
+        if all(values[index] == told.get(key) for key, values in candidate.untold.items())
+    ]
+    return replace(candidate, names=(agreeing[0],), untold={}) if len(agreeing) == 1 else candidate
