@@ -1,0 +1,76 @@
+"""What zoo 0.1.0 saved is read by this version: models with their probes, and sets of embeddings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import zoo
+from support.saved_by_0_1_0.write import CAPTIONS, gradient
+
+FOLDER = Path(__file__).parent / "support" / "saved_by_0_1_0"
+MODELS = ["clip", "coca", "custom-text-clip"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no environment be known, so that every probe is compared."""
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+
+
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / "features.json").read_text())[name]
+
+
+def test_the_folders_are_of_the_first_version() -> None:
+    for name in MODELS:
+        assert json.loads((FOLDER / name / "zoo.json").read_text())["versions"]["zoo"] == "0.1.0"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_0_1_0_saved_loads_verifies_and_gives_its_features(name: str) -> None:
+    findings = zoo.verify(FOLDER / name)
+    assert {"config.yaml", "model.safetensors", "text tower"} <= {finding.part for finding in findings}
+    assert all(finding.ok for finding in findings)
+    model = zoo.load(FOLDER / name, verify=True, probe=True)
+    features = {
+        "image": model.encode_image(gradient()),
+        "text": model.encode_text(CAPTIONS),
+        "probabilities": model.probabilities(gradient(), CAPTIONS),
+    }
+    for key, expected in recorded(name).items():
+        assert_close(features[key], torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_0_1_0_saved_keeps_its_weights_and_config_when_it_is_saved_anew(name: str, tmp_path: Path) -> None:
+    model = zoo.load(FOLDER / name)
+    again = zoo.load(zoo.save(model, tmp_path / "again"), probe=True)
+    assert again.config == model.config
+    entries = model.state_dict()
+    assert again.state_dict().keys() == entries.keys()
+    for key, value in again.state_dict().items():
+        assert torch.equal(value, entries[key])
+
+
+def test_a_changed_weight_of_a_folder_of_0_1_0_is_found(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER / "clip", tmp_path / "clip"))
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-3] ^= 4
+    (folder / "model.safetensors").write_bytes(content)
+    assert [finding.part for finding in zoo.verify(folder) if finding.ok is False] == ["model.safetensors"]
+
+
+def test_a_set_of_embeddings_that_0_1_0_wrote_is_read(tmp_path: Path) -> None:
+    ids, vectors, failures = zoo.read_set(shutil.copytree(FOLDER / "embeddings", tmp_path / "embeddings"))
+    assert not failures
+    assert sorted(ids) == sorted(CAPTIONS)
+    text = torch.nn.functional.normalize(torch.tensor(recorded("clip")["text"]), dim=-1)
+    rows = torch.stack([text[CAPTIONS.index(caption)] for caption in ids])
+    assert_close(torch.from_numpy(vectors), rows, rtol=1e-4, atol=1e-5)
