@@ -1,0 +1,70 @@
+"""The site of the documentation: one navigation that reaches every page, and pages that are generated."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import zoo
+
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
+DOCS = ROOT / "docs"
+TOP = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+"""Pages of the site that stand beside `docs/`."""
+PROMISED = ["config", "interfaces", "plugin", "registry", "images", "checkpoints", "errors", "testing"]
+"""Modules of `zoo_core` that strangers import."""
+
+
+def navigation() -> list[str]:
+    """Return the pages of the navigation, in its order."""
+
+    def pages(entries: list[dict[str, Any]]) -> list[str]:
+        targets = [target for entry in entries for target in entry.values()]
+        return [page for target in targets for page in (pages(target) if isinstance(target, list) else [target])]
+
+    return pages(yaml.safe_load((DOCS / "site" / "mkdocs.yml").read_text())["nav"])
+
+
+def test_every_page_stands_once_in_the_navigation() -> None:
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    pages = {page for page in pages if not page.startswith(("examples/", "site/"))}
+    assert sorted(navigation()) == sorted(pages | TOP.keys())
+
+
+def test_the_navigation_opens_with_the_readme_and_ends_with_the_changes() -> None:
+    pages = navigation()
+    assert (pages[0], pages[-1]) == ("index.md", "changelog.md")
+    hooks = (DOCS / "site" / "hooks.py").read_text()
+    for page, source in TOP.items():
+        assert (ROOT / source).exists()
+        assert f'"{source}": "{page}"' in hooks
+
+
+def test_the_readme_links_to_the_pages_of_the_site() -> None:
+    links = set(re.findall(r"\]\(docs/([^)#]+)\)", (ROOT / "README.md").read_text()))
+    assert {page for page in navigation() if "/" not in page} - TOP.keys() <= links
+
+
+def test_the_reference_has_every_public_function() -> None:
+    text = (DOCS / "api" / "zoo.md").read_text()
+    assert sorted(re.findall(r"^::: zoo\.(\w+)$", text, flags=re.MULTILINE)) == sorted({*zoo.__all__} - {"ZooError"})
+
+
+@pytest.mark.parametrize("module", PROMISED)
+def test_the_reference_has_every_module_for_authors_of_plugins(module: str) -> None:
+    assert f"::: zoo_core.{module}\n" in (DOCS / "api" / f"{module}.md").read_text()
+    assert f"api/{module}.md" in navigation()
+
+
+@pytest.mark.parametrize("name", ["models", "command_line"])
+def test_a_generated_page_is_what_its_program_writes(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"generate_{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.TARGET.read_text() == module.page(), f"run: python docs/generate_{name}.py"
