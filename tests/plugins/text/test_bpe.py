@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer, bytes_to_unicode, default_bpe
 
+import zoo_text
 from support.tokenizers.tokenizer_corpus import caption, families
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.text import word_cache
@@ -135,7 +136,7 @@ def test_a_merge_ranks_after_both_of_its_parts() -> None:
 
 
 def test_the_licence_of_the_merges_is_shipped_beside_them() -> None:
-    notice = Path(module.__file__).with_name("bpe_merges.NOTICE").read_text(encoding="utf-8")
+    notice = (Path(zoo_text.__file__).parent / "bpe_merges.NOTICE").read_text(encoding="utf-8")
     assert "Copyright (c) 2021 OpenAI" in notice
     assert "Permission is hereby granted" in notice
 

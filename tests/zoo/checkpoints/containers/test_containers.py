@@ -117,7 +117,7 @@ def test_writing_to_a_tensor_leaves_its_file_as_it_is(tmp_path: Path) -> None:
 def test_listing_needs_no_torch(tmp_path: Path) -> None:
     torch.save({"state_dict": tensors()}, tmp_path / "x.pt")
     save_file({"a": torch.ones(3)}, tmp_path / "x.safetensors")
-    program = "import sys; from zoo.checkpoints.containers import open_checkpoint as o; print([len(o(p).entries) for p in sys.argv[1:]], 'torch' in sys.modules)"
+    program = "import sys; from zoo.checkpoints.containers import open_container as o; print([len(o(p).entries) for p in sys.argv[1:]], 'torch' in sys.modules)"
     command = [sys.executable, "-c", program, tmp_path / "x.pt", tmp_path / "x.safetensors"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[10, 1] False\n", done.stderr
