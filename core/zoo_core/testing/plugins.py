@@ -21,6 +21,7 @@ from typing import Any, Never
 
 from zoo_core import config as configs
 from zoo_core.architectures import Architectures
+from zoo_core.architectures.load import ArchitectureLoader
 from zoo_core.config import ComponentConfig
 from zoo_core.errors import PluginError, ZooError
 from zoo_core.plugin import Kind
@@ -73,11 +74,11 @@ def check_plugin(distribution: str, registry: Registry | None = None) -> tuple[C
     components = tuple(one for one in registry.components() if one.plugin in plugins)
     for component in components:
         _config_class(component)
-    architectures = Architectures(registry)
-    for entry in architectures.entries:
+    loader = ArchitectureLoader(Architectures(registry))
+    for entry in loader.architectures.entries:
         if entry.plugin in plugins:
             try:
-                architectures.load(f"{entry.plugin.distribution}/{entry.name}")
+                loader.load(f"{entry.plugin.distribution}/{entry.name}")
             except ZooError as error:
                 fail(f"architecture '{entry.name}' of {entry.plugin.label}: {error}")
     return components

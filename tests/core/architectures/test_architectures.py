@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import zoo
 from support.checkpoints.development_configs import DEVELOPMENT
 from support.models.tiny_configs import TINY
-from zoo.catalog.architectures import architectures
+from zoo.catalog.architectures import architectures, loader
 from zoo_core.documents.yaml_reader import BOUNDS, read_document
 from zoo_core.errors import ConfigError, UnknownNameError
 from zoo_core.registry import squash
@@ -88,7 +88,7 @@ def test_a_file_extends_an_architecture_and_another_file(write: Write) -> None:
 
 
 def test_a_section_that_names_another_component_starts_empty(write: Write) -> None:
-    document = architectures().document(write("extends: vit-b16\nvision: {tower: other, depth: 3}\n"))
+    document = loader().document(write("extends: vit-b16\nvision: {tower: other, depth: 3}\n"))
     assert document.data["vision"] == {"tower": "other", "depth": 3}
     assert "width" in document.data["text"]
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import zoo
 from support.saved_by_0_1_0.write import CAPTIONS, gradient
 
-FOLDER = Path(__file__).parent / "support" / "saved_by_0_1_0"
+FOLDER = Path(__file__).parents[2] / "support" / "saved_by_0_1_0"
 MODELS = ["clip", "coca", "custom-text-clip"]
 
 

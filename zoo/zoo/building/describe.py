@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.catalog.architectures import architectures
+from zoo.catalog.architectures import architectures, loader
 from zoo.catalog.pretrained import entries_of
 from zoo_core.architectures import Architectures, Entry, is_path
 from zoo_core.config import ComponentConfig, ModelConfig, TowerConfig
@@ -59,17 +59,16 @@ class Clash:
         return {"kind": self.kind, "name": self.name, "owners": [one.label for one in self.owners]}
 
 
-def list_architectures(pattern: str = "*", known: Architectures | None = None) -> list[Listing]:
+def list_architectures(pattern: str = "*") -> list[Listing]:
     """Return the architectures that a pattern means, by name or alias.
 
     Args:
         pattern: as in `zoo.list_models`.
-        known: the architectures to choose from; those of the installed plugins where None.
     """
-    known = known or architectures()
+    known = architectures()
     names = set(known.names(pattern))
     offers = Counter(entry.name for entry in known.entries)
-    return [_listing(entry, known, qualified=offers[entry.name] > 1) for entry in known.entries if entry.name in names]
+    return [_listing(entry, qualified=offers[entry.name] > 1) for entry in known.entries if entry.name in names]
 
 
 def describe_model(source: str) -> dict[str, Any]:
@@ -94,11 +93,11 @@ def describe_model(source: str) -> dict[str, Any]:
     if holds_model(source):
         config, file = config_of(source), Path(locate(source))
     elif is_path(source):
-        config, file = known.load(source), Path(source)
+        config, file = loader().load(source), Path(source)
     else:
         entry = known.find(source)
         name, aliases, file = entry.name, entry.aliases, entry.path
-        config = known.load(source)
+        config = loader().load(source)
         tags = {
             tag: {"from": found.place, "terms": found.terms} | found.data() for tag, found in entries_of(source).items()
         }
@@ -158,11 +157,11 @@ def _claims(known: Architectures) -> Iterator[tuple[str, str, Plugin]]:
     yield from (("architecture", entry.name, entry.plugin) for entry in known.entries)
 
 
-def _listing(entry: Entry, known: Architectures, qualified: bool) -> Listing:
+def _listing(entry: Entry, qualified: bool) -> Listing:
     name = f"{entry.plugin.distribution}/{entry.name}" if qualified else entry.name
     listing = Listing(name, entry.aliases, entry.plugin.distribution)
     try:
-        config = known.load(name)
+        config = loader().load(name)
         return replace(
             listing,
             parameters=config.parameter_count(),

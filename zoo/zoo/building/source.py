@@ -12,7 +12,8 @@ from zoo.catalog.architectures import config as load_config
 from zoo.checkpoints.open import stated_architecture
 from zoo.hub.address import PREFIX
 from zoo.saved.read import is_folder, open_folder
-from zoo_core.architectures import check_source, is_path
+from zoo_core.architectures import is_path
+from zoo_core.architectures.load import check_source
 from zoo_core.config import ModelConfig
 from zoo_core.errors import AmbiguousNameError, UnknownNameError, describe
 

@@ -12,9 +12,10 @@ from zoo_core.boundary import checked
 from zoo_core.registry import Registry, default_registry
 
 if TYPE_CHECKING:
+    from zoo_core.architectures.load import ArchitectureLoader
     from zoo_core.config import ModelConfig
 
-__all__ = ["architectures", "config", "config_of_folder", "list_models", "registry"]
+__all__ = ["architectures", "config", "config_of_folder", "list_models", "loader", "registry"]
 
 
 def registry() -> Registry:
@@ -26,6 +27,14 @@ def registry() -> Registry:
 def architectures() -> Architectures:
     """Return the architectures of the installed plugins."""
     return Architectures(default_registry())
+
+
+@cache
+def loader() -> ArchitectureLoader:
+    """Return what reads them."""
+    from zoo_core.architectures.load import ArchitectureLoader  # which imports pydantic
+
+    return ArchitectureLoader(architectures())
 
 
 @checked
@@ -50,7 +59,7 @@ def config(source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequ
         ConfigError: every problem of the architecture, each with its file, line and key.
         UnknownNameError: no such architecture; the nearest one is named.
     """
-    return architectures().load(source, overrides)
+    return loader().load(source, overrides)
 
 
 def config_of_folder(
@@ -66,4 +75,4 @@ def config_of_folder(
     Raises:
         ConfigError: every problem of the architecture.
     """
-    return architectures().load(source, overrides, within=Path(folder))
+    return loader().load(source, overrides, within=Path(folder))
