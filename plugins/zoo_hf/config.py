@@ -11,47 +11,21 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from zoo_core.config import TOKENIZER_FOLDER, Config, TextTowerConfig, TokenIds, TokenizerConfig
+from zoo_core.config import TOKENIZER_FOLDER, TextTowerConfig, TokenIds, TokenizerConfig
 from zoo_core.text.cleaning import CleaningOrNone
 from zoo_core.text.contract import TextReading
+from zoo_hf.encoder_config import encoder_config, written_out
+from zoo_hf.source import HfSource, Name
 
-__all__ = ["HfSource", "HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
+__all__ = ["HfTextConfig", "HfTokenizerConfig", "TiktokenConfig"]
 
 VocabSize = Annotated[int, Field(ge=2, le=100_000_000)]
-Name = Annotated[str, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0, le=100_000_000)]
 
 BIDIRECTIONAL = frozenset(
     {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "modernbert", "t5", "mt5", "m2m_100"}
 )
 """Types of encoders whose tokens all see each other; of others the contract says nothing."""
-
-
-class HfSource(Config):
-    """Where files of the Hugging Face ecosystem come from."""
-
-    name: Name | None = None
-    """A repository of the Hub, such as `roberta-base`, or a folder: one that begins with `.`, `/` or `~`."""
-    revision: Name | None = None
-    """Branch, tag or commit of the repository; its main branch where null."""
-    local_files_only: bool = False
-    """Take the files from the local cache and never ask the Hub, as with HF_HUB_OFFLINE=1."""
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold the revision to a repository."""
-        yield from super().rules()
-        if self.revision is not None and (self.name is None or is_folder(self.name)):
-            yield "revision", f"only a repository of the Hub has revisions, found name {self.name!r}"
-
-    def local_paths(self) -> Iterator[tuple[str, str]]:
-        """Yield the name, where it is that of a folder."""
-        if self.name is not None and is_folder(self.name):
-            yield "name", self.name
-
-
-def is_folder(name: str) -> bool:
-    """Tell whether a name is that of a folder; it does not depend on what the current folder holds."""
-    return name.startswith((".", "/", "~"))
 
 
 class HfTextConfig(HfSource, TextTowerConfig):
@@ -105,9 +79,16 @@ class HfTextConfig(HfSource, TextTowerConfig):
         """Return the tower with the whole config of its encoder, and no name to look it up by."""
         if self.name is None:
             return self
-        from zoo_hf.encoder import written_out
+        return self.model_copy(update={"name": None, "revision": None, "config": written_out(self.encoder_config())})
 
-        return self.model_copy(update={"name": None, "revision": None, "config": written_out(self)})
+    def encoder_config(self) -> Any:
+        """Return the config of transformers that the tower stands for.
+
+        Raises:
+            ConfigError: it does not fit the tower, or transformers refuses it.
+            DownloadError: it cannot be had from the Hub, or is not what it was at first.
+        """
+        return encoder_config(self, self.config, vocab_size=self.vocab_size, pad_id=self.pad_id)
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold the encoder's config to its name and to the vocabulary."""
@@ -161,7 +142,7 @@ class HfTokenizerConfig(HfSource, TokenizerConfig):
 
     def self_contained(self) -> Self:
         """Return the tokenizer under the folder of its files; that of a repository keeps its name, which all have."""
-        return self.model_copy(update={"name": f"./{TOKENIZER_FOLDER}"}) if is_folder(self.name) else self
+        return self.model_copy(update={"name": f"./{TOKENIZER_FOLDER}"}) if self.folder() else self
 
     def files_key(self) -> object:
         """Return repository and revision, or the folder."""

@@ -23,7 +23,6 @@ from zoo_core.text.tokenizer import Tokenizer, checked_ids
 from zoo_hf.bounds import LONGEST, excess
 from zoo_hf.captions import CaptionEncoder
 from zoo_hf.config import HfTokenizerConfig
-from zoo_hf.hub import files_of
 
 __all__ = ["HfTokenizer"]
 
@@ -54,7 +53,8 @@ class HfTokenizer(Tokenizer):
         context_length: number of ids in each row, special tokens included.
 
     Raises:
-        ConfigError: at first use: its files are not to be had, or it is not what the config says.
+        ConfigError: at first use: its folder is not there, or it is not what the config says.
+        DownloadError: at first use: its files cannot be had from the Hub, or are not what they were at first.
     """
 
     def __init__(self, config: HfTokenizerConfig, *, context_length: int) -> None:
@@ -68,7 +68,7 @@ class HfTokenizer(Tokenizer):
 
     def files(self) -> dict[str, bytes]:
         """Return those of its files that there are."""
-        folder = self._folder or files_of(self.config, FILES, "tokenizer")
+        folder = self._folder or self.config.fetch(FILES, "tokenizer")
         with library_code(self._unreadable):
             return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
 
@@ -180,7 +180,7 @@ class HfTokenizer(Tokenizer):
 
 
 def _load(config: HfTokenizerConfig, folder: Path | None) -> Any:
-    folder = folder or files_of(config, FILES, "tokenizer")
+    folder = folder or config.fetch(FILES, "tokenizer")
     for name in FILES:
         if (folder / name).exists() and not (folder / name).is_file():
             raise _wrong(config, "name", f"cannot be read as a tokenizer: {folder / name} is no regular file")

@@ -18,7 +18,7 @@ from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.nn.transformer import take_indices
 from zoo_hf.config import HfTextConfig
-from zoo_hf.encoder import build_encoder, encoder_config, layers_of, positions_of
+from zoo_hf.encoder import build_encoder, layers_of, positions_of
 from zoo_hf.poolers import PoolType, pool
 
 __all__ = ["HfTextTower"]
@@ -35,7 +35,8 @@ class HfTextTower(TextTower):
         embed_dim: width of the pooled feature.
 
     Raises:
-        ConfigError: the encoder is not to be had, or does not fit the config; the key is named.
+        ConfigError: the encoder does not fit the config, or its folder is not there; the key is named.
+        DownloadError: the encoder's config cannot be had from the Hub.
     """
 
     variable_text_length = True
@@ -46,7 +47,7 @@ class HfTextTower(TextTower):
             self._build(config, embed_dim)
 
     def _build(self, config: HfTextConfig, embed_dim: int) -> None:
-        encoder = encoder_config(config)
+        encoder = config.encoder_config()
         width: int = encoder.hidden_size
         if config.proj == "none" and width != embed_dim:
             raise ConfigError(

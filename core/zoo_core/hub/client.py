@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 from zoo_core.documents import expect_file
 from zoo_core.errors import ConfigError, DownloadError, describe
 
-__all__ = ["TIMEOUT", "ask_hub", "repository_cache"]
+__all__ = ["TIMEOUT", "ask_hub", "is_commit", "repository_cache"]
 
 TIMEOUT = "ZOO_HUB_TIMEOUT"
 """Environment variable: so many seconds may pass without progress."""
@@ -47,6 +47,11 @@ def repository_cache(repo: str) -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
+def is_commit(revision: str | None) -> bool:
+    """Tell whether a revision is a whole commit, which no branch or tag can move."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def ask_hub(ask: Callable[[], T], repo: str) -> T:

@@ -2,9 +2,9 @@
 
 A branch of a repository can be moved. So the first download of a file is written down in `pretrained.lock.json` of
 the user's folder (`ZOO_HOME`): repository and revision as they were asked for, and of each file the commit, the SHA-256
-and the size. Later downloads, on this machine or on one that was given the lock file, are held to it. Of a
-repository that was taken as a whole, the list of its files is there too. Whoever wants
-what the Hub has now takes the file's lines out.
+and the size. Later downloads, on this machine or on one that was given the lock file, are held to it. Of a model or a
+part of one that is several files, the list of them is there too. Whoever wants what the Hub has now takes the lines of
+the repository out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Pin(Config):
 
 
 class Listing(Config):
-    """The files of a repository that make a model, and the commit that they are of."""
+    """The files of a repository that make a model or a part of it, and the commit that they are of."""
 
     commit: Commit
     files: Annotated[tuple[FileName, ...], Field(strict=False, min_length=1)]
@@ -74,13 +74,13 @@ def pinned(repo: str, file: str, revision: str | None = None) -> Pin | None:
     return _read(lock_file()).pins.get(_source(repo, revision), {}).get(file)
 
 
-def pinned_listing(repo: str, revision: str | None = None) -> Listing | None:
-    """Return the files of a repository that was taken as a whole, or None where it was not.
+def pinned_listing(repo: str, revision: str | None = None, part: str = "") -> Listing | None:
+    """Return the files of a repository that make a part of a model, or all of it; None where it was never taken.
 
     Raises:
         ConfigError: the lock file is no lock file.
     """
-    return _read(lock_file()).listings.get(_source(repo, revision))
+    return _read(lock_file()).listings.get(_source(repo, revision, part))
 
 
 def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
@@ -96,11 +96,11 @@ def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
     _change(f"{file} of {repo}", change)
 
 
-def pin_listing(repo: str, found: Listing, revision: str | None = None) -> None:
-    """Write down which files of a repository make a model, once all of them are pinned; else as `pin`."""
+def pin_listing(repo: str, found: Listing, revision: str | None = None, part: str = "") -> None:
+    """Write down which files of a repository make a model or a part of it, once each has its pin; else as `pin`."""
 
     def change(lock: _Lock) -> _Lock:
-        return lock.model_copy(update={"listings": {**lock.listings, _source(repo, revision): found}})
+        return lock.model_copy(update={"listings": {**lock.listings, _source(repo, revision, part): found}})
 
     _change(f"the list of files of {repo}", change)
 
@@ -120,8 +120,10 @@ def _change(what: str, change: Callable[[_Lock], _Lock]) -> None:
         _log.warning("%s is not pinned, so it may be another one next time: %s", what, error)
 
 
-def _source(repo: str, revision: str | None) -> str:
-    return f"{repo}@{revision}" if revision else repo
+def _source(repo: str, revision: str | None, part: str = "") -> str:
+    """Return the key of a repository; no name or revision has a colon."""
+    source = f"{repo}@{revision}" if revision else repo
+    return f"{source}:{part}" if part else source
 
 
 def _read(path: Path) -> _Lock:

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from zoo_core.documents import ENCODER_CONFIG, Bounds
 from zoo_core.documents.json_reader import read_json
-from zoo_core.errors import ConfigError, DownloadError, Problem, reason
+from zoo_core.errors import ConfigError, Problem
+from zoo_core.hub.files import NoSuchFileError, hub_file
 
 __all__ = ["encoder_size", "tokenizer_size"]
 
@@ -83,21 +84,12 @@ def _file(name: str, file: str) -> Path | None:
         if not folder.is_dir():
             raise ConfigError(Problem(f"'{name}': there is no such folder", "text_cfg"))
         return folder / file if (folder / file).is_file() else None
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     try:
-        return Path(hf_hub_download(name, file))
-    except LocalEntryNotFoundError as error:
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"the Hub cannot be reached ({reason(error)})"
-        told = f"is not in the local cache, and {why}"
-    except EntryNotFoundError:
+        return hub_file(name, file, fix=_other_ways(name, file)).path
+    except NoSuchFileError:
         return None
-    except (OSError, ValueError) as error:
-        told = f"cannot be had: {reason(error)}"
-    raise DownloadError(
-        f"{file} of '{name}', which states its size, {told}; run `hf download {name}` where there is a network, name a "
-        f"folder that holds it, such as ./{name.rpartition('/')[2]}, or state the size: {_STATED[file]}",
-        repo=name,
-        file=file,
-    )
+
+
+def _other_ways(name: str, file: str) -> str:
+    folder = f"./{name.rpartition('/')[2]}"
+    return f"name a folder that holds it, such as {folder}, or state the size that it tells: {_STATED[file]}"

@@ -72,6 +72,7 @@ def test_an_encoder_in_the_hubs_cache_is_found_offline(tmp_path: Path, monkeypat
     encoder_folder("bert", snapshot)
     (tmp_path / "models--acme--bert" / "refs").mkdir()
     (tmp_path / "models--acme--bert" / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "zoo"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.file_download, "constants", huggingface_hub.constants)
     (tmp_path / "theirs.json").write_text(json.dumps(open_clip_config("bert", "acme/bert")))
@@ -87,9 +88,9 @@ def test_an_encoder_that_cannot_be_had_is_named_with_what_to_do(tmp_path: Path) 
     with pytest.raises(DownloadError) as caught:
         import_architecture("open_clip", path)
     assert str(caught.value) == (
-        "config.json of 'acme/no-such-bert', which states its size, is not in the local cache, and HF_HUB_OFFLINE is set; "
-        "run `hf download acme/no-such-bert` where there is a network, name a folder that holds it, such as "
-        "./no-such-bert, or state the size: text_cfg: {hf_model_config: {vocab_size: ...}}"
+        "acme/no-such-bert: config.json: it is not in the local cache, and HF_HUB_OFFLINE is set; "
+        "run `hf download acme/no-such-bert config.json` where there is a network, or name a folder that holds it, such "
+        "as ./no-such-bert, or state the size that it tells: text_cfg: {hf_model_config: {vocab_size: ...}}"
     )
     config["text_cfg"] |= {"hf_model_config": {"vocab_size": 400}, "vocab_size": 120}  # as the error advises
     path.write_text(json.dumps(config))

@@ -18,7 +18,7 @@ import zoo
 from support.hf_hub_server import commit_of, serve
 from support.models.tiny_configs import TINY
 from support.tokenizers.tiny_tokenizers import LENGTH, ours, saved
-from zoo_core.errors import ConfigError, InputError
+from zoo_core.errors import ConfigError, DownloadError, InputError
 from zoo_hf.config import HfTokenizerConfig
 from zoo_hf.tokenizer import HfTokenizer
 
@@ -120,14 +120,14 @@ def test_a_wrong_config_is_refused(options: dict[str, Any], message: str) -> Non
 
 ASK = """
 import json, sys
-from zoo_core.errors import ConfigError
+from zoo_core.errors import DownloadError
 from zoo_hf.config import HfTokenizerConfig
 from zoo_hf.tokenizer import HfTokenizer
 answers = []
 for options in json.loads(sys.argv[1]):
     try:
         answers.append(HfTokenizer(HfTokenizerConfig(**options), context_length=9).encode("a photo of a cat"))
-    except ConfigError as error:
+    except DownloadError as error:
         answers.append(str(error))
 print(json.dumps(answers))
 """
@@ -136,7 +136,12 @@ print(json.dumps(answers))
 def ask(home: Path, endpoint: str, *options: dict[str, Any]) -> list[Any]:
     """Return what tokenizers answer in a process of their own that knows this Hub alone."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {
+        "HF_HOME": str(home),
+        "ZOO_HOME": str(home / "zoo"),
+        "HF_ENDPOINT": endpoint,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", ASK, json.dumps(options)], env=environment, capture_output=True, text=True
     )
@@ -160,10 +165,12 @@ def test_the_hub_is_asked_for_a_revision_and_offline_the_cache_is(
     with serve({"acme/tiny": revisions}) as endpoint:
         assert ask(tmp_path, endpoint, main, v2, commit, v2 | {"revision": "v3"}, main | {"name": "acme/other"}) == [
             *expected,
-            "tokenizer.revision: 'acme/tiny' at revision 'v3': the repository has no such revision",
-            "tokenizer.name: 'acme/other': the Hub shows no such repository; a folder is written ./acme/other",
+            "tokenizer.name: acme/tiny at revision 'v3': the repository has no such revision",
+            "tokenizer.name: acme/other: the Hub shows no such repository; if it is gated or private, log in with "
+            "`hf auth login`, or name a folder that holds it, such as ./other",
         ]
     assert huggingface_hub.constants.HF_HUB_OFFLINE
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "zoo"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert [encoded(one) for one in (main, v2, commit)] == expected
 
@@ -184,14 +191,15 @@ def test_files_that_are_not_to_be_had_are_named_in_one_line(
     constants = huggingface_hub.constants
     for name, value in {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": offline, "ENDPOINT": endpoint}.items():
         monkeypatch.setattr(constants, name, value)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(DownloadError) as caught:
         encoded({"name": "acme/tiny", "vocab_size": 9, "revision": "v2", **options})
     message = str(caught.value)
     assert message.startswith(
-        "tokenizer.name: 'acme/tiny' at revision 'v2': tokenizer.json or what stands in for it is not in the local "
+        "tokenizer.name: acme/tiny at revision 'v2': tokenizer.json or what stands in for it is not in the local "
         f"cache, and {why}"
     )
     assert message.endswith(
-        "; run `hf download acme/tiny --revision v2` where there is a network, or name a folder that holds it"
+        "; run `hf download acme/tiny --revision v2` where there is a network, or name a folder that holds it, "
+        "such as ./tiny"
     )
     assert "\n" not in message

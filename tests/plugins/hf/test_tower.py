@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import zoo
 from support.checkpoints.published_encoders import PUBLISHED
 from support.peer import images, randomized
-from zoo_core.errors import CapabilityError, ConfigError, InputError
+from zoo_core.errors import CapabilityError, ConfigError, DownloadError, InputError
 from zoo_core.registry import default_registry
 from zoo_core.testing import check_component
 from zoo_hf.config import HfTextConfig
@@ -499,7 +499,7 @@ def test_a_model_is_built_without_the_hub_and_says_what_its_tokenizer_lacks() ->
     model = zoo.build("roberta-vit-b32", overrides=SMALL_ROBERTA)
     assert model.encode_text(torch.randint(3, 60, (2, 7))).shape == (2, 12)
     with pytest.raises(
-        ConfigError, match="^tokenizer.name: 'roberta-base': tokenizer.json .* is not in the local cache"
+        DownloadError, match="^tokenizer.name: roberta-base: tokenizer.json .* is not in the local cache"
     ):
         model.encode_text(["a cat"])
 

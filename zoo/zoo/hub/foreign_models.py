@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.checkpoints.containers import INDEX, weights_among
 from zoo.checkpoints.containers.shards import read_index
 from zoo.checkpoints.open import stated_architecture
 from zoo.saved.unread_folders import why_unread
-from zoo_core.errors import DownloadError, reason
-from zoo_core.hub.client import ask_hub
-from zoo_core.hub.files import hub_file
-from zoo_core.hub.lockfile import Listing, pin_listing, pinned_listing
+from zoo_core.errors import DownloadError
+from zoo_core.hub.lockfile import Listing, pinned_listing
+from zoo_core.hub.repository import fetch_files, fetch_listing
+from zoo_core.hub.request import HubRequest
 
 __all__ = ["cached_repository", "fetch_repository"]
 
@@ -47,23 +46,22 @@ def fetch_repository(repo: str, revision: str | None = None, *, local_files_only
         CheckpointError: its index of weights is damaged.
         ConfigError: it states what cannot be built.
     """
-    fetch = _Fetching(repo, revision, local_files_only)
-    known = pinned_listing(repo, revision)
-    if known is not None:
-        return fetch.files(known.files, known.commit)
-    commit, everything = _listed(repo, revision)
+    request = HubRequest(repo, revision, local_files_only)
+    listing = pinned_listing(repo, revision)
+    if listing is not None:
+        return fetch_listing(request, listing)
+    commit, everything = request.list_files(revision)
     there = [name for name in everything if "/" not in name]
     stating = [name for name in there if name.endswith(_STATING) and not name.endswith(INDEX)]
-    folder = fetch.files(stating, commit) if stating else None
+    folder = fetch_files(request, stating, commit) if stating else None
     if folder is None or stated_architecture(folder) is None:
-        raise fetch.error(
+        raise _error(
+            request,
             "the repository holds no zoo.json and no config of a library whose models zoo reads"
-            f"{_other_way(repo, everything, folder)}"
+            f"{_other_way(repo, everything, folder)}",
         )
-    weights = fetch.weights(there, commit)
-    fetch.files(weights, commit)
-    pin_listing(repo, Listing(commit=commit, files=(*stating, *weights)), revision)
-    return folder
+    weights = _weights(request, there, commit)
+    return fetch_listing(request, Listing(commit=commit, files=(*stating, *weights)))
 
 
 def cached_repository(repo: str, revision: str | None = None) -> Path | None:
@@ -71,74 +69,32 @@ def cached_repository(repo: str, revision: str | None = None) -> Path | None:
 
     Whether all of the repository is there cannot be told, which is said in the log.
     """
-    from huggingface_hub import errors, snapshot_download  # pyright: ignore[reportUnknownVariableType]
-
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except errors.LocalEntryNotFoundError:
-        return None
-    if stated_architecture(folder) is None or not weights_among(_names(folder)):
+    folder = HubRequest(repo, revision).cached_snapshot(revision)
+    if folder is None or stated_architecture(folder) is None or not weights_among(_names(folder)):
         return None
     _log.warning("%s is taken as the local cache holds it; whether files are missing cannot be told offline", repo)
     return folder
 
 
-class _Fetching:
-    """Files of one commit of a repository."""
-
-    def __init__(self, repo: str, revision: str | None, local_files_only: bool) -> None:
-        self._repo, self._revision, self._local = repo, revision, local_files_only
-
-    def files(self, names: Iterable[str], commit: str) -> Path:
-        """Bring files into the cache, and return their folder."""
-        folders = {self._file(name, commit).parent for name in names}
-        if len(folders) > 1:
-            raise self.error(
-                f"its files come from several commits, as its history was rewritten; remove {folders.pop().parent} to "
-                "have all of them anew"
-            )
-        return folders.pop()
-
-    def weights(self, there: Sequence[str], commit: str) -> list[str]:
-        """Return the names of the files of weights, an index before its shards."""
-        found = weights_among(there)
-        if len(found) != 1:
-            what = f"several files of weights: {', '.join(found[:6])}" if found else "no weights that zoo reads"
-            raise self.error(
-                f"the repository holds {what}; give one to an architecture: zoo.build(name, pretrained=...)"
-            )
-        if not found[0].endswith(INDEX):
-            return found
-        shards = sorted(set(read_index(self._file(found[0], commit)).values()))
-        lost = [name for name in shards if name not in there]
-        if lost:
-            raise self.error(f"{found[0]} names {lost[0]!r}, which the repository does not hold")
-        return [*found, *shards]
-
-    def error(self, message: str) -> DownloadError:
-        at = f"@{self._revision}" if self._revision else ""
-        return DownloadError(f"hf-hub:{self._repo}{at}: {message}", repo=self._repo, revision=self._revision)
-
-    def _file(self, name: str, commit: str) -> Path:
-        return hub_file(self._repo, name, revision=self._revision, commit=commit, local_files_only=self._local).path
+def _weights(request: HubRequest, there: Sequence[str], commit: str) -> list[str]:
+    """Return the names of the files of weights, an index before its shards."""
+    found = weights_among(there)
+    if len(found) != 1:
+        what = f"several files of weights: {', '.join(found[:6])}" if found else "no weights that zoo reads"
+        message = f"the repository holds {what}; give one to an architecture: zoo.build(name, pretrained=...)"
+        raise _error(request, message)
+    if not found[0].endswith(INDEX):
+        return found
+    shards = sorted(set(read_index(fetch_files(request, found, commit) / found[0]).values()))
+    lost = [name for name in shards if name not in there]
+    if lost:
+        raise _error(request, f"{found[0]} names {lost[0]!r}, which the repository does not hold")
+    return [*found, *shards]
 
 
-def _listed(repo: str, revision: str | None) -> tuple[str, list[str]]:
-    """Return the commit of a revision, and the files of the repository."""
-    from huggingface_hub import HfApi
-
-    try:
-        info = ask_hub(partial(HfApi().model_info, repo, revision=revision), repo)
-        names = sorted(one.rfilename for one in info.siblings or ())
-    except Exception as error:  # whatever its HTTP client raises
-        raise DownloadError(
-            f"{repo}: its files cannot be listed ({reason(error)}); try again",
-            repo=repo,
-            revision=revision,
-        ) from None
-    if info.sha is None:
-        raise DownloadError(f"{repo}: the Hub does not tell its commit; try again", repo=repo, revision=revision)
-    return info.sha, names
+def _error(request: HubRequest, message: str) -> DownloadError:
+    at = f"@{request.revision}" if request.revision else ""
+    return DownloadError(f"hf-hub:{request.repo}{at}: {message}", repo=request.repo, revision=request.revision)
 
 
 def _other_way(repo: str, there: Sequence[str], folder: Path | None) -> str:

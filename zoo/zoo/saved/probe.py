@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.saved.origin import ImageProbe, Probe, TextProbe
-from zoo_core.errors import ConfigError, InputError, NotFiniteError, ZooError
+from zoo_core.errors import ConfigError, DownloadError, InputError, NotFiniteError, ZooError
 from zoo_core.models.dual_encoder import DualEncoder
 from zoo_core.models.inputs import check_tokenizer
 from zoo_core.nn.eval_mode import evaluating
@@ -89,7 +89,7 @@ def make_probe(model: DualEncoder) -> dict[str, Any]:
             probe["image"] = {"pixels": _sample(picture), "features": features}
         try:
             ids = _ids(model, CAPTIONS)
-        except ConfigError:  # which would tell folders of this machine
+        except (ConfigError, DownloadError):  # which would tell folders of this machine
             probe["text"] = {"unavailable": "the tokenizer could not be loaded where the model was saved"}
         except ZooError as error:
             probe["text"] = {"unavailable": str(error)}

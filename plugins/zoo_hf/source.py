@@ -1,0 +1,82 @@
+"""Sources of files of the Hugging Face ecosystem: a repository of the Hub, or a folder.
+
+Every part of this plugin first turns its source into a folder, and then loads from that folder alone. So what
+transformers looks up beside the files that are needed (chat templates, adapters, model cards) is never downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from zoo_core.config import Config
+from zoo_core.errors import ConfigError, DownloadError, Problem
+from zoo_core.hub.repository import hub_files
+
+__all__ = ["HfSource", "Name"]
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class HfSource(Config):
+    """Where files of the Hugging Face ecosystem come from."""
+
+    name: Name | None = None
+    """A repository of the Hub, such as `roberta-base`, or a folder: one that begins with `.`, `/` or `~`."""
+    revision: Name | None = None
+    """Branch, tag or commit of the repository; its main branch where null."""
+    local_files_only: bool = False
+    """Take the files from the local cache and never ask the Hub, as with HF_HUB_OFFLINE=1."""
+
+    def folder(self) -> Path | None:
+        """Return the folder that is named, whatever the current folder holds; None where it names a repository."""
+        is_folder = self.name is not None and self.name.startswith((".", "/", "~"))
+        return Path(self.name).expanduser() if self.name and is_folder else None
+
+    def fetch(self, files: Sequence[str], section: str) -> Path:
+        """Return a folder that holds at least one of `files`; those of a repository are pinned (`zoo_core.hub`).
+
+        Args:
+            files: base names; those that the repository has are downloaded into the cache.
+            section: where the source stands in the architecture, for errors.
+
+        Raises:
+            ConfigError: there is no such folder, or it holds none of the files.
+            DownloadError: the files cannot be had from the Hub, or are not what they were at first.
+        """
+        folder = self.folder()
+        if folder is None:
+            return self._fetch_repository(files, section)
+        if not any((folder / file).is_file() for file in files):
+            what = f"it holds none of {', '.join(files)}" if folder.is_dir() else "there is no such folder"
+            raise ConfigError(Problem(f"'{self.name}': {what}", f"{section}.name"))
+        return folder
+
+    def _fetch_repository(self, files: Sequence[str], section: str) -> Path:
+        assert self.name is not None
+        try:
+            return hub_files(
+                self.name,
+                files,
+                part=section,
+                revision=self.revision,
+                local_files_only=self.local_files_only,
+                fix=f"name a folder that holds it, such as ./{self.name.rpartition('/')[2]}",
+            )
+        except DownloadError as error:
+            message = f"{section}.name: {error}"
+            raise type(error)(message, repo=error.repo, revision=error.revision, file=error.file) from None
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Hold the revision to a repository."""
+        yield from super().rules()
+        if self.revision is not None and (self.name is None or self.folder()):
+            yield "revision", f"only a repository of the Hub has revisions, found name {self.name!r}"
+
+    def local_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield the name, where it is that of a folder."""
+        if self.name is not None and self.folder():
+            yield "name", self.name
