@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,20 @@ def test_a_generated_page_is_what_its_program_writes(name: str) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.TARGET.read_text() == module.page(), f"run: python docs/generate_{name}.py"
+
+
+def test_the_changes_have_the_form_of_keep_a_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(\d+)\.(\d+)\.(\d+)\] - ", text, flags=re.MULTILINE)
+    assert len(versions) == text.count("\n## ")
+    numbers = [tuple(map(int, version)) for version in versions]
+    assert numbers == sorted(numbers, reverse=True)
+    sections = set(re.findall(r"^### (.*)$", text, flags=re.MULTILINE))
+    assert {section.partition(" from ")[0] for section in sections} <= {
+        *("Migration", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+    }
+
+
+def test_the_newest_changes_are_those_of_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text().partition("\n### ")[0]
