@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,15 +12,14 @@ import huggingface_hub.constants
 import pytest
 import tokenizers
 import torch
-from hf_hub_server import Hub, used
-from test_configs import TINY
-from tiny_tokenizers import saved
 from tokenizers import models, pre_tokenizers
 
 import zoo
+from support.hf_hub_server import Hub, used
+from support.models.tiny_configs import TINY
+from support.tokenizers.tiny_tokenizers import saved
 from zoo_core.errors import DownloadError
 from zoo_core.hub.lockfile import Listing, lock_file, pinned, pinned_listing
-from zoo_core.hub.request import HubRequest
 from zoo_hf.config import HfTextConfig, HfTokenizerConfig
 from zoo_hf.tokenizer import HfTokenizer
 from zoo_hf.tower import HfTextTower
@@ -265,18 +263,6 @@ def test_a_name_that_no_repository_can_have_is_told(name: str, hub: Hub) -> None
         ids(name=name)
 
 
-@pytest.mark.parametrize("commit", [None, "", "../../x", "A" * 40])
-def test_a_commit_that_is_none_is_not_taken_from_the_list_of_files(
-    commit: str | None, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = huggingface_hub.hf_api.ModelInfo(id=REPO, sha=commit, siblings=[])
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
-    with pytest.raises(
-        DownloadError, match=f"{REPO}: the Hub tells a commit that is none: '{commit or ''}'; try again"
-    ):
-        HubRequest(REPO).list_files()
-
-
 def test_a_saved_model_brings_its_tokenizer_and_asks_nothing(hub: Hub, tmp_path: Path) -> None:
     config = TINY | {
         "text": {"tower": "hf-text", "name": REPO, "vocab_size": 7, "context_length": 6},
@@ -291,20 +277,3 @@ def test_a_saved_model_brings_its_tokenizer_and_asks_nothing(hub: Hub, tmp_path:
     assert model.tokenizer(["a cat dog"])[0].tolist() == IDS
     assert hub.requests == []
     assert not lock_file().exists()
-
-
-def test_nothing_but_the_door_and_the_push_asks_the_client() -> None:
-    """The Hub's client is imported by `zoo_core.hub`, and by what writes to the Hub."""
-    root = Path(zoo.__file__).parents[2]
-    sources = [path for place in ("core", "plugins", "zoo") for path in (root / place).rglob("*.py")]
-    importing = {
-        path.relative_to(root).as_posix()
-        for path in sources
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom | ast.Import)
-        and any(
-            "huggingface_hub" in (name or "")
-            for name in (getattr(node, "module", ""), *(one.name for one in node.names))
-        )
-    }
-    assert {path for path in importing if not path.startswith("core/zoo_core/hub/")} == {"zoo/zoo/transfer/push.py"}
