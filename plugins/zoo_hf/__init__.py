@@ -1,1 +1,1 @@
-"""Text encoders and tokenizers of the Hugging Face ecosystem, and OpenAI's tiktoken encodings."""
+"""Text encoders and tokenizers of the Hugging Face ecosystem."""

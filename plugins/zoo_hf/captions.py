@@ -14,9 +14,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
+from zoo_core.text.word_by_word import WordByWord, word_by_word
 from zoo_hf.bounds import growth_of
 from zoo_hf.pipeline import space_before_words
-from zoo_hf.word_by_word import WordByWord, word_by_word
 
 __all__ = ["CaptionEncoder"]
 

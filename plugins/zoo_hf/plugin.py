@@ -1,4 +1,4 @@
-"""Declares the text encoders of transformers, and the tokenizers of transformers and of tiktoken."""
+"""Declares the text encoders and the tokenizers of transformers."""
 
 from collections.abc import Iterator
 
@@ -28,12 +28,4 @@ def zoo_components() -> Iterator[ComponentSpec]:
         factory="zoo_hf.tokenizer:HfTokenizer",
         summary="Any tokenizer of Hugging Face transformers, from the Hub or a folder",
         requires=("transformers", "tokenizers", "sentencepiece"),
-    )
-    yield ComponentSpec(
-        kind="tokenizer",
-        name="tiktoken",
-        config="zoo_hf.config:TiktokenConfig",
-        factory="zoo_hf.tiktoken_tokenizer:TiktokenTokenizer",
-        summary="OpenAI's byte-pair encodings, with ids of their own for start, end and padding",
-        requires=("tiktoken",),
     )

@@ -35,10 +35,10 @@ from support.tokenizers.tiny_tokenizers import BYTES, MAKERS
 from support.tokenizers.tiny_tokenizers import ours as of_transformers
 from support.tokenizers.tokenizer_corpus import FRAGMENTS, scene
 from zoo_core.errors import TruncatedTextWarning
-from zoo_hf.config import TiktokenConfig
-from zoo_hf.tiktoken_tokenizer import R50K, TiktokenTokenizer
 from zoo_text.bpe.config import ClipBpeConfig
 from zoo_text.bpe.tokenizer import ClipBpeTokenizer, merges
+from zoo_tiktoken.config import TiktokenConfig
+from zoo_tiktoken.tokenizer import R50K, TiktokenTokenizer
 
 Encode = Callable[[list[str]], torch.Tensor]
 

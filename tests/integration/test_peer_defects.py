@@ -31,8 +31,8 @@ from support.tokenizers.tiny_tokenizers import ENCODING, MAKERS, ours
 from zoo.inference.profiling import profile_model
 from zoo_core.errors import ZooError
 from zoo_core.text.tokenizer import Tokenizer
-from zoo_hf.config import TiktokenConfig
-from zoo_hf.tiktoken_tokenizer import TiktokenTokenizer
+from zoo_tiktoken.config import TiktokenConfig
+from zoo_tiktoken.tokenizer import TiktokenTokenizer
 
 # Long texts are cut as the field does it; what is said of that is tested in test_overflow.py.
 pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiktoken
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
@@ -23,8 +22,7 @@ from zoo_core.boundary.library_code import library_code
 from zoo_core.errors import ConfigError, InputError, ZooError
 from zoo_hf import bounds
 from zoo_hf.bounds import PUBLISHED
-from zoo_hf.config import HfTokenizerConfig, TiktokenConfig
-from zoo_hf.tiktoken_tokenizer import R50K, TiktokenTokenizer
+from zoo_hf.config import HfTokenizerConfig
 from zoo_hf.tokenizer import HfTokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
@@ -178,15 +176,6 @@ def test_a_caption_on_which_a_tokenizer_fails_is_named(case: str, folders: dict[
         tokenizer(["a", text, "cat"])
     assert len(str(caught.value)) < 700
     assert tokenizer(["a", "cat"]).shape == (2, LENGTH)
-
-
-def test_an_expression_that_overflows_tiktokens_stack_is_an_input_error() -> None:
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    encoding = tiktoken.Encoding("tiny", pat_str=R50K, mergeable_ranks=ranks, special_tokens={})
-    tokenizer = TiktokenTokenizer(TiktokenConfig(encoding="tiny", vocab_size=259), context_length=9)
-    vars(tokenizer)["loaded"] = encoding
-    with pytest.raises(InputError, match="encoding 'tiny' cannot encode 'a .*: PanicException: "):
-        tokenizer("a" + " " * 1_000_000 + "b")
 
 
 class PanicError(BaseException):

@@ -207,12 +207,10 @@ def test_nothing_is_loaded_until_it_is_used(tmp_path: Path) -> None:
 # -- the plugin ------------------------------------------------------------------------------------
 
 
-def test_the_plugin_is_light_and_its_tokenizers_have_plain_configs() -> None:
+def test_the_plugin_is_light_and_its_tokenizer_has_a_plain_config() -> None:
     components = {one.spec.name: one for one in check_plugin(own_distribution())}
     check_config(components["hf"], {"name": "bert-base-uncased", "vocab_size": 30_522, "revision": "main"})
-    check_config(components["tiktoken"], {})
     assert components["hf"].spec.requires == ("transformers", "tokenizers", "sentencepiece")
-    assert components["tiktoken"].spec.requires == ("tiktoken",)
 
 
 def own_distribution() -> str:

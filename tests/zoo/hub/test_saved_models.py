@@ -122,18 +122,16 @@ def test_a_change_of_the_tokenizer_keeps_its_files_unless_it_names_others(
 def test_a_saved_model_brings_the_ranks_of_tiktoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tiktoken
 
-    from zoo_hf.tiktoken_tokenizer import TiktokenTokenizer
+    from zoo_tiktoken.tokenizer import TiktokenTokenizer
 
     ranks = {bytes([byte]): byte for byte in range(256)} | {b"ca": 256, b"cat": 257, b"do": 258}
     tiny = tiktoken.Encoding("tiny", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 259})
-    monkeypatch.setattr("zoo_hf.tiktoken_tokenizer._load_encoding", lambda _: tiny)
+    monkeypatch.setattr("zoo_tiktoken.tokenizer._load_encoding", lambda _: tiny)
     tokenizer = {"type": "tiktoken", "encoding": "tiny", "vocab_size": 263}
     model = zoo.build(TINY | {"text": TINY["text"] | {"vocab_size": 263, "pool_type": "last"}, "tokenizer": tokenizer})
     expected = model.tokenizer(CAPTIONS)
     folder = zoo.save(model, tmp_path / "model")
-    monkeypatch.setattr(
-        "zoo_hf.tiktoken_tokenizer._load_encoding", lambda _: pytest.fail("asked tiktoken for its ranks")
-    )
+    monkeypatch.setattr("zoo_tiktoken.tokenizer._load_encoding", lambda _: pytest.fail("asked tiktoken for its ranks"))
     loaded = zoo.load(folder)
     assert torch.equal(loaded.tokenizer(CAPTIONS), expected)
     assert loaded.tokenizer.decode(loaded.tokenizer("où est le cat?", 40)[0]) == "où est le cat?"

@@ -1,7 +1,7 @@
-"""Ids of captions of plain text, word by word, from what is remembered of words that were met before.
+"""Ids of captions word by word, from a cache of words.
 
-What you would not guess: that a caption is plain is never looked at as such. Only words that are plain are remembered,
-and a caption that holds another one is given up.
+Nobody looks whether a caption is plain text. Only plain words are remembered, and a caption that holds another one is
+encoded as a whole.
 """
 
 from __future__ import annotations

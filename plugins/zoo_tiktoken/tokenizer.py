@@ -1,7 +1,7 @@
-"""Tokenizers of tiktoken.
+"""Tokenizers of OpenAI's encodings.
 
-What you would not guess: as those of transformers, they load their vocabulary at first use, and a saved model brings
-it along, because tiktoken itself only downloads.
+They load their vocabulary at first use. A saved model holds it, since tiktoken itself only downloads, from a server of
+OpenAI's and not from the Hub.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, InputError, Problem, describe, one_of
 from zoo_core.text.cleaning import clean_and_collapse
 from zoo_core.text.tokenizer import Tokenizer, checked_ids
-from zoo_hf.config import TiktokenConfig
-from zoo_hf.word_by_word import WordByWord, word_by_word
+from zoo_core.text.word_by_word import WordByWord, word_by_word
+from zoo_tiktoken.config import TiktokenConfig
 
 if TYPE_CHECKING:
     import tiktoken
@@ -35,8 +35,9 @@ CL100K = (
     r"\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
 CUT_AT_SPACES = frozenset({R50K, CL100K})
-"""How r50k_base, p50k_base and cl100k_base split text. None looks back, and of words with one space between them, what
-is found holds the space at its beginning or not at all: a word is split alike wherever it stands."""
+"""Regular expressions by which r50k_base, p50k_base and cl100k_base split text. None looks back, and a match among
+words with one space between them has the space at its beginning or not at all. So a word is split alike wherever it
+stands."""
 
 
 class TiktokenTokenizer(Tokenizer):
@@ -69,7 +70,7 @@ class TiktokenTokenizer(Tokenizer):
         encoding: Any = self.loaded
         ranks: dict[bytes, int] = encoding._mergeable_ranks
         lines = [
-            base64.b64encode(token) + b" %d\n" % rank for token, rank in sorted(ranks.items(), key=lambda one: one[1])
+            base64.b64encode(token) + b" %d\n" % rank for token, rank in sorted(ranks.items(), key=lambda item: item[1])
         ]
         splitting = {"pat_str": encoding._pat_str, "special_tokens": encoding._special_tokens}
         return {RANKS: b"".join(lines), SPLITTING: json.dumps(splitting, indent=1).encode()}
@@ -77,8 +78,8 @@ class TiktokenTokenizer(Tokenizer):
     def use_files(self, folder: Path) -> None:
         """Load the encoding from a folder in place of tiktoken's own."""
         self._folder = folder
-        for one in ("loaded", "_by_words"):
-            vars(self).pop(one, None)
+        for name in ("loaded", "_by_words"):
+            vars(self).pop(name, None)
 
     @cached_property
     def loaded(self) -> tiktoken.Encoding:
@@ -144,9 +145,9 @@ def _read_encoding(name: str, folder: Path) -> tiktoken.Encoding:
 def _load_encoding(name: str) -> tiktoken.Encoding:
     import tiktoken
 
-    known = tiktoken.list_encoding_names()
-    if name not in known:
-        raise ConfigError(Problem(f"tiktoken has no encoding '{name}' ({one_of(known)})", "tokenizer.encoding"))
+    names = tiktoken.list_encoding_names()
+    if name not in names:
+        raise ConfigError(Problem(f"tiktoken has no encoding '{name}' ({one_of(names)})", "tokenizer.encoding"))
 
     def refused(told: str) -> ConfigError:  # no connection, a damaged file
         fix = "set TIKTOKEN_CACHE_DIR to a folder that holds them"

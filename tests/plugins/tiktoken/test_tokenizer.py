@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from support.tokenizers.tiny_tokenizers import ENCODING, ODD, TEXTS
 from zoo_core.errors import ConfigError, InputError
+from zoo_core.registry import default_registry
+from zoo_core.testing import check_config, check_plugin
 from zoo_core.text.cleaning import clean_and_collapse
-from zoo_hf.config import TiktokenConfig
-from zoo_hf.tiktoken_tokenizer import TiktokenTokenizer
+from zoo_tiktoken.config import TiktokenConfig
+from zoo_tiktoken.tokenizer import R50K, TiktokenTokenizer
 
 # Long texts are cut as the peer does it; what is said of that is tested in test_overflow.py.
 pytestmark = pytest.mark.filterwarnings("ignore::zoo_core.errors.TruncatedTextWarning")
@@ -131,3 +133,19 @@ def test_an_encoding_that_cannot_be_downloaded_is_told_in_one_line(
         "tokenizer.encoding: the ranks of encoding 'r50k_base' cannot be downloaded: ConnectionError: no route to the host; "
         "set TIKTOKEN_CACHE_DIR to a folder that holds them"
     )
+
+
+def test_an_expression_that_overflows_tiktokens_stack_is_an_input_error() -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    encoding = tiktoken.Encoding("tiny", pat_str=R50K, mergeable_ranks=ranks, special_tokens={})
+    tokenizer = TiktokenTokenizer(TiktokenConfig(encoding="tiny", vocab_size=259), context_length=9)
+    vars(tokenizer)["loaded"] = encoding
+    with pytest.raises(InputError, match="encoding 'tiny' cannot encode 'a .*: PanicException: "):
+        tokenizer("a" + " " * 1_000_000 + "b")
+
+
+def test_the_plugin_is_light_and_its_tokenizer_has_a_plain_config() -> None:
+    plugin = default_registry().get("tokenizer", "tiktoken").plugin
+    components = {one.spec.name: one for one in check_plugin(plugin.distribution)}
+    check_config(components["tiktoken"], {})
+    assert components["tiktoken"].spec.requires == ("tiktoken",)

@@ -1,0 +1,1 @@
+"""Tokenizers of OpenAI's byte-pair encodings, as the library tiktoken publishes them."""
