@@ -1,9 +1,10 @@
-"""Folders that are there whole or not at all: written beside their name, brought to the disk, then swapped in.
+"""Folders that are there whole or not at all.
 
-Linux and macOS can exchange the names of two folders in one step, so that a process killed at any moment leaves the
-old folder or the new one. Where a file system cannot, the old folder is moved aside first; `restore` brings it back
-where a kill came between the two steps. What a process leaves beside the name that was killed, or interrupted while it
-cleaned up, is swept up by the next save.
+A folder is written beside its name, brought to the disk, and then swapped in. Linux and macOS can exchange the names of
+two folders in one step, so that a process killed at any moment leaves the old folder or the new one. Where a file
+system cannot, the old folder is moved aside first; `restore` brings it back if a kill came between the two steps. The
+next save sweeps up what a process left that was killed, or interrupted while it cleaned up: a process holds the lock of
+a file beside its scratch folder as long as it lives.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import errno
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -43,8 +45,7 @@ def atomic_folder(target: Path) -> Generator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        with _lock(target) as lock:
-            scratch = lock.with_suffix("")
+        with _locked_name(target) as scratch:
             try:
                 scratch.mkdir()
                 yield scratch
@@ -82,58 +83,53 @@ def _left(target: Path, what: str) -> list[Path]:
 
 
 @contextmanager
-def _lock(target: Path) -> Generator[Path]:
-    """Yield the path of a new locked file that ends in `.lock`; the system lets go of the lock when we die."""
+def _locked_name(target: Path) -> Generator[Path]:
+    """Yield a free name for a scratch folder; the lock of the file `NAME.lock` is held meanwhile.
+
+    A file system without locks has none taken: then nobody can take that of another process either.
+    """
+    from filelock import FileLock
+
     while True:
-        with tempfile.NamedTemporaryFile(
-            prefix=_prefix(target, "new"), suffix=".lock", dir=target.parent, delete=False
-        ) as file:
-            lock = Path(file.name)
-            try:
-                _wait_for_lock(file.fileno())
-                if lock.exists():  # else another process swept it up before it was locked
-                    yield lock
-                    return
-            finally:
-                lock.unlink(missing_ok=True)
+        scratch = target.with_name(f"{_prefix(target, 'new')}{secrets.token_hex(8)}")
+        lock = FileLock(_lock_of(scratch))
+        try:
+            with suppress(OSError, NotImplementedError):
+                lock.acquire()
+            if _lock_of(scratch).exists() or not lock.is_locked:  # else another process swept it up before
+                yield scratch
+                return
+        finally:
+            _unlink(_lock_of(scratch))  # first: nobody may take a lock whose file is about to go
+            lock.release()
+
+
+def _lock_of(scratch: Path) -> Path:
+    return scratch.with_name(f"{scratch.name}.lock")
+
+
+def _unlink(lock: Path) -> None:
+    """Remove the file of a lock that is held; Windows keeps it until the lock is released."""
+    with suppress(OSError):
+        lock.unlink(missing_ok=True)
 
 
 def _sweep(target: Path) -> None:
     """Remove what processes left: scratch folders whose lock nobody holds (killed), or that have none (Ctrl-C)."""
+    from filelock import FileLock
+
     restore(target)
     for path in _left(target, "new"):
-        lock = path if path.suffix == ".lock" else path.with_name(f"{path.name}.lock")
-        if not lock.exists():
-            shutil.rmtree(path, ignore_errors=True)
+        scratch = path.with_suffix("") if path.suffix == ".lock" else path
+        if not _lock_of(scratch).exists():
+            shutil.rmtree(scratch, ignore_errors=True)
             continue
-        with suppress(OSError), lock.open("rb") as file:
-            if _try_lock(file.fileno()):
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                lock.unlink()
+        with suppress(OSError, NotImplementedError), FileLock(_lock_of(scratch), timeout=0):  # TimeoutError: it is held
+            shutil.rmtree(scratch, ignore_errors=True)
+            _unlink(_lock_of(scratch))
     if target.exists():
         for old in _left(target, "old"):
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _wait_for_lock(descriptor: int) -> None:
-    """Take the lock of an open file as soon as nobody else has it, where this system has such locks."""
-    with suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file; False where another process holds it, or this system has no such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _finish(folder: Path) -> None:
