@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, MergeAxes, Permute, Reshape, Rule, Step, Table
+from zoo_core.checkpoints.rules import Rule, Table
+from zoo_core.checkpoints.tensor_steps import SCALAR, TRANSPOSED, MergeAxes, Permute, Reshape, Step
 from zoo_formats.config import BigVisionConfig
 
 __all__ = ["BigVision"]

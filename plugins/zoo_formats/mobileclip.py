@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import BoundRule, Reshape, Rule, Table
+from zoo_core.checkpoints.rules import BoundRule, Rule, Table
+from zoo_core.checkpoints.tensor_steps import Reshape
 from zoo_core.errors import CheckpointError
 from zoo_formats.config import MobileClipConfig
 
@@ -154,9 +155,9 @@ class ProjectionAsClassifier:
     sources: tuple[str, ...]
     targets: tuple[str, ...]
 
-    def infer(self, found: Sequence[TensorInfo]) -> Sequence[TensorInfo]:
+    def infer(self, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo]:
         """Return weight and bias of a matrix."""
-        (given,) = found
+        (given,) = infos
         if len(given.shape) != 2:
             raise CheckpointError(f"{self.sources[0]} is no projection: expected 2 axes, found {list(given.shape)}")
         return replace(given, shape=given.shape[::-1]), replace(given, shape=given.shape[1:])

@@ -1,6 +1,7 @@
-"""Whether all values of a tensor are numbers to compute with, told at the speed at which memory is read.
+"""Check of weights for NaN, infinity and values that no model has.
 
-A norm is NaN, infinite or huge if a value is. It may also be so without one, so then every value is looked at.
+It runs as fast as memory is read: a norm is NaN, infinite or huge if a value is. It may also be so without one, so
+then every value is looked at.
 """
 
 from __future__ import annotations

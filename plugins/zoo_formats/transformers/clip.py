@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, Constant, Identity, Rule, Table
+from zoo_core.checkpoints.rules import Constant, Identity, Rule, Table
+from zoo_core.checkpoints.tensor_steps import SCALAR, TRANSPOSED
 from zoo_core.documents import Document
 from zoo_core.errors import CheckpointError
 from zoo_formats.config import TransformersClipConfig

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import SCALAR, Constant, Reshape, Rule, Table
+from zoo_core.checkpoints.rules import Constant, Rule, Table
+from zoo_core.checkpoints.tensor_steps import SCALAR, Reshape
 from zoo_core.errors import CheckpointError, ConfigError
 from zoo_formats.config import TransformersSiglipConfig
 from zoo_formats.transformers.clip import block_rules, expect_plain, has_scalars, stack_file
@@ -94,7 +95,10 @@ def encoder_rules(theirs: str) -> list[Rule]:
         Rule(f"{theirs}post_layernorm.{{p}}", f"{TRUNK}norm.{{p}}"),
         Rule(f"{theirs}head.probe", f"{pool}.latent"),
         Rule(
-            [f"{pool}.q.{{p}}", f"{pool}.kv.{{p}}"], f"{theirs}head.attention.in_proj_{{p}}", shares=(1, 2), splits=True
+            [f"{pool}.q.{{p}}", f"{pool}.kv.{{p}}"],
+            f"{theirs}head.attention.in_proj_{{p}}",
+            proportions=(1, 2),
+            splits=True,
         ),
         Rule(f"{theirs}head.attention.out_proj.{{p}}", f"{pool}.proj.{{p}}"),
         Rule(f"{theirs}head.layernorm.{{p}}", f"{pool}.norm.{{p}}"),

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
-from zoo_core.checkpoints.rules import MergeAxes, Reshape, Rule, Table
+from zoo_core.checkpoints.rules import Rule, Table
+from zoo_core.checkpoints.tensor_steps import MergeAxes, Reshape
 from zoo_core.errors import CheckpointError, ConfigError
 from zoo_formats.config import TransformersSiglip2Config
 from zoo_formats.transformers.clip import expect_plain, has_scalars

@@ -264,7 +264,7 @@ class Step:
     def __init__(self, inferred: Any, applied: Any) -> None:
         self.inferred, self.applied = inferred, applied
 
-    def infer(self, found: Sequence[TensorInfo]) -> Any:
+    def infer(self, infos: Sequence[TensorInfo]) -> Any:
         return self.inferred
 
     def apply(self, tensors: Sequence[Tensor]) -> Any:

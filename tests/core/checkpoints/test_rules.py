@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo_core.checkpoints import TensorInfo
-from zoo_core.checkpoints.rules import SCALAR, TRANSPOSED, MergeAxes, Permute, Reshape, Rule, Step, Table
+from zoo_core.checkpoints.rules import Rule, Table
+from zoo_core.checkpoints.tensor_steps import SCALAR, TRANSPOSED, MergeAxes, Permute, Reshape, Step
 from zoo_core.errors import CheckpointError, ZooError
 
 
@@ -93,7 +94,7 @@ def test_what_was_joined_comes_back_bit_for_bit(drawn: tuple, parts: int, data: 
 @given(st.integers(1, 5), st.integers(1, 3), st.lists(st.integers(1, 3), min_size=1, max_size=3))
 def test_a_stack_of_layers_becomes_its_layers_and_a_stack_again(layers: int, width: int, shares: list[int]) -> None:
     parts = [f"stack/{number}" for number in range(len(shares))]
-    table = Table([Rule(parts, "layer.{index}.weight", TRANSPOSED, shares=shares, stacked=True)])
+    table = Table([Rule(parts, "layer.{index}.weight", TRANSPOSED, proportions=shares, stacked=True)])
     tensors = {name: torch.randn(layers, width, 2 * share) for name, share in zip(parts, shares, strict=True)}
     there = converted(table, tensors)
     assert {key: tuple(one.shape) for key, one in there.items()} == {
@@ -124,7 +125,7 @@ def test_a_view_is_taken_where_no_values_have_to_move() -> None:
 
 
 def test_parts_of_unequal_length_are_told_apart_by_their_shares() -> None:
-    table = Table([Rule(("q", "kv"), "all", shares=(1, 2))])
+    table = Table([Rule(("q", "kv"), "all", proportions=(1, 2))])
     made = converted(table.inverse(), {"all": numbered(6, 1)})
     assert made["q"].flatten().tolist() == [0, 1]
     assert made["kv"].flatten().tolist() == [2, 3, 4, 5]
