@@ -89,7 +89,7 @@ class NaFlexPreprocessor(Preprocessor):
 
     @cached_property
     def _engine(self) -> Engine:
-        from zoo_images.engines import engine_of
+        from zoo_images.engines import engine_of  # noqa: PLC0415 - Pillow
 
         return engine_of(self.config)
 

@@ -79,13 +79,13 @@ class ImagePreprocessor(Preprocessor):
 
     @cached_property
     def _engine(self) -> Engine:
-        from zoo_images.engines import engine_of
+        from zoo_images.engines import engine_of  # noqa: PLC0415 - Pillow
 
         return engine_of(self.config)
 
     def _fitted(self, sheet: Any, source: object) -> Any:
         """Resize the whole picture, then pad or crop it around its centre."""
-        from zoo_images.reading import RAISE, refusal
+        from zoo_images.reading import RAISE, refusal  # noqa: PLC0415 - Pillow
 
         (height, width), own = self.image_size, self._engine.size(sheet)
         size = resized(own, self.image_size, self.config.resize_mode)
@@ -114,7 +114,7 @@ def check_raw_size(pixels: torch.Tensor, max_pixels: int) -> None:
     Raises:
         InputError: they have no pixels or too many, or are too elongated.
     """
-    from zoo_images.reading import check_size, refusal
+    from zoo_images.reading import check_size, refusal  # noqa: PLC0415 - Pillow
 
     try:
         check_size(pixels.shape[3], pixels.shape[2], max_pixels)
@@ -191,7 +191,7 @@ def jitter(picture: Image.Image, brightness: float, contrast: float, saturation:
         brightness, contrast, saturation: `s` multiplies by a factor uniform in `[max(0, 1 - s), 1 + s]`.
         hue: turns by which the colour circle is rotated at most, either way.
     """
-    from PIL import ImageEnhance
+    from PIL import ImageEnhance  # noqa: PLC0415 - Pillow
 
     enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
     order = torch.randperm(4).tolist()
@@ -206,7 +206,7 @@ def jitter(picture: Image.Image, brightness: float, contrast: float, saturation:
 
 
 def _turned(picture: Image.Image, turn: float) -> Image.Image:
-    from PIL import Image
+    from PIL import Image  # noqa: PLC0415 - Pillow
 
     shift = int(turn * 255)
     hue, saturation, value = picture.convert("HSV").split()
