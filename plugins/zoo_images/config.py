@@ -1,7 +1,7 @@
-"""Configs of the image preprocessors; the defaults are those that OpenAI's CLIP was trained with.
+"""Configs of the image preprocessors.
 
-Mean and std are on the 0..1 scale of the pixels. Values on the 0..255 scale, a common slip that no library
-reports, are refused.
+The defaults are those that OpenAI's CLIP was trained with. Mean and std are on the 0..1 scale of the pixels. Values on
+the 0..255 scale, a common slip that no library reports, are refused.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class AugmentationConfig(Config):
     """
 
     scale: Annotated[tuple[Fraction, Fraction], _numbers(2)] = (0.9, 1.0)
-    """Least and greatest share of the picture's area that a random crop covers."""
+    """Least and greatest share of the image's area that a random crop covers."""
     ratio: Annotated[tuple[AspectRatio, AspectRatio], _numbers(2)] = (3 / 4, 4 / 3)
-    """Least and greatest ratio of width to height of a random crop; to that of the picture where it keeps its own."""
+    """Least and greatest ratio of width to height of a random crop; to that of the image where it keeps its own."""
     color_jitter: Annotated[tuple[Strength, Strength, Strength, HueStrength], _numbers(4)] | None = None
     """Strength of the change of brightness, contrast, saturation and hue; hue in turns, at most 0.5."""
     color_jitter_probability: Probability = 0.0
-    """How likely a picture's colours are jittered."""
+    """How likely an image's colours are jittered."""
     grey_probability: Probability = 0.0
-    """How likely a picture loses its colours."""
+    """How likely an image loses its colours."""
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold ranges in order, and the jitter together with its probability."""
@@ -86,7 +86,7 @@ class ColourConfig(PreprocessConfig):
     alpha: Literal["drop", "ignore", "black", "white"] = "drop"
     """What becomes of transparency. `drop`: pixels count for as much as they are opaque while an alpha channel is
     resampled, then it is dropped, as Pillow and open_clip do; what is clear all over becomes black. `ignore`: it is
-    dropped first, which shows the colours hidden below it. `black`, `white`: the picture is laid on that colour first,
+    dropped first, which shows the colours hidden below it. `black`, `white`: the image is laid on that colour first,
     as transformers 5 does on white."""
     exif: bool = False
     """Turn photographs upright as their EXIF orientation says. Off, because published weights were trained
@@ -94,12 +94,12 @@ class ColourConfig(PreprocessConfig):
 
 
 class ImageConfig(ColourConfig):
-    """How a picture becomes the tensor that a vision tower takes."""
+    """How an image becomes the tensor that a vision tower takes."""
 
     type: str = "image"
     """Name of the preprocessor component."""
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
-    """For evaluation: `shortest` fills the frame and crops what stands out, `longest` shows the whole picture
+    """For evaluation: `shortest` fills the frame and crops what stands out, `longest` shows the whole image
     and pads, `squash` gives up its aspect ratio."""
     fill: Annotated[int, Field(ge=0, le=255)] = 0
     """Grey level of the padding that `longest` adds."""
@@ -116,16 +116,16 @@ class ImageConfig(ColourConfig):
 
 
 class NaFlexImageConfig(ColourConfig):
-    """How a picture becomes patches: in its own aspect ratio, and as large as the number of patches allows."""
+    """How an image becomes patches: in its own aspect ratio, and as large as the number of patches allows."""
 
     type: str = "naflex"
     """Name of the preprocessor component."""
     patch_size: Size = (16, 16)
     """Height and width in pixels of a patch; those that the tower takes."""
     image_seq_len: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Greatest number of patches of a picture; as many as the image size of the tower has where null."""
+    """Greatest number of patches of an image; as many as the image size of the tower has where null."""
     train: AugmentationConfig = AugmentationConfig()
-    """Augmentation of training images; the ratio of a crop is relative to that of the picture."""
+    """Augmentation of training images; the ratio of a crop is relative to that of the image."""
 
     def gives_patches(self) -> tuple[int, int]:
         """Return the size of a patch."""

@@ -1,4 +1,4 @@
-"""JPEG files decoded into memory that torch works on, by the libjpeg-turbo that torchvision brings.
+"""JPEG decoding into tensors by torchvision's libjpeg-turbo.
 
 Pillow gives the same bits, but takes about a third longer: it lays rows out in pixels of four bytes, of which numpy
 then gathers three. Importing torchvision takes seconds, so its extension is loaded without it. torchvision has called
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-__all__ = ["decoded"]
+__all__ = ["decode"]
 
 _RGB = 3
 """torchvision's number of the mode."""
@@ -28,7 +28,7 @@ _SUFFIXES = (".so", ".pyd", ".dylib")
 Decode = Callable[[bytes], torch.Tensor]
 
 
-def decoded(data: bytes, header: Image.Image) -> torch.Tensor | None:
+def decode(data: bytes, header: Image.Image) -> torch.Tensor | None:
     """Return the uint8 pixels `[3, H, W]` of a colour or grey JPEG file, channels last in memory.
 
     None says that Pillow has to decode it, or to say what is wrong with it.
@@ -37,11 +37,11 @@ def decoded(data: bytes, header: Image.Image) -> torch.Tensor | None:
         data: the whole file.
         header: what Pillow read of it.
     """
-    decode = _decoder()
-    if decode is None or header.mode not in ("RGB", "L"):
+    decoder = _decoder()
+    if decoder is None or header.mode not in ("RGB", "L"):
         return None
     try:
-        pixels = decode(data)
+        pixels = decoder(data)
     except RuntimeError:
         return None
     return pixels if pixels.shape == (3, header.height, header.width) else None
@@ -65,18 +65,19 @@ def _operator() -> Any:
     if not hasattr(torch.ops.image, "decode_jpeg"):
         spec = find_spec("torchvision")
         folders = spec.submodule_search_locations or () if spec else ()
-        for library in (one for folder in folders for one in Path(folder).glob("image*") if one.suffix in _SUFFIXES):
-            torch.ops.load_library(library)
+        for library in (path for folder in folders for path in Path(folder).glob("image*")):
+            if library.suffix in _SUFFIXES:
+                torch.ops.load_library(library)
     return torch.ops.image.decode_jpeg.default
 
 
 def _agrees(decode: Decode) -> bool:
-    """Compare a few pictures with Pillow's: libraries other than libjpeg-turbo round differently."""
+    """Compare a few images with Pillow's: libraries other than libjpeg-turbo round differently."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise).resize((53, 39), Image.Resampling.BICUBIC)
+    image = Image.fromarray(noise).resize((53, 39), Image.Resampling.BICUBIC)
     for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
         file = io.BytesIO()
-        picture.save(file, "JPEG", subsampling=subsampling)
+        image.save(file, "JPEG", subsampling=subsampling)
         expected = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
         if not torch.equal(decode(file.getvalue()), expected):
             return False

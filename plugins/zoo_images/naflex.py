@@ -1,7 +1,7 @@
-"""The NaFlex preprocessor: pictures keep their aspect ratio and become patches, at most so many of them.
+"""NaFlex preprocessor: images become patches and keep their aspect ratio.
 
 With the engine `pil`, evaluation gives the very bits that timm's NaFlex transform gives for RGB images. That is why the
-size is found by bisection, and why a tiny picture grows a hundredfold at most: scores were measured so. Training crops
+size is found by bisection, and why a tiny image grows a hundredfold at most: scores were measured so. Training crops
 are timm's too, drawn from torch's generator instead of Python's.
 """
 
@@ -17,28 +17,29 @@ import torch
 from zoo_core.images import ImageLike, Preprocessor, check_pixels
 from zoo_core.images.patches import pad_patches, patchify
 from zoo_images.config import NaFlexImageConfig
-from zoo_images.preprocessor import check_raw_size, crop_box, recoloured
+from zoo_images.limits import check_raw_size
+from zoo_images.random_crop import crop_box
 
 if TYPE_CHECKING:
     from zoo_images.engines import Engine
 
 __all__ = ["NaFlexPreprocessor", "fitted_size"]
 
-_GREATEST_SCALE = 100.0
+_MAX_SCALE = 100.0
 _STEP = 1e-5
 """Bisection ends when the scale is known to this."""
 
 
 class NaFlexPreprocessor(Preprocessor):
-    """Turns a picture into its patches; picklable.
+    """Turns an image into its patches; picklable.
 
     With `train`, chance comes from torch's global generator, so `torch.manual_seed` decides it.
 
     Args:
         config: patches, colours and augmentation.
-        image_size: height and width of an image; pictures get as many patches as it has, where the config has no
-            number.
-        train: crop at random and augment instead of showing the whole picture.
+        image_size: height and width of the tower's images; each image gets as many patches as those have, where the
+            config has no number.
+        train: crop at random and augment instead of showing the whole image.
     """
 
     def __init__(self, config: NaFlexImageConfig, *, image_size: tuple[int, int], train: bool = False) -> None:
@@ -49,7 +50,7 @@ class NaFlexPreprocessor(Preprocessor):
         self.image_seq_len = config.image_seq_len or max(1, math.prod(grid))
 
     def __call__(self, image: ImageLike | torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the patches of a picture, or of raw pixels (uint8 `[3, H, W]`).
+        """Return the patches of an image, or of raw pixels (uint8 `[3, H, W]`).
 
         Returns:
             `patches` float32 `[N, P * P * 3]`, `patch_coord` and `patch_valid`.
@@ -61,31 +62,31 @@ class NaFlexPreprocessor(Preprocessor):
         if isinstance(image, torch.Tensor):
             check_pixels(image)
             return self.prepare(image[None])[0]
-        sheet = self._engine.open(image, self.max_pixels)
-        return patchify(self._pixels(self._cropped(sheet) if self.train else sheet), self.config.patch_size)
+        decoded = self._engine.open(image, self.max_pixels)
+        return patchify(self._pixels(self._cropped(decoded) if self.train else decoded), self.config.patch_size)
 
     def prepare(self, pixels: torch.Tensor) -> Any:
         """Return the patches of each of raw pixels `[B, 3, H, W]`, as `ImagePreprocessor.prepare` has it."""
         if not self._engine.takes_raw:
             return super().prepare(pixels)
         check_raw_size(pixels, self.max_pixels)
-        sheets = [self._pixels(self._cropped(one)) for one in pixels] if self.train else self._pixels(pixels)
-        return [patchify(sheet.to(pixels.device), self.config.patch_size) for sheet in sheets]
+        images = [self._pixels(self._cropped(image)) for image in pixels] if self.train else self._pixels(pixels)
+        return [patchify(image.to(pixels.device), self.config.patch_size) for image in images]
 
-    def _cropped(self, sheet: Any) -> Any:
-        """Return a random part of a sheet."""
+    def _cropped(self, image: Any) -> Any:
+        """Return a random part of an image."""
         options = self.config.train
-        height, width = self._engine.size(sheet)
+        height, width = self._engine.size(image)
         aspect = width / height
         ratio = options.ratio[0] * aspect, options.ratio[1] * aspect
         top, left, *crop = crop_box((height, width), options.scale, ratio)
-        return self._engine.crop(sheet, top, left, (crop[0], crop[1]))
+        return self._engine.crop(image, top, left, (crop[0], crop[1]))
 
-    def _pixels(self, sheet: Any) -> torch.Tensor:
-        """Return a sheet, or each of a batch, at the size at which it has as many patches as it may have."""
-        size = fitted_size(self._engine.size(sheet), self.config.patch_size, self.image_seq_len)
-        sheet = self._engine.resample(sheet, size)
-        return self._engine.pixels(recoloured(sheet, self._engine, self.config.train) if self.train else sheet)
+    def _pixels(self, image: Any) -> torch.Tensor:
+        """Return an image, or each of a batch, at the size at which it has as many patches as it may have."""
+        size = fitted_size(self._engine.size(image), self.config.patch_size, self.image_seq_len)
+        image = self._engine.resample(image, size)
+        return self._engine.pixels(self._engine.recolour(image, self.config.train) if self.train else image)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -94,7 +95,7 @@ class NaFlexPreprocessor(Preprocessor):
         return engine_of(self.config)
 
     def collate(self, prepared: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Return pictures as a patch batch (see `zoo_core.images.patches`), padded to the largest of them."""
+        """Return images as a patch batch (see `zoo_core.images.patches`), padded to the largest of them."""
         if prepared:
             return pad_patches(prepared)
         blank = pad_patches([patchify(torch.empty(3, *self.config.patch_size), self.config.patch_size)])
@@ -105,10 +106,10 @@ class NaFlexPreprocessor(Preprocessor):
 
 
 def fitted_size(source: tuple[int, int], patch_size: tuple[int, int], image_seq_len: int) -> tuple[int, int]:
-    """Return the height and width in whole patches of the largest picture that has at most `image_seq_len` of them.
+    """Return the height and width in whole patches of the largest image that has at most `image_seq_len` of them.
 
     Args:
-        source: height and width of the picture.
+        source: height and width of the image.
         patch_size: height and width of a patch.
         image_seq_len: greatest number of patches.
     """
@@ -117,7 +118,7 @@ def fitted_size(source: tuple[int, int], patch_size: tuple[int, int], image_seq_
         rows, columns = (max(1, math.ceil(side * scale / p)) for side, p in zip(source, patch_size, strict=True))
         return rows, columns
 
-    low, high = _STEP / 10, _GREATEST_SCALE
+    low, high = _STEP / 10, _MAX_SCALE
     while high - low >= _STEP:
         middle = (low + high) / 2
         if math.prod(grid(middle)) <= image_seq_len:

@@ -1,6 +1,8 @@
-"""Opening pictures that nobody vouches for: every one becomes an 8-bit image or one error that names it.
+"""Reader of untrusted image files.
 
-`Image.open` is not used: it warns about large pictures before their size can be looked at, and silencing a
+Every file becomes an 8-bit image, or one error that names it.
+
+`Image.open` is not used: it warns about large images before their size can be looked at, and silencing a
 warning is not thread-safe. The reader is chosen by the first bytes, whatever the file is called.
 """
 
@@ -30,24 +32,18 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from zoo_core.errors import ImageFileError, InputError, one_of
+from zoo_core.errors import InputError, one_of
 from zoo_core.images import MAX_PIXELS, ImageLike
 from zoo_images import jpeg
+from zoo_images.limits import check_size, refusal
 
 __all__ = [
-    "MAX_ASPECT",
     "MAX_BYTES",
-    "RAISE",
-    "Opening",
+    "OpenOptions",
     "as_rgb",
-    "check_size",
     "open_image",
     "open_pixels",
-    "refusal",
 ]
-
-MAX_ASPECT = 200
-"""More elongated pictures are refused: resizing their shorter side would make the longer one huge."""
 
 MAX_BYTES = 2**28
 """Larger JPEG files are not read into memory; Pillow decodes them piece by piece."""
@@ -56,10 +52,7 @@ HEADER_READS = 30_000
 """Headers that take more reads than this are refused: Pillow reads comments byte by byte, and chunks one by one."""
 
 READ_BYTES = 8
-"""Fewer bytes to a read than this, on average, are no picture but chunks of nothing."""
-
-RAISE = "set max_pixels of the preprocessing (--max-pixels)"
-"""What lets a larger picture pass."""
+"""Fewer bytes to a read than this, on average, are no image but chunks of nothing."""
 
 Opened = TypeVar("Opened")
 
@@ -75,15 +68,15 @@ _READERS: dict[str, tuple[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How pictures are opened.
+class OpenOptions:
+    """How image files are opened.
 
     Attributes:
         exif: turn them as their EXIF orientation says.
         draft: height and width that they are needed in; a JPEG file may be decoded at a fraction of its size that is at
             least twice that.
         alpha: what becomes of transparency; see `ColourConfig`.
-        max_pixels: larger pictures are refused.
+        max_pixels: larger images are refused.
     """
 
     exif: bool = False
@@ -92,11 +85,11 @@ class Opening:
     max_pixels: int = MAX_PIXELS
 
 
-PLAIN = Opening()
+PLAIN = OpenOptions()
 
 
-def open_image(source: ImageLike, how: Opening = PLAIN) -> Image.Image:
-    """Return a picture as a decoded PIL image of mode RGB; with alpha 'drop' in its own mode of 8 bits or one.
+def open_image(source: ImageLike, options: OpenOptions = PLAIN) -> Image.Image:
+    """Return an image as a decoded PIL image of mode RGB; with alpha 'drop' in its own mode of 8 bits or one.
 
     16-bit grey (0..65535) and float grey (0..1) are scaled to 8 bits, which PIL's own conversion would clip. Of an
     animation the first frame is taken. A truncated file is refused, unless Pillow's global
@@ -105,52 +98,54 @@ def open_image(source: ImageLike, how: Opening = PLAIN) -> Image.Image:
     Args:
         source: a PIL image, the path of a regular file (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), or a uint8
             array `[H, W, 3]`.
-        how: what is done with it.
+        options: what is done with it.
 
     Raises:
         ImageFileError: the file cannot be read as an image; its path and the reason are named.
         InputError: `source` is none of the three, or an image that cannot be used.
     """
-    return _opened(source, how, lambda image, _: _decoded(image, how))
+    return _opened(source, options, lambda image, _: _decoded(image, options))
 
 
-def open_pixels(source: ImageLike, how: Opening = PLAIN) -> torch.Tensor:
+def open_pixels(source: ImageLike, options: OpenOptions = PLAIN) -> torch.Tensor:
     """Return what `open_image` does as uint8 pixels `[3, H, W]`, channels last in memory; JPEG files come faster.
 
-    With alpha 'drop', pictures that have an alpha channel are `[4, H, W]`.
+    With alpha 'drop', images that have an alpha channel are `[4, H, W]`.
     """
 
     def pixels(image: Image.Image, data: bytes | None) -> torch.Tensor:
-        if data is not None and not (how.exif and _is_turned(image)):
-            found = jpeg.decoded(data, image)
-            if found is not None:
-                return found
-        decoded = _decoded(image, how)
+        if data is not None and not (options.exif and image.getexif().get(ExifTags.Base.Orientation, 1) != 1):
+            decoded_pixels = jpeg.decode(data, image)
+            if decoded_pixels is not None:
+                return decoded_pixels
+        decoded = _decoded(image, options)
         decoded = decoded.convert("RGBA") if "A" in decoded.getbands() else as_rgb(decoded)
         return torch.from_numpy(np.array(decoded)).permute(2, 0, 1)
 
-    return _opened(source, how, pixels)
+    return _opened(source, options, pixels)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture as RGB; what is transparent shows the colours below."""
+    """Return an image as RGB; what is transparent shows the colours below."""
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")  # straight to RGB gives the same pixels and a warning
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _opened(source: ImageLike, how: Opening, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
+def _opened(source: ImageLike, options: OpenOptions, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
     """Return what `decode` makes of an image and of the JPEG file, if it is one and to be decoded whole."""
     try:
         if isinstance(source, str | os.PathLike):
-            return _from_file(os.fspath(source), how, decode)
+            return _from_file(os.fspath(source), options, decode)
         if isinstance(source, Image.Image):
-            check_size(source.width, source.height, how.max_pixels)
+            check_size(source.width, source.height, options.max_pixels)
             return decode(source, None)
         if isinstance(source, np.ndarray):
-            return decode(_from_array(source, how.max_pixels), None)
-        found = type(source).__name__
-        raise InputError(f"expected a PIL image, a path or a uint8 array [H, W, 3], found {found}")
+            if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+                raise InputError(f"expected a uint8 array [H, W, 3], found {source.dtype} {list(source.shape)}")
+            check_size(source.shape[1], source.shape[0], options.max_pixels)
+            return decode(Image.fromarray(source), None)
+        raise InputError(f"expected a PIL image, a path or a uint8 array [H, W, 3], found {type(source).__name__}")
     except InputError as error:
         raise refusal(source, str(error)) from None
     except Exception as error:  # on damaged bytes Pillow raises nearly anything, struct.error included
@@ -158,13 +153,7 @@ def _opened(source: ImageLike, how: Opening, decode: Callable[[Image.Image, byte
         raise refusal(source, f"cannot be decoded: {reason}") from error
 
 
-def refusal(source: object, reason: str) -> InputError:
-    """Return the error that says why `source` is refused, with the file that it is or was opened from."""
-    path = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
-    return ImageFileError(f"{path}: {reason}") if path else InputError(f"image: {reason}")
-
-
-def _from_file(path: str, how: Opening, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
+def _from_file(path: str, options: OpenOptions, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
     if "://" in path:
         raise InputError("is a URL, and nothing is fetched; download it and pass the path")
     with _file(path) as file:
@@ -175,10 +164,10 @@ def _from_file(path: str, how: Opening, decode: Callable[[Image.Image, bytes | N
         patient = _PatientFile(file if data is None else io.BytesIO(data))
         image = reader(cast("BinaryIO", patient), path)
         patient.in_header = False
-        check_size(image.width, image.height, how.max_pixels)
+        check_size(image.width, image.height, options.max_pixels)
         size = image.size
-        if how.draft is not None:  # readers of other formats pass it over
-            image.draft("RGB", (2 * how.draft[1], 2 * how.draft[0]))
+        if options.draft is not None:  # readers of other formats pass it over
+            image.draft("RGB", (2 * options.draft[1], 2 * options.draft[0]))
         return decode(image, data if image.size == size else None)
 
 
@@ -193,8 +182,8 @@ class _PatientFile:
         data = self._file.read(size)
         self._reads, self._bytes = self._reads + 1, self._bytes + len(data)
         if self._reads > HEADER_READS + (0 if self.in_header else self._bytes // READ_BYTES):
-            place = "a header" if self.in_header else "data"
-            raise InputError(f"has {place} in more than {HEADER_READS:,} pieces; save it anew without its comments")
+            part = "a header" if self.in_header else "data"
+            raise InputError(f"has {part} in more than {HEADER_READS:,} pieces; save it anew without its comments")
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -202,23 +191,15 @@ class _PatientFile:
 
 
 def _file(path: str) -> BinaryIO:
-    place = Path(path)
     try:
-        mode = place.stat().st_mode
+        mode = Path(path).stat().st_mode
         if stat.S_ISREG(mode):  # merely opening a FIFO would wait for its writer
-            return place.open("rb")
+            return Path(path).open("rb")
     except OSError as error:
         raise InputError(f"cannot be opened: {error.strerror or error}") from error
     except ValueError as error:
         raise InputError("cannot be opened: its name holds a null character") from error
     raise InputError(f"is {'a directory' if stat.S_ISDIR(mode) else 'a device or pipe'}, expected a regular file")
-
-
-def _from_array(pixels: np.ndarray, max_pixels: int) -> Image.Image:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise InputError(f"expected a uint8 array [H, W, 3], found {pixels.dtype} {list(pixels.shape)}")
-    check_size(pixels.shape[1], pixels.shape[0], max_pixels)
-    return Image.fromarray(pixels)
 
 
 def _reader(head: bytes) -> type[ImageFile.ImageFile]:
@@ -231,27 +212,12 @@ def _reader(head: bytes) -> type[ImageFile.ImageFile]:
     raise InputError(f"is no image of a known format, it begins with {head!r}; {one_of(_READERS)}")
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse pictures that have no pixels or too many, or are too elongated, with an `InputError`."""
-    size = f"{width} x {height} pixels"
-    if width < 1 or height < 1:
-        raise InputError(f"has no pixels ({size})")
-    if width * height > max_pixels:
-        raise InputError(f"has {size}, more than the limit of {max_pixels:,}; shrink it first, or {RAISE}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"has {size}, more elongated than {MAX_ASPECT}:1; crop it first")
-
-
-def _is_turned(image: Image.Image) -> bool:
-    return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-
-
-def _decoded(image: Image.Image, how: Opening) -> Image.Image:
-    """Decode a picture, of which nothing but the header was read, and convert it."""
+def _decoded(image: Image.Image, options: OpenOptions) -> Image.Image:
+    """Decode an image, of which nothing but the header was read, and convert it."""
     image.load()
-    if how.exif:
+    if options.exif:
         image = ImageOps.exif_transpose(image)
-    laid_on = how.alpha if how.alpha in ("black", "white") else None
+    laid_on = options.alpha if options.alpha in ("black", "white") else None
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bit(image, transparent=laid_on is not None)
     elif image.mode == "PA":
@@ -259,7 +225,7 @@ def _decoded(image: Image.Image, how: Opening) -> Image.Image:
     if laid_on is not None and ("A" in image.getbands() or image.info.get("transparency") is not None):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, laid_on), image)
-    return image if how.alpha == "drop" else as_rgb(image)
+    return image if options.alpha == "drop" else as_rgb(image)
 
 
 def _eight_bit(image: Image.Image, *, transparent: bool) -> Image.Image:

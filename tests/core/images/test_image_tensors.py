@@ -199,7 +199,7 @@ def in_float(images: Tensor, size: tuple[int, int], interpolation: str = "bicubi
 
 def by_pillow(images: Tensor, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:
     config = ImageConfig.parse({"interpolation": interpolation})
-    sheets = [PilEngine(config).resample(TorchEngine(config).picture(one), size) for one in images]
+    sheets = [PilEngine(config).resample(TorchEngine(config).to_pil(one), size) for one in images]
     return torch.from_numpy(np.stack([np.array(one) for one in sheets])).permute(0, 3, 1, 2)
 
 
@@ -251,10 +251,10 @@ def test_a_large_batch_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         return images.new_empty(len(images), 3, *size)
 
     monkeypatch.setattr(TorchEngine, "resample_in_float", counted)
-    monkeypatch.setattr(engines, "_AT_ONCE", 3 * 100 * 80 * 4 + 5)
+    monkeypatch.setattr(engines, "_MAX_VALUES", 3 * 100 * 80 * 4 + 5)
     assert made.batch(pixels(100, 80, count=10).to("meta")).shape == (10, 3, 64, 48)
     assert seen == [4, 4, 2]
-    monkeypatch.setattr(engines, "_AT_ONCE", 1)
+    monkeypatch.setattr(engines, "_MAX_VALUES", 1)
     made.batch(pixels(100, 80, count=2).to("meta"))
     assert seen[3:] == [1, 1]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from support.images import picture
 from zoo_core.errors import ImageFileError
 from zoo_images import jpeg, reading
-from zoo_images.reading import Opening, open_image, open_pixels
+from zoo_images.reading import OpenOptions, open_image, open_pixels
 
 pytestmark = pytest.mark.skipif(jpeg._decoder() is None, reason="this torchvision has no decoder")
 
@@ -51,16 +51,16 @@ def pillows(path: Path) -> torch.Tensor:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Tells for every call of `decoded` whether it gave pixels."""
+    """Tells for every call of `decode` whether it gave pixels."""
     seen: list[bool] = []
-    decoded = jpeg.decoded
+    decoded = jpeg.decode
 
     def watched(*arguments: Any) -> torch.Tensor | None:
         pixels = decoded(*arguments)
         seen.append(pixels is not None)
         return pixels
 
-    monkeypatch.setattr(jpeg, "decoded", watched)
+    monkeypatch.setattr(jpeg, "decode", watched)
     return seen
 
 
@@ -118,9 +118,9 @@ def test_a_turned_photograph_is_left_to_pillow_where_exif_counts(tmp_path: Path,
     for orientation, direct in ((6, False), (1, True)):
         exif[0x0112] = orientation
         path.write_bytes(encoded(picture(40, 24), exif=exif))
-        expected = torch.from_numpy(np.array(open_image(path, Opening(exif=True)))).permute(2, 0, 1)
+        expected = torch.from_numpy(np.array(open_image(path, OpenOptions(exif=True)))).permute(2, 0, 1)
         taken.clear()
-        assert torch.equal(open_pixels(path, Opening(exif=True)), expected)
+        assert torch.equal(open_pixels(path, OpenOptions(exif=True)), expected)
         assert bool(taken) == direct
         assert open_pixels(path).shape == (3, 24, 40)
 
@@ -128,9 +128,9 @@ def test_a_turned_photograph_is_left_to_pillow_where_exif_counts(tmp_path: Path,
 def test_a_draft_is_left_to_pillow(tmp_path: Path, taken: list[bool]) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded(picture(400, 240)))
-    assert open_pixels(path, Opening(draft=(30, 30))).shape == (3, 60, 100)
+    assert open_pixels(path, OpenOptions(draft=(30, 30))).shape == (3, 60, 100)
     assert taken == []
-    assert torch.equal(open_pixels(path, Opening(draft=(200, 200))), pillows(path))
+    assert torch.equal(open_pixels(path, OpenOptions(draft=(200, 200))), pillows(path))
     assert taken == [True]
 
 

@@ -18,9 +18,11 @@ from torchvision import transforms as tv
 from support.images import MEAN, STD, picture
 from zoo_core.config import PreprocessConfig
 from zoo_core.errors import ConfigError, ImageFileError, InputError
+from zoo_images.color_jitter import jitter
 from zoo_images.config import AugmentationConfig
 from zoo_images.config import ImageConfig as AnyImageConfig
-from zoo_images.preprocessor import ImagePreprocessor, crop_box, jitter
+from zoo_images.preprocessor import ImagePreprocessor
+from zoo_images.random_crop import crop_box
 
 pytestmark = pytest.mark.usefixtures("width_first")
 

@@ -21,7 +21,7 @@ from zoo.saved.manifest import ORIGIN, digest_of, file_digests
 from zoo_core.errors import ConfigError
 from zoo_images.config import ImageConfig
 from zoo_images.preprocessor import ImagePreprocessor
-from zoo_images.reading import Opening, open_image
+from zoo_images.reading import OpenOptions, open_image
 
 SIDE = 24
 PLAIN: dict[str, Any] = {"mean": (0, 0, 0), "std": (1, 1, 1)}
@@ -105,7 +105,7 @@ def test_white_is_what_transformers_makes_of_it(name: str, tmp_path: Path) -> No
     from transformers.image_transforms import convert_to_rgb
 
     path = transparent(name, tmp_path)
-    found = open_image(path, Opening(alpha="white"))
+    found = open_image(path, OpenOptions(alpha="white"))
     assert np.array_equal(np.asarray(found), convert_to_rgb(Image.open(path), return_numpy=True))
     for engine in ("pil", "torch"):
         flat = ImagePreprocessor(ImageConfig(**PLAIN, engine=engine), image_size=(SIDE, SIDE))(found)
@@ -123,7 +123,7 @@ def test_each_choice_is_what_its_formula_says(tmp_path: Path) -> None:
         "black": a * x,
         "ignore": x,
     }.items():
-        found = np.asarray(open_image(tmp_path / "a.png", Opening(alpha=alpha)), np.float64)[0, ::2, 0]
+        found = np.asarray(open_image(tmp_path / "a.png", OpenOptions(alpha=alpha)), np.float64)[0, ::2, 0]
         assert np.abs(found - expected[0]).max() <= 1, alpha
     Image.fromarray(pixels).save(tmp_path / "b.png")
     one = ImagePreprocessor(ImageConfig(**PLAIN, interpolation="bilinear", resize_mode="squash"), image_size=(1, 1))(
@@ -146,9 +146,9 @@ def test_clear_pixels_do_not_show_the_colours_below_them(tmp_path: Path) -> None
 def test_grey_of_16_bits_keeps_its_one_clear_value(tmp_path: Path) -> None:
     pixels = np.uint16([[1000, 30_000, 30_001]])
     Image.fromarray(pixels).save(tmp_path / "a.png", transparency=30_000)
-    found = np.asarray(open_image(tmp_path / "a.png", Opening(alpha="white")))[0, :, 0]
+    found = np.asarray(open_image(tmp_path / "a.png", OpenOptions(alpha="white")))[0, :, 0]
     assert found.tolist() == [4, 255, 117]
-    assert np.asarray(open_image(tmp_path / "a.png", Opening(alpha="drop"))).tolist() == [[4, 117, 117]]
+    assert np.asarray(open_image(tmp_path / "a.png", OpenOptions(alpha="drop"))).tolist() == [[4, 117, 117]]
 
 
 @pytest.mark.parametrize("type", ["image", "naflex"])

@@ -1,0 +1,42 @@
+"""Random colours of training images, drawn as torchvision's `ColorJitter` draws them."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image, ImageEnhance
+
+from zoo_images.random_crop import uniform
+
+__all__ = ["happens", "jitter"]
+
+
+def jitter(image: Image.Image, brightness: float, contrast: float, saturation: float, hue: float) -> Image.Image:
+    """Change the colours at random, in random order, as torchvision's `ColorJitter` does.
+
+    Args:
+        image: an RGB image.
+        brightness, contrast, saturation: `s` multiplies by a factor uniform in `[max(0, 1 - s), 1 + s]`.
+        hue: turns by which the colour circle is rotated at most, either way.
+    """
+    enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
+    order = torch.randperm(4).tolist()
+    factors = [uniform(max(0.0, 1 - s), 1 + s) if s else 1.0 for s in (brightness, contrast, saturation)]
+    turn = uniform(-hue, hue) if hue else 0.0
+    for index in order:
+        if index < 3:
+            image = enhancers[index](image).enhance(factors[index])
+        elif hue:
+            image = _turned(image, turn)
+    return image
+
+
+def _turned(image: Image.Image, turn: float) -> Image.Image:
+    shift = int(turn * 255)
+    hue, saturation, value = image.convert("HSV").split()
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def happens(probability: float) -> bool:
+    """Draw once; nothing is drawn for a probability of 0."""
+    return probability > 0 and torch.rand(()).item() < probability
