@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from zoo_core.errors import CapabilityError, InputError
+from zoo_core.nn.intermediates import BlockwiseModule
 from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.position_embedding import PositionTable
 
@@ -44,7 +45,7 @@ class Loss(Protocol):
         ...
 
 
-class Tower(nn.Module, ABC):
+class Tower(BlockwiseModule, ABC):
     """What vision and text towers share. A subclass sets `output_dim` and implements `forward`.
 
     Attributes:
@@ -134,6 +135,8 @@ class VisionTower(Tower):
             sees them, and images to be whole patches.
     """
 
+    modality = "image"
+    output_formats = ("NCHW", "NLC")
     image_size: tuple[int, int]
     image_channels: int = 3
     variable_image_size: bool = False
@@ -151,38 +154,15 @@ class VisionTower(Tower):
         """
         raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
 
-    def forward_intermediates(
-        self,
-        image: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NCHW",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs of blocks, and the pooled features unless `intermediates_only`.
-
-        Args:
-            image: images `[B, C, H, W]`.
-            indices: None for all blocks, n for the last n, or block numbers.
-            stop_early: leave out blocks after the last wanted one. Features need every block, so this saves work
-                only with `intermediates_only`; it never changes a result.
-            normalize_intermediates: apply the final norm to each of them.
-            intermediates_only: leave the features out.
-            output_fmt: `"NCHW"` (a map `[B, C, h, w]`) or `"NLC"` (tokens `[B, N, C]`).
-            output_extra_tokens: also return the tokens that are no patches.
-
-        Returns:
-            `image_intermediates` (list), `image_intermediates_prefix` (list of `[B, P, C]`, on request),
-            `image_features` `[B, output_dim]`.
-
-        Raises:
-            CapabilityError: the tower does not claim `intermediates`.
-            InputError: a block number or format does not exist.
-        """
-        raise CapabilityError(f"{type(self).__name__} does not claim 'intermediates'")
+    def extra_tokens(self, outputs: Sequence[Tensor], /) -> dict[str, list[Tensor]]:
+        """Return the tokens before the patches, `[B, P, C]`; maps have none."""
+        prefix = [
+            output.new_empty(output.shape[0], 0, output.shape[1])
+            if output.ndim == 4
+            else output[:, : self.num_prefix_tokens]
+            for output in outputs
+        ]
+        return {"intermediates_prefix": prefix}
 
 
 class TextTower(Tower):
@@ -196,6 +176,8 @@ class TextTower(Tower):
         variable_text_length: whether it takes rows shorter than `context_length`.
     """
 
+    modality = "text"
+    output_formats = ("NLC",)
     context_length: int
     vocab_size: int
     pad_id: int | None = None
@@ -232,31 +214,14 @@ class TextTower(Tower):
         """
         raise CapabilityError(f"{type(self).__name__} cannot go on from the tokens before; its config says so")
 
-    def forward_intermediates(
-        self,
-        text: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NLC",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs of blocks, and the pooled features unless `intermediates_only`.
-
-        The arguments are those of `VisionTower.forward_intermediates`; the only format is `"NLC"`.
-
-        Returns:
-            `text_intermediates` (list of `[B, L, C]`), on request `text_intermediates_suffix` (list, where the tower
-            appends a token of its own) or `text_intermediates_extra` (list, where it has registers before the text),
-            `text_features` `[B, output_dim]`.
-
-        Raises:
-            CapabilityError: the tower does not claim `intermediates`.
-            InputError: a block number or format does not exist.
-        """
-        raise CapabilityError(f"{type(self).__name__} does not claim 'intermediates'")
+    def extra_tokens(self, outputs: Sequence[Tensor], /) -> dict[str, list[Tensor]]:
+        """Return the registers before the text and the tokens appended to it, where the tower has any."""
+        entries: dict[str, list[Tensor]] = {}
+        if self.num_prefix_tokens:
+            entries["intermediates_extra"] = [output[:, : self.num_prefix_tokens] for output in outputs]
+        if self.num_suffix_tokens:
+            entries["intermediates_suffix"] = [output[:, -self.num_suffix_tokens :] for output in outputs]
+        return entries
 
 
 def _parts(groups: Iterable[LayerGroup]) -> Iterable[nn.Module | nn.Parameter]:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo_core.boundary.library_code import library_code
-from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem
+from zoo_core.errors import CapabilityError, ConfigError, Problem
 from zoo_core.interfaces import LayerGroup, TextTower
-from zoo_core.nn.transformer import take_indices
+from zoo_core.nn.intermediates import BlockOutputs, IntermediatesOptions
 from zoo_hf.config import HfTextConfig
 from zoo_hf.encoder import build_encoder, layers_of, positions_of
 from zoo_hf.poolers import PoolType, pool
@@ -86,29 +86,30 @@ class HfTextTower(TextTower):
         features = pool(self.pool_type, tokens, kept, getattr(output, "pooler_output", None))
         return self.proj(features)[:rows], tokens[:rows]
 
-    def forward_intermediates(
-        self,
-        text: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NLC",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs of layers; see `TextTower.forward_intermediates`. No tokens are appended here.
+    def num_blocks(self) -> int:
+        """Return the number of layers of the encoder."""
+        return len(layers_of(self.transformer)[1])
 
-        `normalize_intermediates` applies the norm behind the last layer; encoders that norm at the end of each layer,
-        as BERT does, have none.
-        """
-        if output_fmt != "NLC":
-            raise InputError(f"text_output_fmt must be 'NLC', found {output_fmt!r}")
+    def final_norm(self) -> nn.Module:
+        """Return the norm behind the last layer, or what changes nothing where each layer ends in one, as in BERT."""
         parent, layers = layers_of(self.transformer)
-        wanted = take_indices(indices, len(layers))
-        last = max(wanted, default=-1) if stop_early and intermediates_only else len(layers)
-        found: dict[int, Tensor] = {}
-        hooks = [layer.register_forward_hook(partial(_keep, found, at, last)) for at, layer in enumerate(layers)]
+        children = list(parent.named_children())
+        behind = next(number for number, (_, child) in enumerate(children) if child is layers)
+        norms = (child for name, child in children[behind:] if "norm" in name or name.startswith("ln"))
+        return next(norms, nn.Identity())
+
+    def run_blocks(self, text: Tensor, options: IntermediatesOptions, /) -> BlockOutputs:
+        """Return the outputs of layers as hooks see them; see `BlockwiseModule.run_blocks`."""
+        layers = layers_of(self.transformer)[1]
+        last = max(options.numbers, default=None) if options.stop_early else None
+        outputs: dict[int, Tensor] = {}
+
+        def keep(number: int, layer: nn.Module, inputs: Any, output: Any) -> None:
+            outputs[number] = output[0] if isinstance(output, tuple) else output
+            if number == last:
+                raise _EnoughError
+
+        hooks = [layers[number].register_forward_hook(partial(keep, number)) for number in options.numbers]
         features = None
         try:
             features = self(text)
@@ -117,11 +118,10 @@ class HfTextTower(TextTower):
         finally:
             for hook in hooks:
                 hook.remove()
-        norm = _norm_behind(parent, layers) if normalize_intermediates else nn.Identity()
-        output: dict[str, Any] = {"text_intermediates": [norm(found[index][: text.shape[0]]) for index in wanted]}
-        if not intermediates_only:
-            output["text_features"] = features
-        return output
+        norm = self.final_norm() if options.normalize else nn.Identity()
+        # An encoder is given one row where there is none.
+        rows = [norm(outputs[number][: text.shape[0]]) for number in options.numbers]
+        return BlockOutputs(rows, {}, features if options.features else None)
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return the embeddings, each layer (the last with what follows it) and the projection, if there is one."""
@@ -166,19 +166,6 @@ class HfTextTower(TextTower):
 
 class _EnoughError(Exception):
     """Every layer that is wanted has run."""
-
-
-def _keep(found: dict[int, Tensor], at: int, last: int, layer: nn.Module, inputs: Any, output: Any) -> None:
-    found[at] = output[0] if isinstance(output, tuple) else output
-    if at == last:
-        raise _EnoughError
-
-
-def _norm_behind(parent: nn.Module, layers: nn.Module) -> nn.Module:
-    """Return the norm that stands beside the stack of layers, behind it."""
-    children = list(parent.named_children())
-    behind = next(at for at, (_, child) in enumerate(children) if child is layers)
-    return next((child for name, child in children[behind:] if "norm" in name or name.startswith("ln")), nn.Identity())
 
 
 def _projection(proj: str, width: int, embed_dim: int) -> nn.Module:

@@ -7,9 +7,9 @@ global average an attention whose only query is that average. Parameter names ar
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from zoo_core.errors import InputError
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.nn.inference_forms import InferenceForm, channels_last, recast
 from zoo_core.nn.position_embedding import PositionTable
-from zoo_core.nn.transformer import take_indices
 from zoo_resnet.config import EXPANSION, REDUCTION, ModifiedResNetConfig
 
 STAGES = 5
@@ -152,49 +151,39 @@ class ModifiedResNet(VisionTower):
         Raises:
             InputError: 32 does not divide the height or the width.
         """
-        return self.attnpool(self._trunk(image)[0])
+        return self.attnpool(self._trunk(image))
 
     def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and the cells of the last map `[B, N, 32 * width]`, row by row."""
-        x, _ = self._trunk(image)
+        x = self._trunk(image)
         return self.attnpool(x), x.flatten(2).transpose(1, 2)
 
-    def forward_intermediates(
-        self,
-        image: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NCHW",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the maps of the stem (0) and the four stages (1 to 4); see `VisionTower.forward_intermediates`.
+    def num_blocks(self) -> int:
+        """Return the number of maps: that of the stem, and those of the four stages."""
+        return STAGES
 
-        Maps differ in size and channels. There are no tokens beside their cells, so that the entries of
-        `image_intermediates_prefix` are `[B, 0, C]`.
+    def forward_blocks(self, image: Tensor, /) -> Iterator[Tensor]:
+        """Yield the maps of the stem and of the four stages, which differ in size and channels."""
+        _check_size(image)
+        x = image
+        for parts in self._stages():
+            x = self._run(parts, x)
+            yield x
+
+    def forward_head(self, x: Tensor, image: Tensor, /) -> Tensor:
+        """Return features `[B, embed_dim]` of the last map."""
+        return self.attnpool(x)
+
+    def final_norm(self) -> NoReturn:
+        """Refuse: each map has been normed inside its last block.
 
         Raises:
-            InputError: also for `normalize_intermediates`, because there is no final norm.
+            InputError: always.
         """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise InputError(f"image_output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
-        if normalize_intermediates:
-            raise InputError(
-                "normalize_intermediates: a modified-resnet has no final norm to apply; leave it out, or ask for "
-                "the text's intermediates alone"
-            )
-        take = take_indices(indices, STAGES)
-        x, kept = self._trunk(image, take, stop_early=stop_early and intermediates_only)
-        output: dict[str, Any] = {"image_intermediates": kept}
-        if output_fmt == "NLC":
-            output["image_intermediates"] = [one.flatten(2).transpose(1, 2) for one in kept]
-        if output_extra_tokens:
-            output["image_intermediates_prefix"] = [one.new_empty(one.shape[0], 0, one.shape[1]) for one in kept]
-        if not intermediates_only:
-            output["image_features"] = self.attnpool(x)
-        return output
+        raise InputError(
+            "normalize_intermediates: a modified-resnet has no final norm to apply; leave it out, or ask for "
+            "the text's intermediates alone"
+        )
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return the stem, each of the four stages and the attention pooling."""
@@ -225,30 +214,27 @@ class ModifiedResNet(VisionTower):
         x = F.relu(self.bn3(self.conv3(x)), inplace=True)
         return self.avgpool(x)
 
-    def _trunk(
-        self, image: Tensor, take: Collection[int] = (), *, stop_early: bool = False
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the last map `[B, 32 * width, H / 32, W / 32]`, and those of the stages in `take`, in their order."""
-        _check_size(image)
-        stages: list[Sequence[Callable[[Tensor], Tensor]]] = [
-            [self._stem],
-            *(list(stage) for stage in (self.layer1, self.layer2, self.layer3, self.layer4)),
-        ]
-        last = max(take) if stop_early and take else STAGES - 1
-        x, kept = image, []
-        for number, stage in enumerate(stages[: last + 1]):
-            for part in stage:
-                x = self._run(part, x)
-            if number in take:
-                kept.append(x)
-        return x, kept
+    def _stages(self) -> Sequence[Sequence[Callable[[Tensor], Tensor]]]:
+        """Return the stem and the blocks of each stage."""
+        return [[self._stem], *(list(stage) for stage in (self.layer1, self.layer2, self.layer3, self.layer4))]
 
-    def _run(self, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            return part(x)
-        if torch.compiler.is_compiling():  # which recomputes values and not side effects, and takes no context_fn
-            return checkpoint(part, x, use_reentrant=False)
-        return checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(self)))
+    def _trunk(self, image: Tensor) -> Tensor:
+        """Return the last map `[B, 32 * width, H / 32, W / 32]`."""
+        _check_size(image)
+        x = image
+        for parts in self._stages():
+            x = self._run(parts, x)
+        return x
+
+    def _run(self, parts: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+        for part in parts:
+            if not (self.grad_checkpointing and torch.is_grad_enabled()):
+                x = part(x)
+            elif torch.compiler.is_compiling():  # which recomputes values and not side effects, and takes no context_fn
+                x = checkpoint(part, x, use_reentrant=False)
+            else:
+                x = checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(self)))
+        return x
 
 
 class FoldedResNet(ModifiedResNet):

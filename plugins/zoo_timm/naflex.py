@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo_core.errors import InputError, did_you_mean
 from zoo_core.images.patches import PATCH_KEYS, PatchBatch
+from zoo_core.nn.intermediates import BlockOutputs, IntermediatesOptions
 from zoo_timm.backbone import refuse
 from zoo_timm.config import NaFlexConfig
 from zoo_timm.tower import TimmTower
@@ -74,45 +75,41 @@ class NaFlexTower(TimmTower):
         found = self.trunk.forward_features(*(image[key] for key in PATCH_KEYS))
         return self.head(self.trunk.forward_head(**found)), found["patches"][:, self.trunk.num_prefix_tokens :]
 
-    def forward_intermediates(self, image: Tensor | PatchBatch, **options: Any) -> dict[str, Any]:
-        """Return the outputs of blocks; see `VisionTower.forward_intermediates`.
+    def patch_grid(self, image: Tensor | PatchBatch, /) -> tuple[int, int]:
+        """Return rows and columns of a patch batch; maps of images come from timm.
+
+        Raises:
+            InputError: pictures have different grids.
+        """
+        assert not isinstance(image, Tensor)
+        return _shared_grid(image)
+
+    def run_blocks(self, image: Tensor | PatchBatch, options: IntermediatesOptions, /) -> BlockOutputs:
+        """Return the outputs of blocks; see `BlockwiseModule.run_blocks`.
 
         Of a patch batch, also `image_patch_coord` `[B, N, 2]` and `image_patch_valid` `[B, N]`, as they came in. Tokens
         of padding are zero.
-
-        Raises:
-            InputError: a map is asked for, but pictures have different grids.
         """
+        blocks = super().run_blocks(image, options)  # pyright: ignore[reportArgumentType]
         if isinstance(image, Tensor):
-            return super().forward_intermediates(image, **options)
-        if options.get("output_fmt", "NCHW") == "NCHW":
-            _shared_grid(image)
-        output = super().forward_intermediates(image, **options)  # pyright: ignore[reportArgumentType]
-        return output | {f"image_{key}": image[key] for key in PATCH_KEYS[1:]}
+            return blocks
+        padding = ~image["patch_valid"][..., None]  # [B, N, 1]
+        outputs = [tokens.masked_fill(padding, 0) for tokens in blocks.outputs]
+        entries = {key: image[key] for key in PATCH_KEYS[1:]}
+        return BlockOutputs(outputs, {**blocks.extra, **entries}, blocks.features)
 
-    def _formatted(self, found: Tensor, image: Tensor | PatchBatch, output_fmt: str) -> Tensor:
+    def forward_head(self, x: Tensor, image: Tensor | PatchBatch, /) -> Tensor:
+        """Return features `[B, embed_dim]`; padding has no part in them."""
         if isinstance(image, Tensor):
-            return super()._formatted(found, image, output_fmt)
-        if output_fmt == "NCHW":
-            return found.transpose(1, 2).unflatten(2, _shared_grid(image))
-        return found.masked_fill(~image["patch_valid"][..., None], 0)
+            return super().forward_head(x, image)
+        return self.head(self.trunk.forward_head(x, patch_valid=image["patch_valid"]))
 
-    def _pooled(self, found: Tensor, image: Tensor | PatchBatch) -> Tensor:
+    def _trunk_intermediates(self, image: Tensor | PatchBatch, arguments: dict[str, Any]) -> Any:
         if isinstance(image, Tensor):
-            return super()._pooled(found, image)
-        return self.trunk.forward_head(found, patch_valid=image["patch_valid"])
-
-    def _trunk_intermediates(self, image: Tensor | PatchBatch, *, prefix: bool, **options: Any) -> Any:
-        if isinstance(image, Tensor):
-            return super()._trunk_intermediates(image, prefix=prefix, **options)
+            return super()._trunk_intermediates(image, arguments)
         patches, coord, valid = (image[key] for key in PATCH_KEYS)
         return self.trunk.forward_intermediates(
-            patches,
-            patch_coord=coord,
-            patch_valid=valid,
-            output_fmt="NLC",
-            return_prefix_tokens=prefix and self.trunk.num_prefix_tokens > 0,
-            **options,
+            patches, patch_coord=coord, patch_valid=valid, output_fmt="NLC", **arguments
         )
 
 

@@ -18,11 +18,11 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zoo_core.errors import CapabilityError, InputError
+from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.nn.inference_forms import InferenceForm, channels_last, recast
+from zoo_core.nn.intermediates import BlockOutputs, IntermediatesOptions
 from zoo_core.nn.position_embedding import PositionTable
-from zoo_core.nn.transformer import take_indices
 from zoo_timm.backbone import build_trunk, output_shape, refuse
 from zoo_timm.config import ATTENTION_POOLS, TimmConfig
 
@@ -74,43 +74,48 @@ class TimmTower(VisionTower):
             tokens = x[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
         return self.head(self.trunk.forward_head(x)), tokens
 
-    def forward_intermediates(
-        self,
-        image: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NCHW",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs of blocks, or of stages; see `VisionTower.forward_intermediates`.
+    def num_blocks(self) -> int:
+        """Return how many outputs the backbone can give: of blocks, or of stages.
+
+        Raises:
+            CapabilityError: it gives none.
+        """
+        if not hasattr(self.trunk, "forward_intermediates"):
+            raise CapabilityError(f"timm backbone '{self.name}' gives no intermediates")
+        return len(self.trunk.feature_info)
+
+    def run_blocks(self, image: Tensor, options: IntermediatesOptions, /) -> BlockOutputs:
+        """Return what the backbone's own `forward_intermediates` gives; see `BlockwiseModule.run_blocks`.
 
         A backbone without class tokens or registers gives no `image_intermediates_prefix`. Norms are applied as timm
         does: to each output where all have one width, to the last alone where stages differ.
+
+        Raises:
+            CapabilityError: the backbone keeps its prefix tokens to itself.
         """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise InputError(f"image_output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
-        if self.training and self.patch_dropout:
-            raise InputError("intermediates need every patch: call eval(), or build with vision.patch_dropout=0")
-        found = self._trunk_intermediates(
-            image,
-            indices=sorted(set(take_indices(indices, self._stages()))),
-            stop_early=stop_early and intermediates_only,
-            norm=normalize_intermediates,
-            intermediates_only=intermediates_only,
-            prefix=output_extra_tokens,
-        )
-        kept: list[Any] = found if intermediates_only else found[1]
-        output: dict[str, Any] = {}
-        if output_extra_tokens and kept and isinstance(kept[0], tuple):
-            output["image_intermediates_prefix"] = [prefix for _, prefix in kept]
-            kept = [patches for patches, _ in kept]
-        output["image_intermediates"] = [self._formatted(one, image, output_fmt) for one in kept]
-        if not intermediates_only:
-            output["image_features"] = self.head(self._pooled(found[0], image))
-        return output
+        arguments = {
+            "indices": list(options.numbers) or 1,  # timm takes no empty list
+            "stop_early": options.stop_early,
+            "norm": options.normalize,
+            "intermediates_only": not options.features,
+        }
+        prefix = options.extra_tokens and getattr(self.trunk, "num_prefix_tokens", 0) > 0
+        if prefix:
+            if "return_prefix_tokens" not in inspect.signature(self.trunk.forward_intermediates).parameters:
+                raise CapabilityError(f"timm backbone '{self.name}' gives its intermediates without its prefix tokens")
+            arguments["return_prefix_tokens"] = True
+        given = self._trunk_intermediates(image, arguments)
+        outputs: list[Any] = (given[1] if options.features else given)[: len(options.numbers)]
+        extra: dict[str, Any] = {}
+        if prefix:
+            extra["intermediates_prefix"] = [tokens for _, tokens in outputs]
+            outputs = [patches for patches, _ in outputs]
+        features = self.forward_head(given[0], image) if options.features else None
+        return BlockOutputs(outputs, extra, features)
+
+    def forward_head(self, x: Tensor, image: Tensor, /) -> Tensor:
+        """Return features `[B, embed_dim]` of what the backbone gives before its own head."""
+        return self.head(self.trunk.forward_head(x))
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return timm's own groups of the backbone, and the head where it has weights."""
@@ -167,24 +172,8 @@ class TimmTower(VisionTower):
             tables["head.pool.pos_embed"] = PositionTable(cast("tuple[int, int]", pool.feat_size), prefix=1)
         return tables
 
-    def _formatted(self, found: Tensor, image: Tensor, output_fmt: str) -> Tensor:
-        return _flat(found) if output_fmt == "NLC" else found
-
-    def _pooled(self, found: Tensor, image: Tensor) -> Tensor:
-        return self.trunk.forward_head(found)
-
-    def _stages(self) -> int:
-        """Return how many outputs the backbone can give."""
-        if not hasattr(self.trunk, "forward_intermediates"):
-            raise CapabilityError(f"timm backbone '{self.name}' gives no intermediates")
-        return len(self.trunk.feature_info)
-
-    def _trunk_intermediates(self, image: Tensor, *, prefix: bool, **options: Any) -> Any:
-        if prefix and getattr(self.trunk, "num_prefix_tokens", 0):
-            if "return_prefix_tokens" not in inspect.signature(self.trunk.forward_intermediates).parameters:
-                raise CapabilityError(f"timm backbone '{self.name}' gives its intermediates without its prefix tokens")
-            options["return_prefix_tokens"] = True
-        return self.trunk.forward_intermediates(image, output_fmt="NCHW", **options)
+    def _trunk_intermediates(self, image: Tensor, arguments: dict[str, Any]) -> Any:
+        return self.trunk.forward_intermediates(image, output_fmt="NCHW", **arguments)
 
     def _owners(self, names: Sequence[str]) -> LayerGroup:
         """Return the parameters of these names; batch norms whole, since locking also concerns their statistics."""

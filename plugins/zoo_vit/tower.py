@@ -7,18 +7,17 @@ published CLIP checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from zoo_core.errors import CapabilityError, InputError
+from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import LayerGroup, VisionTower
 from zoo_core.nn.inference_forms import InferenceForm, recast
 from zoo_core.nn.pooling import AttentionalPooler
 from zoo_core.nn.position_embedding import PositionTable, sin_cos_2d
-from zoo_core.nn.transformer import LayerNorm, Transformer, take_indices
+from zoo_core.nn.transformer import LayerNorm, Transformer
 from zoo_vit.config import AttentionalPool, PoolType, ViTConfig
 
 
@@ -30,6 +29,7 @@ class VisionTransformer(VisionTower):
         embed_dim: width of the pooled feature.
     """
 
+    num_prefix_tokens = 1
     positional_embedding: Tensor
 
     def __init__(self, config: ViTConfig, *, embed_dim: int) -> None:
@@ -79,43 +79,35 @@ class VisionTransformer(VisionTower):
         """
         return self._pool_with_tokens(self.transformer(self._embed(image)))
 
-    def forward_intermediates(
-        self,
-        image: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NCHW",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs of blocks as maps or tokens; see `VisionTower.forward_intermediates`."""
-        if output_fmt not in ("NCHW", "NLC"):
-            raise InputError(f"image_output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
-        if self._drops_patches():
-            raise InputError("intermediates need every patch: call eval(), or build with vision.patch_dropout=0")
-        if normalize_intermediates:
-            self._check_norm_fits_blocks()
-        x, kept = self.transformer.forward_intermediates(
-            self._embed(image),
-            take_indices(indices, len(self.transformer.resblocks)),
-            stop_early=stop_early and intermediates_only,
-        )
-        if normalize_intermediates:
-            kept = [self.ln_post(tokens) for tokens in kept]
-        patches = [tokens[:, 1:] for tokens in kept]
-        output: dict[str, Any] = {"image_intermediates": patches}
-        if output_fmt == "NCHW":
-            rows, columns = image.shape[2] // self.patch_size[0], image.shape[3] // self.patch_size[1]
-            output["image_intermediates"] = [
-                tokens.transpose(1, 2).unflatten(2, (rows, columns)).contiguous() for tokens in patches
-            ]
-        if output_extra_tokens:
-            output["image_intermediates_prefix"] = [tokens[:, :1] for tokens in kept]
-        if not intermediates_only:
-            output["image_features"] = self._pool(x)
-        return output
+    def num_blocks(self) -> int:
+        """Return the number of residual blocks."""
+        return self.transformer.layers
+
+    def forward_blocks(self, image: Tensor, /) -> Iterator[Tensor]:
+        """Yield the output of each block, tokens `[B, 1 + N, width]`."""
+        return self.transformer.forward_blocks(self._embed(image))
+
+    def forward_head(self, x: Tensor, image: Tensor, /) -> Tensor:
+        """Return features `[B, embed_dim]` of the last block's output."""
+        return self._pool(x)
+
+    def final_norm(self) -> LayerNorm:
+        """Return the norm of the blocks' width.
+
+        Raises:
+            CapabilityError: it stands behind the attentional pool and has the width of that.
+        """
+        normed, width = self.ln_post.normalized_shape[0], self.transformer.width
+        if normed != width:
+            raise CapabilityError(
+                f"normalize_intermediates: the final norm stands after the attentional pool and takes {normed} "
+                f"channels, the blocks give {width}; ask for intermediates without it"
+            )
+        return self.ln_post
+
+    def patch_grid(self, image: Tensor, /) -> tuple[int, int]:
+        """Return rows and columns of the patches of images."""
+        return image.shape[2] // self.patch_size[0], image.shape[3] // self.patch_size[1]
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return the embedding, each block (the last with the pools and the final norm) and the projection."""
@@ -194,14 +186,6 @@ class VisionTransformer(VisionTower):
         """Return the pooled one of tokens `[B, 1 + N, C]`, and those that are no class token `[B, N, C]`."""
         tokens = x[:, 1:]
         return x[:, 0] if self.pool_type == "tok" else tokens.mean(dim=1), tokens
-
-    def _check_norm_fits_blocks(self) -> None:
-        normed, width = self.ln_post.normalized_shape[0], self.transformer.width
-        if normed != width:
-            raise CapabilityError(
-                f"normalize_intermediates: the final norm stands after the attentional pool and takes {normed} "
-                f"channels, the blocks give {width}; ask for intermediates without it"
-            )
 
 
 class ClassTokenTransformer(VisionTransformer):

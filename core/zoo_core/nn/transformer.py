@@ -6,8 +6,7 @@ The plain block is CLIP's; a `BlockConfig` adds norms and scales to it. Paramete
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from zoo_core.config.block import BlockConfig
-from zoo_core.errors import InputError
 from zoo_core.nn.attention import Attention, CrossAttention
 from zoo_core.nn.inference_forms import InferenceForm, recast
 from zoo_core.nn.kv_cache import KVCache, LayerKVCache
@@ -39,7 +37,6 @@ __all__ = [
     "Transformer",
     "activation_layer",
     "draw_weights",
-    "take_indices",
 ]
 
 
@@ -167,7 +164,20 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
         """Transform tokens `[B, N, C]`; `causal` and `mask` are those of `Attention`."""
-        return self.forward_intermediates(x, (), causal=causal, mask=mask)[0]
+        for block in self.blocks():
+            x = self._run(block, x, causal, mask)
+        return x
+
+    def forward_blocks(self, x: Tensor, causal: bool = False, mask: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the output of each block; the arguments are those of `forward`."""
+        for block in self.blocks():
+            x = self._run(block, x, causal, mask)
+            yield x
+
+    def _run(self, block: ResidualBlock, x: Tensor, causal: bool, mask: Tensor | None) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return cast("Tensor", checkpoint(block, x, causal, mask, use_reentrant=False))
+        return block(x, causal, mask)
 
     def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
         """Return of what `forward` gives the token `row` `[B]` of each sequence alone, as `[B, C]`.
@@ -184,38 +194,6 @@ class Transformer(nn.Module):
         for number, block in enumerate(self.blocks()):
             x = block(x, memory=memory.block(number))
         return x
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        take: Iterable[int],
-        *,
-        causal: bool = False,
-        mask: Tensor | None = None,
-        stop_early: bool = False,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Transform tokens `[B, N, C]` and keep the outputs of some blocks.
-
-        Args:
-            x: tokens.
-            take: numbers of the blocks to keep, from 0.
-            causal, mask: those of `Attention`.
-            stop_early: leave out the blocks after the last one kept.
-
-        Returns:
-            the last output `[B, N, C]`, and the kept ones in block order.
-        """
-        wanted = frozenset(take)
-        last = max(wanted) if stop_early and wanted else len(self.resblocks) - 1
-        kept: list[Tensor] = []
-        for number, block in enumerate(islice(self.blocks(), last + 1)):  # a slice would build a ModuleList
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = cast("Tensor", checkpoint(block, x, causal, mask, use_reentrant=False))
-            else:
-                x = block(x, causal, mask)
-            if number in wanted:
-                kept.append(x)
-        return x, kept
 
 
 def _in_place(block: ResidualBlock) -> InPlaceBlock:
@@ -254,25 +232,3 @@ def draw_weights(blocks: Sequence[ResidualBlock], width: int) -> None:
         ):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-
-
-def take_indices(indices: int | Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """Return the block numbers that `indices` stands for.
-
-    Args:
-        indices: None for all, n for the last n, or block numbers (negative ones count from the end).
-        count: how many blocks there are.
-
-    Raises:
-        InputError: a number is out of range.
-    """
-    if indices is None:
-        return tuple(range(count))
-    if isinstance(indices, int):
-        if not 1 <= indices <= count:
-            raise InputError(f"indices: the last {indices} of {count} blocks do not exist; allowed: 1 to {count}")
-        return tuple(range(count - indices, count))
-    for index in indices:
-        if not -count <= index < count:
-            raise InputError(f"indices: there is no block {index}; allowed: {-count} to {count - 1}")
-    return tuple(index % count for index in indices)

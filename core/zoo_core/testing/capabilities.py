@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.images.patches import pad_patches, patchify
 from zoo_core.interfaces import TextTower, Tower, VisionTower
+from zoo_core.nn.intermediates import BlockwiseModule
 from zoo_core.plugin import CAPABILITIES
 from zoo_core.registry import Component
 from zoo_core.testing import fail
@@ -54,9 +55,11 @@ def check_capabilities(component: Component, tower: Tower) -> None:
             fail(f"{component} claims '{capability}', which only a {side} can")
         try:
             _CAPABILITY_CHECKS[capability](component, copy.deepcopy(tower), claimed)
-        except CapabilityError as error:
+        except (CapabilityError, InputError) as error:
             if claimed:
                 fail(f"{component} claims '{capability}', but: {error}")
+            if isinstance(error, InputError):
+                raise
 
 
 def _check_refusal(component: Component, capability: str, call: Callable[[], object]) -> None:
@@ -90,6 +93,7 @@ def _check_intermediates(component: Component, tower: Tower, claimed: bool) -> N
         _check_refusal(component, "intermediates", lambda: give(inputs))
     side = "image" if isinstance(tower, VisionTower) else "text"
     with torch.no_grad():
+        _check_blocks(component, tower, inputs)
         everything = give(inputs)
         last = give(inputs, indices=1, stop_early=True, intermediates_only=True)
         features = tower(inputs)
@@ -109,6 +113,35 @@ def _check_intermediates(component: Component, tower: Tower, claimed: bool) -> N
         except InputError:
             continue
         fail(f"{component}: forward_intermediates must refuse {wrong} with an InputError")
+
+
+def _check_blocks(component: Component, tower: Tower, inputs: Tensor) -> None:
+    """Check what `forward_intermediates` is derived from: how many blocks there are, and which tokens are extra."""
+    if type(tower).forward_blocks is BlockwiseModule.forward_blocks:  # a library runs the blocks
+        return
+    outputs = list(tower.forward_blocks(inputs))
+    if len(outputs) != tower.num_blocks():
+        fail(f"{component}: num_blocks() is {tower.num_blocks()}, but forward_blocks yields {len(outputs)} outputs")
+    for output in outputs:
+        if output.ndim not in (3, 4) or len(output) != len(inputs):
+            fail(f"{component}: forward_blocks must yield [2, C, h, w] or [2, N, C], found {list(output.shape)}")
+        if output.ndim == 3 and ("NCHW" in tower.output_formats or isinstance(tower, TextTower)):
+            _check_extra_tokens(component, tower, inputs, output.shape[1])
+
+
+def _check_extra_tokens(component: Component, tower: Tower, inputs: Tensor, count: int) -> None:
+    """Check that `count` tokens of a block are those of the text or of the patches, and as many extra ones as told."""
+    if isinstance(tower, TextTower):
+        own, what = inputs.shape[1], "token ids"
+    else:
+        rows, columns = tower.patch_grid(inputs)
+        own, what = rows * columns, f"patches of patch_grid() ({rows} x {columns})"
+    prefix, suffix = tower.num_prefix_tokens, tower.num_suffix_tokens
+    if count != prefix + own + suffix:
+        fail(
+            f"{component}: forward_blocks yields {count} tokens for {own} {what}, "
+            f"but num_prefix_tokens is {prefix} and num_suffix_tokens is {suffix}"
+        )
 
 
 def _check_locking(component: Component, tower: Tower, claimed: bool) -> None:

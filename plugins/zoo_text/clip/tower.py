@@ -7,8 +7,7 @@ Parameter names are the published ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.pooling import pool_at_eos, pool_at_largest_id
 from zoo_core.nn.position_embedding import PositionTable
 from zoo_core.nn.tracing import has_values
-from zoo_core.nn.transformer import LayerNorm, Transformer, take_indices
+from zoo_core.nn.transformer import LayerNorm, Transformer
 from zoo_text.clip.config import ClipTextConfig, PoolType
 
 
@@ -43,6 +42,7 @@ class TextTransformer(TextTower):
         self.pool_type: PoolType = config.pool_type
         self.eos_id = config.eos_id
         self.pad_id = config.pad_id
+        self.num_suffix_tokens = int(config.class_token)
         self.exact_class_mask = config.class_token_mask == "exact"
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.cls_emb = nn.Parameter(torch.empty(config.width)) if config.class_token else None
@@ -115,36 +115,22 @@ class TextTransformer(TextTower):
         x = self.transformer.decode_step(self.token_embedding(text).to(positions.dtype) + positions, memory)
         return self.ln_final(x) if self.cls_emb is None else x
 
-    def forward_intermediates(
-        self,
-        text: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NLC",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs of blocks; see `TextTower.forward_intermediates`. The suffix is the class token."""
-        if output_fmt != "NLC":
-            raise InputError(f"text_output_fmt must be 'NLC', found {output_fmt!r}")
+    def num_blocks(self) -> int:
+        """Return the number of residual blocks."""
+        return self.transformer.layers
+
+    def forward_blocks(self, text: Tensor, /) -> Iterator[Tensor]:
+        """Yield the output of each block, tokens `[B, L, width]`, and behind them the class token, if there is one."""
         mask = self._mask(text)
-        x, kept = self.transformer.forward_intermediates(
-            self._embed(text),
-            take_indices(indices, len(self.transformer.resblocks)),
-            causal=self.causal and mask is None,
-            mask=mask,
-            stop_early=stop_early and intermediates_only,
-        )
-        if normalize_intermediates:
-            kept = [self.ln_final(tokens) for tokens in kept]
-        output: dict[str, Any] = {"text_intermediates": [tokens[:, : text.shape[1]] for tokens in kept]}
-        if output_extra_tokens and self.cls_emb is not None:
-            output["text_intermediates_suffix"] = [tokens[:, -1:] for tokens in kept]
-        if not intermediates_only:
-            output["text_features"] = self._pool(x, text)
-        return output
+        return self.transformer.forward_blocks(self._embed(text), causal=self.causal and mask is None, mask=mask)
+
+    def forward_head(self, x: Tensor, text: Tensor, /) -> Tensor:
+        """Return features `[B, embed_dim]` of the last block's output."""
+        return self._pool(x, text)
+
+    def final_norm(self) -> LayerNorm:
+        """Return the norm that `forward_tokens` applies."""
+        return self.ln_final
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return the embeddings, each block (the last with the final norm) and, if there is one, the projection."""

@@ -7,8 +7,7 @@ read as if its first token were none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,9 +17,9 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.nn.kv_cache import KVCache
+from zoo_core.nn.layers import LayerNorm, RMSNorm
 from zoo_core.nn.pooling import mean_of_kept
 from zoo_core.nn.rotary import rotation
-from zoo_core.nn.transformer import take_indices
 from zoo_text.modern.block import AttentionPool, ModernBlock, norm_layer
 from zoo_text.modern.config import ModernTextConfig
 from zoo_text.modern.init import draw_block, draw_linear, draw_pool
@@ -45,6 +44,7 @@ class ModernTextTransformer(TextTower):
         self.vocab_size = config.vocab_size
         self.output_dim = embed_dim
         self.pad_id = config.pad_id
+        self.num_prefix_tokens = config.reg_tokens
         self.grad_checkpointing = False
         self.token_embedding = nn.Embedding(config.vocab_size, config.width, padding_idx=config.pad_id)
         registers = torch.empty(1, config.reg_tokens, config.width)
@@ -83,7 +83,7 @@ class ModernTextTransformer(TextTower):
 
     def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and the normed tokens `[B, L, width]` of the text, padding included."""
-        tokens = self._own(self.ln_final(self._encode(text)[0]))
+        tokens = self._own(self.ln_final(self._encode(text)))
         return self._pool(tokens, text), tokens
 
     def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
@@ -104,31 +104,25 @@ class ModernTextTransformer(TextTower):
         tokens = self.ln_final(x)
         return self._own(tokens) if begins else tokens
 
-    def forward_intermediates(
-        self,
-        text: Tensor,
-        *,
-        indices: int | Sequence[int] | None = None,
-        stop_early: bool = False,
-        normalize_intermediates: bool = False,
-        intermediates_only: bool = False,
-        output_fmt: str = "NLC",
-        output_extra_tokens: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs of blocks; see `TextTower.forward_intermediates`. The extra tokens are the registers."""
-        if output_fmt != "NLC":
-            raise InputError(f"text_output_fmt must be 'NLC', found {output_fmt!r}")
-        x, kept = self._encode(
-            text, take_indices(indices, len(self.blocks)), stop_early=stop_early and intermediates_only
-        )
-        if normalize_intermediates:
-            kept = [self.ln_final(tokens) for tokens in kept]
-        output: dict[str, Any] = {"text_intermediates": [self._own(tokens) for tokens in kept]}
-        if output_extra_tokens and self.reg_tokens is not None:
-            output["text_intermediates_extra"] = [tokens[:, : self.config.reg_tokens] for tokens in kept]
-        if not intermediates_only:
-            output["text_features"] = self._pool(self._own(self.ln_final(x)), text)
-        return output
+    def num_blocks(self) -> int:
+        """Return the number of blocks."""
+        return len(self.blocks)
+
+    def forward_blocks(self, text: Tensor, /) -> Iterator[Tensor]:
+        """Yield the output of each block, tokens `[B, R + L, width]`, registers first."""
+        x = self._embed(text)
+        turn, mask, value = self._turn(range(x.shape[1]), x), self._mask(text), None
+        for block in self._blocks():
+            x, value = self._run(block, x, turn, mask, value)
+            yield x
+
+    def forward_head(self, x: Tensor, text: Tensor, /) -> Tensor:
+        """Return features `[B, embed_dim]` of the last block's output."""
+        return self._pool(self._own(self.ln_final(x)), text)
+
+    def final_norm(self) -> LayerNorm | RMSNorm:
+        """Return the norm that `forward_tokens` applies."""
+        return self.ln_final
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return what embeds, each block (the last with the final norm) and what makes the feature, if it learns."""
@@ -151,22 +145,21 @@ class ModernTextTransformer(TextTower):
     def _blocks(self) -> Sequence[ModernBlock]:
         return cast("Sequence[ModernBlock]", self.blocks)
 
-    def _encode(self, text: Tensor, take: Iterable[int] = (), stop_early: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Return the last output `[B, R + L, C]`, registers first, and those of the blocks to `take`, in order."""
+    def _encode(self, text: Tensor) -> Tensor:
+        """Return the last block's output `[B, R + L, width]`, registers first."""
         x = self._embed(text)
         turn, mask, value = self._turn(range(x.shape[1]), x), self._mask(text), None
-        wanted = frozenset(take)
-        last = max(wanted) if stop_early and wanted else len(self.blocks) - 1
-        kept: list[Tensor] = []
-        for number, block in enumerate(islice(self._blocks(), last + 1)):
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                again: Any = checkpoint(block, x, turn, self.config.causal, mask, value, use_reentrant=False)
-                x, value = again
-            else:
-                x, value = block(x, turn, self.config.causal, mask, value)
-            if number in wanted:
-                kept.append(x)
-        return x, kept
+        for block in self._blocks():
+            x, value = self._run(block, x, turn, mask, value)
+        return x
+
+    def _run(
+        self, block: ModernBlock, x: Tensor, turn: Tensor | None, mask: Tensor | None, first_value: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        arguments = (x, turn, self.config.causal, mask, first_value)
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return cast("Any", checkpoint(block, *arguments, use_reentrant=False))
+        return block(*arguments)
 
     def _embed(self, text: Tensor, registers: bool = True) -> Tensor:
         x = self.token_embedding(text)  # [B, L, C]

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo_core.config import Config, Size, VisionTowerConfig
 from zoo_core.errors import InputError
 from zoo_core.interfaces import VisionTower
-from zoo_core.nn.transformer import take_indices
+from zoo_core.nn.intermediates import take_indices
 
 
 class PlainConfig(VisionTowerConfig):

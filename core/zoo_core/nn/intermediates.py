@@ -1,0 +1,223 @@
+"""Outputs of a tower's blocks: chosen, normed, as maps or as tokens.
+
+A tower that claims `intermediates` implements three methods: `num_blocks`, `forward_blocks` and `forward_head`.
+Its base class `BlockwiseModule` derives `forward_intermediates` from them, with every option, check and error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from zoo_core.errors import CapabilityError, InputError
+
+__all__ = ["BlockOutputs", "BlockwiseModule", "IntermediatesOptions", "take_indices"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntermediatesOptions:
+    """What a caller asks for, checked.
+
+    Attributes:
+        numbers: of the chosen blocks, ascending, from 0.
+        stop_early: the blocks after the last chosen one need not run, since nobody asks for features.
+        normalize: apply the final norm to each output.
+        features: return the pooled features too.
+        output_fmt: `"NCHW"` or `"NLC"`.
+        extra_tokens: return the tokens that are neither patches nor text too.
+    """
+
+    numbers: tuple[int, ...]
+    stop_early: bool
+    normalize: bool
+    features: bool
+    output_fmt: str
+    extra_tokens: bool
+
+
+class BlockOutputs(NamedTuple):
+    """What a tower's blocks gave.
+
+    Attributes:
+        outputs: of the chosen blocks, first to last: maps `[B, C, h, w]`, or tokens `[B, N, C]` of patches or text.
+        extra: further entries by name, such as `intermediates_prefix`.
+        features: pooled features `[B, output_dim]`; None where nobody asks for them.
+    """
+
+    outputs: list[Tensor]
+    extra: Mapping[str, Any]
+    features: Tensor | None
+
+
+class BlockwiseModule(nn.Module):
+    """A module that runs block by block, the base class of towers.
+
+    Attributes:
+        modality: what it encodes; the entries of `forward_intermediates` begin with it.
+        output_formats: the values of `output_fmt` that it takes, its default first.
+        num_prefix_tokens: how many tokens stand before those of patches or text in the outputs of blocks.
+        num_suffix_tokens: how many stand behind them.
+        patch_dropout: share of patches that training leaves out; there are no intermediates then.
+    """
+
+    modality: ClassVar[str]
+    output_formats: ClassVar[tuple[str, ...]]
+    num_prefix_tokens: int = 0
+    num_suffix_tokens: int = 0
+    patch_dropout: float = 0.0
+
+    def num_blocks(self) -> int:
+        """Return how many outputs `forward_blocks` yields.
+
+        Raises:
+            CapabilityError: the tower does not claim `intermediates`.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not claim 'intermediates'")
+
+    def forward_blocks(self, inputs: Tensor, /) -> Iterator[Tensor]:
+        """Yield the output of each block: a map `[B, C, h, w]`, or tokens `[B, N, C]` with prefix and suffix.
+
+        Nobody asks for the output of a block that need not run.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not claim 'intermediates'")
+
+    def forward_head(self, x: Tensor, inputs: Tensor, /) -> Tensor:
+        """Return the features `[B, output_dim]` of the last block's output `x`, as `forward` does."""
+        raise CapabilityError(f"{type(self).__name__} does not claim 'intermediates'")
+
+    def final_norm(self) -> Callable[[Tensor], Tensor]:
+        """Return the norm for `normalize_intermediates`; it takes what `forward_blocks` yields.
+
+        Raises:
+            InputError: there is none.
+        """
+        raise InputError(f"normalize_intermediates: {type(self).__name__} has no final norm to apply; leave it out")
+
+    def patch_grid(self, inputs: Tensor, /) -> tuple[int, int]:
+        """Return rows and columns of the patches of images, for a tower whose blocks give tokens.
+
+        Raises:
+            InputError: the tokens make no map.
+        """
+        raise InputError(f"the tokens of {type(self).__name__} make no map: ask for {self.modality}_output_fmt='NLC'")
+
+    def extra_tokens(self, outputs: Sequence[Tensor], /) -> dict[str, list[Tensor]]:
+        """Return the entries of `output_extra_tokens`, of what `forward_blocks` yielded."""
+        return {}
+
+    def run_blocks(self, inputs: Tensor, options: IntermediatesOptions, /) -> BlockOutputs:
+        """Run the blocks and return what `options` ask for.
+
+        A tower whose blocks run inside a library overrides this, in place of `forward_blocks` and `forward_head`.
+        """
+        norm = self.final_norm() if options.normalize else None
+        stop = max(options.numbers, default=-1) + 1 if options.stop_early else None
+        outputs: list[Tensor] = []
+        x = inputs
+        for number, x in enumerate(islice(self.forward_blocks(inputs), stop)):
+            if number in options.numbers:
+                outputs.append(x)
+        features = self.forward_head(x, inputs) if options.features else None
+        if norm is not None:
+            outputs = [norm(output) for output in outputs]
+        extra = self.extra_tokens(outputs) if options.extra_tokens else {}
+        return BlockOutputs([self._without_extra(output) for output in outputs], extra, features)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        *,
+        indices: int | Sequence[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str | None = None,
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """Return the outputs of blocks, and the pooled features unless `intermediates_only`.
+
+        Args:
+            x: what the tower encodes: images `[B, C, H, W]`, or token ids `[B, L]`.
+            indices: None for all blocks, n for the last n, or block numbers; outputs come in the order of the blocks.
+            stop_early: leave out blocks after the last chosen one. Features need every block, so this saves work
+                only with `intermediates_only`; it never changes a result.
+            normalize_intermediates: apply the final norm to each output.
+            intermediates_only: leave the features out.
+            output_fmt: `"NCHW"` (a map `[B, C, h, w]`, the default of images) or `"NLC"` (tokens `[B, N, C]`, the only
+                format of text).
+            output_extra_tokens: also return the tokens that are neither patches nor text.
+
+        Returns:
+            for images, `image_intermediates` (list), `image_features` `[B, output_dim]` and, on request,
+            `image_intermediates_prefix` (list of `[B, P, C]`). For text, `text_intermediates`, `text_features` and, on
+            request, `text_intermediates_suffix`, where the tower appends a token of its own, or
+            `text_intermediates_extra`, where it has registers before the text.
+
+        Raises:
+            CapabilityError: the tower does not claim `intermediates`.
+            InputError: a block number or a format does not exist, the tower has no final norm, or it drops patches.
+        """
+        count = self.num_blocks()
+        output_fmt = self.output_formats[0] if output_fmt is None else output_fmt
+        if output_fmt not in self.output_formats:
+            allowed = " or ".join(map(repr, self.output_formats))
+            raise InputError(f"{self.modality}_output_fmt must be {allowed}, found {output_fmt!r}")
+        if self.training and self.patch_dropout:
+            raise InputError("intermediates need every patch: call eval(), or build with vision.patch_dropout=0")
+        options = IntermediatesOptions(
+            numbers=take_indices(indices, count),
+            stop_early=stop_early and intermediates_only,
+            normalize=normalize_intermediates,
+            features=not intermediates_only,
+            output_fmt=output_fmt,
+            extra_tokens=output_extra_tokens,
+        )
+        blocks = self.run_blocks(x, options)
+        formatted = [self._map(output, x) if output_fmt == "NCHW" else _tokens(output) for output in blocks.outputs]
+        entries: dict[str, Any] = {"intermediates": formatted, **blocks.extra}
+        if blocks.features is not None:
+            entries["features"] = blocks.features
+        return {f"{self.modality}_{name}": value for name, value in entries.items()}
+
+    def _without_extra(self, output: Tensor) -> Tensor:
+        if output.ndim == 4:
+            return output
+        return output[:, self.num_prefix_tokens : output.shape[1] - self.num_suffix_tokens]
+
+    def _map(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """Return `[B, C, h, w]` of a map, or of the tokens `[B, h * w, C]` of patches."""
+        if output.ndim == 4:
+            return output
+        rows, columns = self.patch_grid(inputs)
+        return output.transpose(1, 2).contiguous().view(output.shape[0], output.shape[2], rows, columns)
+
+
+def _tokens(output: Tensor) -> Tensor:
+    """Return `[B, N, C]` of tokens, or of a map `[B, C, h, w]`, row by row."""
+    return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
+
+
+def take_indices(indices: int | Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """Return the numbers of the blocks that `indices` stands for, in ascending order.
+
+    Args:
+        indices: None for all, n for the last n, or block numbers (negative ones count from the end).
+        count: how many blocks there are.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+    if indices is None:
+        return tuple(range(count))
+    if isinstance(indices, int):
+        if not 1 <= indices <= count:
+            raise InputError(f"indices: the last {indices} of {count} blocks do not exist; allowed: 1 to {count}")
+        return tuple(range(count - indices, count))
+    for index in indices:
+        if not -count <= index < count:
+            raise InputError(f"indices: there is no block {index}; allowed: {-count} to {count - 1}")
+    return tuple(sorted({index % count for index in indices}))
