@@ -484,7 +484,8 @@ def test_a_saved_model_comes_back_with_the_buffers_that_no_file_holds(tmp_path: 
 LAZY = """
 import sys
 import zoo
-from zoo.building.describe import describe_model, list_architectures
+from zoo.building.describe import describe_model
+from zoo.catalog.listing import list_architectures
 assert len(list_architectures("convnext*")) == 11
 assert describe_model("vitamin-l-256")["parameters"] is None
 heavy = {"torch", "torchvision", "timm", "transformers"} & set(sys.modules)

@@ -49,7 +49,7 @@ def test_the_table_names_every_architecture() -> None:
 @pytest.mark.parametrize("name", some(names(), FEW))
 def test_the_table_is_that_of_our_models(name: str) -> None:
     found = {key: tuple(value.shape) for key, value in skeleton(zoo.config(name)).state_dict().items()}
-    assert shapes_of(name) == found, "run: python docs/generate_shapes.py"
+    assert shapes_of(name) == found, "run: python docs/generate_catalog.py"
 
 
 def peer_on_meta(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -99,7 +99,7 @@ def test_an_interrupt_ends_quietly_with_130(run: Run, monkeypatch: pytest.Monkey
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo.building.describe.list_architectures", interrupted)
+    monkeypatch.setattr("zoo.catalog.listing.list_architectures", interrupted)
     assert run("list") == (130, "", "")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import zoo
 from support.command_line import Run, save_tiny
-from zoo.cli.app import app
+from zoo.cli.commands import app
 from zoo.cli.options import EXAMPLES
 
 

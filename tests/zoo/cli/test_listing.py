@@ -38,6 +38,38 @@ def test_list_takes_a_pattern_of_aliases(run: Run) -> None:
     assert [one["name"] for one in json.loads(run("list", "ViT-L-14", "--json")[1])] == ["vit-l14"]
 
 
+@pytest.mark.parametrize(
+    ("plain", "parsed"),
+    [
+        ([], ["--"]),
+        (["siglip"], ["--", "siglip"]),
+        (["--json"], ["--json", "--"]),
+        (["ViT-L-14", "--json"], ["--json", "--", "ViT-L-14"]),
+        (["--json", "vit-b16*", "--json"], ["--json", "--", "vit-b16*"]),
+        (["zzz"], ["--", "zzz"]),
+        ([""], ["--", ""]),
+    ],
+)
+def test_a_plain_list_is_what_the_parser_of_every_other_line_gives(
+    plain: list[str], parsed: list[str], run: Run
+) -> None:
+    assert run("list", *plain) == run("list", *parsed)
+
+
+def test_more_patterns_than_one_and_unknown_options_are_usage_errors(run: Run) -> None:
+    assert run("list", "a", "b")[0] == run("list", "-x")[0] == run("list", "a", "--jsn")[0] == 2
+
+
+def test_a_plain_list_imports_no_parser_no_validation_and_no_renderer() -> None:
+    code = """
+import sys
+from zoo.cli.app import main
+assert main(["list"]) == 0
+print(*{"typer", "pydantic", "rich", "omegaconf", "torch", "numpy"} & set(sys.modules), file=sys.stderr)
+"""
+    assert program(code=code).stderr == "\n"
+
+
 def test_a_pattern_that_matches_nothing_is_told_and_is_an_empty_list(run: Run) -> None:
     status, out, err = run("list", "zzz")
     assert (status, out) == (0, "")

@@ -6,41 +6,19 @@ list that it would have stood in. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.catalog.architectures import architectures, loader
 from zoo.catalog.pretrained import entries_of
-from zoo_core.architectures import Architectures, Entry, is_path
+from zoo_core.architectures import Architectures, is_path
 from zoo_core.config import ComponentConfig, ModelConfig, TowerConfig
-from zoo_core.errors import ZooError
 from zoo_core.registry import Component, Plugin
 
-__all__ = ["Clash", "Listing", "clashes", "describe_model", "describe_plugin", "list_architectures"]
-
-
-@dataclass(frozen=True)
-class Listing:
-    """One architecture of the list; where it cannot be used, `problem` says why and its numbers are None.
-
-    `name` is what `zoo.build` takes: `distribution/name` where several distributions offer the name.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    distribution: str
-    parameters: int | None = None
-    image_size: tuple[int, int] | None = None
-    embed_dim: int | None = None
-    description: str | None = None
-    problem: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
+__all__ = ["Clash", "clashes", "describe_model", "describe_plugin"]
 
 
 @dataclass(frozen=True)
@@ -57,18 +35,6 @@ class Clash:
     def to_dict(self) -> dict[str, Any]:
         """Return the names, ready for JSON."""
         return {"kind": self.kind, "name": self.name, "owners": [one.label for one in self.owners]}
-
-
-def list_architectures(pattern: str = "*") -> list[Listing]:
-    """Return the architectures that a pattern means, by name or alias.
-
-    Args:
-        pattern: as in `zoo.list_models`.
-    """
-    known = architectures()
-    names = set(known.names(pattern))
-    offers = Counter(entry.name for entry in known.entries)
-    return [_listing(entry, qualified=offers[entry.name] > 1) for entry in known.entries if entry.name in names]
 
 
 def describe_model(source: str) -> dict[str, Any]:
@@ -155,24 +121,6 @@ def _claims(known: Architectures) -> Iterator[tuple[str, str, Plugin]]:
         yield from (("export", name, plugin) for name in plugin.exports)
         yield from (("importer", name, plugin) for name in plugin.importers)
     yield from (("architecture", entry.name, entry.plugin) for entry in known.entries)
-
-
-def _listing(entry: Entry, qualified: bool) -> Listing:
-    name = f"{entry.plugin.distribution}/{entry.name}" if qualified else entry.name
-    listing = Listing(name, entry.aliases, entry.plugin.distribution)
-    try:
-        config = loader().load(name)
-        return replace(
-            listing,
-            parameters=config.parameter_count(),
-            image_size=config.vision.image_size,
-            embed_dim=config.embed_dim,
-            description=config.description,
-        )
-    except ZooError as error:
-        return replace(listing, problem=str(error))
-    except Exception as error:  # a stranger's config class may raise anything
-        return replace(listing, problem=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _parts(config: ModelConfig) -> Iterator[tuple[str, ComponentConfig]]:

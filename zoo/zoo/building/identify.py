@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.building.describe import list_architectures
 from zoo.building.source import config_of
 from zoo.catalog.architectures import config
+from zoo.catalog.listing import list_architectures
 from zoo.checkpoints.open import open_checkpoint
 from zoo.checkpoints.ranking import CONFIG_KEY, OWN, Candidate, Shaped, leaves, rank
 from zoo_core.boundary import checked

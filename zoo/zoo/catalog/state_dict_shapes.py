@@ -1,6 +1,6 @@
 """Names and shapes of what each architecture's state dict holds, as a table: nothing is built to know them.
 
-The table `parameter_shapes.txt` is written by `docs/generate_shapes.py`; tests hold it to the models and to open_clip.
+The table `parameter_shapes.txt` is written by `docs/generate_catalog.py`; tests hold it to the models and to open_clip.
 A run of numbers stands as `{first-last}`, and an architecture whose entries are all those of another names that one:
 
     [vit-b32]

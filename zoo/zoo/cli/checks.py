@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli.options import Device, Dtype, dtype_named
-from zoo.cli.output import report, show, show_json, table
+from zoo.cli.output import report, show, show_json
+from zoo.cli.tables import table
 
 if TYPE_CHECKING:
     from zoo_core.errors import Problem

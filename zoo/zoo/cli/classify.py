@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli.options import Device, Dtype, MaxPixels, Model, ModelChoice, Pretrained
-from zoo.cli.output import report, report_warning, show, show_json, table
+from zoo.cli.output import report, report_warning, show, show_json
+from zoo.cli.tables import table
 
 if TYPE_CHECKING:
     from zoo.evaluation.zero_shot import Classified

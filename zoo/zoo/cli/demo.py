@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.output import progress, show, show_json, table
+from zoo.cli.output import progress, show, show_json
+from zoo.cli.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

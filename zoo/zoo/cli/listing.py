@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.output import count, fields, show, show_json, table
+from zoo.cli.architectures import show_architectures
+from zoo.cli.output import show, show_json
+from zoo.cli.tables import fields, table
 
 if TYPE_CHECKING:
     from zoo.building.layer_groups import Group
@@ -23,26 +25,10 @@ def list_command(
     json: AsJson = False,
 ) -> None:
     """List the architectures, or their pretrained weights."""
-    from zoo.building.describe import list_architectures
-    from zoo.catalog.architectures import registry
-
     if pretrained or license is not None:
         _list_pretrained(pattern, license, json)
-        return
-    found = list_architectures(pattern)
-    if json:
-        show_json([one.to_dict() for one in found])
-        return
-    if not found:
-        typer.echo(f"no architecture matches '{pattern}'{registry().quarantine_note()}", err=True)
-        return
-    rows = [
-        (one.name, "", "", "", one.problem)
-        if one.problem is not None
-        else (one.name, count(one.parameters), _size(one.image_size), one.embed_dim, ", ".join(one.aliases))
-        for one in found
-    ]
-    show(table(("NAME", "PARAMETERS", "IMAGE", "EMBED", "ALIAS"), rows, right=("PARAMETERS", "IMAGE", "EMBED")))
+    else:
+        show_architectures(pattern, json=json)
 
 
 def _list_pretrained(pattern: str, license: str | None, json: bool) -> None:
@@ -190,13 +176,6 @@ def _trainable(group: Group) -> str:
     if 0 < group.trainable < group.parameters:
         return "partly"
     return "yes" if group.trainable else "no"
-
-
-def _size(size: tuple[int, int] | None) -> str:
-    if size is None:
-        return ""
-    height, width = size
-    return str(height) if height == width else f"{height}x{width}"
 
 
 def _exact(number: int | None) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli.options import Device, Dtype, dtype_named
-from zoo.cli.output import count, fields, show, show_json, table
+from zoo.cli.output import count, show, show_json
+from zoo.cli.tables import fields, table
 
 __all__ = ["profile_command"]
 
