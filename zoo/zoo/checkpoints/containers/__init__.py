@@ -1,4 +1,10 @@
-"""Files that hold weights, told by their content and opened without reading a tensor."""
+"""Containers of weights, listed without reading a tensor.
+
+The content of a file, not its name, decides how it is read. Pickles are read as trees by a machine of our own, not by
+`torch.load(weights_only=True)`. That refuses a checkpoint that mentions any class of training code, a module that was
+saved whole and every TorchScript archive, and it needs torch to list a file. Our machine calls nothing, so that it can
+read all of these, and a file that would run code is refused whichever class it names.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +55,12 @@ def open_container(path: str | Path, *, weights: str | None = None) -> TensorSou
         CheckpointError: it holds no weights that can be read; the line says what it is instead, where that can be told.
     """
     path = Path(path)
-    source = _open(find_weights(path) if path.is_dir() else path, weights)
+    if path.is_dir():
+        path = find_weights(path)
+    if path.name.endswith(INDEX):
+        source: TensorSource = ShardedSource(path, partial(_open_file, weights=weights))
+    else:
+        source = _open_file(path, weights)
     names, notes = plain_names(source.entries)
     return RenamedSource(source, names, notes) if notes else source
 
@@ -60,19 +71,19 @@ def find_weights(folder: Path) -> Path:
     Raises:
         CheckpointError: there is none, or several could be meant.
     """
-    found = weights_among(one.name for one in folder.iterdir() if one.is_file())
-    if len(found) == 1:
-        return folder / found[0]
-    what = f"several: {', '.join(found[:6])}" if found else "none"
+    names = weights_among(path.name for path in folder.iterdir() if path.is_file())
+    if len(names) == 1:
+        return folder / names[0]
+    what = f"several: {', '.join(names[:6])}" if names else "none"
     raise CheckpointError(f"{folder} is a folder, expected one file of weights in it, found {what}; name the file")
 
 
 def weights_among(names: Iterable[str]) -> list[str]:
-    """Return which of the files of a folder holds its weights, or an index of them; several where that is not told."""
-    there = sorted(names)
-    named = [name for name in WEIGHT_NAMES if name in there]
-    found = named[:1] or [name for name in there if name.endswith(_ENDINGS)]
-    return [name for name in found if name.endswith(".safetensors")] or found
+    """Return the file of a folder that holds its weights, or an index of them; several where any of them may."""
+    files = sorted(names)
+    usual = [name for name in WEIGHT_NAMES if name in files]
+    candidates = usual[:1] or [name for name in files if name.endswith(_ENDINGS)]
+    return [name for name in candidates if name.endswith(".safetensors")] or candidates
 
 
 class RenamedSource(TensorSource):
@@ -102,12 +113,6 @@ class RenamedSource(TensorSource):
     def check(self, keys: Iterable[str]) -> None:
         """Check the tensors of the other names."""
         self._source.check([self._names[key] for key in keys])
-
-
-def _open(path: Path, weights: str | None) -> TensorSource:
-    if path.name.endswith(INDEX):
-        return ShardedSource(path, partial(_open_file, weights=weights))
-    return _open_file(path, weights)
 
 
 def _open_file(path: Path, weights: str | None) -> TensorSource:
@@ -154,7 +159,11 @@ def _what_it_is(path: Path, head: bytes) -> str:
     if path.suffix == ".safetensors":
         return "cannot be read as safetensors: it does not begin with a header; truncated, or another kind of file"
     if start.startswith(b"{"):
-        return "is JSON, not weights" + _hint_of_json(path)
+        try:
+            read_index(path)
+        except CheckpointError:
+            return "is JSON, not weights; give the weights beside it"
+        return f"is JSON, not weights; it is an index of weights, whose name must end in {INDEX}"
     if head[:6] == b"\x93NUMPY":
         return "is a single array of numpy, not weights by name"
     if head[:8] == b"\x89HDF\r\n\x1a\n":
@@ -162,11 +171,3 @@ def _what_it_is(path: Path, head: bytes) -> str:
     if head[257:262] == b"ustar" or head[:2] == b"\x1f\x8b":
         return "is a tar or gzip archive; unpack it and give the file of weights in it"
     return "is no file of weights: expected safetensors, a file of torch.save or an npz archive"
-
-
-def _hint_of_json(path: Path) -> str:
-    try:
-        read_index(path)
-    except CheckpointError:
-        return "; give the weights beside it"
-    return f"; it is an index of weights, whose name must end in {INDEX}"

@@ -1,6 +1,7 @@
-"""A file mapped into memory: tensors are views of it, and nothing is read before it is used.
+"""A file mapped into memory.
 
-The mapping is private, so that writing to a tensor never writes to the file.
+Its tensors are views of the mapping, so nothing is read before it is used. The mapping is private: writing to a tensor
+never writes to the file.
 """
 
 from __future__ import annotations

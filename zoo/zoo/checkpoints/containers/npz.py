@@ -1,6 +1,6 @@
-"""npz archives of numpy, as big_vision writes them: a zip archive with one array a file.
+"""npz archives of numpy, as big_vision writes them.
 
-Each array is listed from its header; object arrays, which are pickles, are refused. big_vision stores bfloat16 as
+Each array is listed from its header. Arrays of objects, which are pickles, are refused. big_vision stores bfloat16 as
 two bytes without a type.
 """
 

@@ -1,8 +1,8 @@
-"""Which calls of a pickle make data, and which would run code.
+"""Calls of a pickle that make data, apart from those that would run code.
 
-Nothing is called either way. But a file that would run code for whoever unpickles it is not one to take weights from in
-silence. What needs no call is no question here: an object that is made without its initialiser, as modules and settings
-of training code are, and functions and classes that are only mentioned.
+Nothing is called either way, but a file that would run code for whoever unpickles it is refused. What needs no call is
+never a question here: an object that is made without its initialiser, as modules and settings of training code are, and
+functions and classes that are only mentioned.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Pickles as trees: what unpickling would call is noted, and nothing is called.
+"""Pickles as trees, of which nothing is called.
 
 A pickle is a program for a stack machine. This is that machine without the instructions that reach outside: a global
 becomes a `Name`, a call becomes a `Call`, and containers and plain values become what they are. So a checkpoint can be
-listed without torch, whatever classes of training code it mentions, and a malicious one is as harmless as any other. It
-is refused all the same, wherever in the file it would run code: who wrote that did not mean to hand over weights.
+listed without torch, whatever classes of training code it mentions, and a malicious one does no harm. A file that would
+run code is refused all the same, since its author did not mean to hand over weights.
 """
 
 from __future__ import annotations
@@ -102,12 +102,13 @@ class _Machine:
             handler(argument)
 
     def _since_mark(self) -> list[Any]:
-        at = len(self.stack) - 1
-        while self.stack[at] is not _MARK:
-            at -= 1
-        found = self.stack[at + 1 :]
-        del self.stack[at:]
-        return found
+        """Pop what was pushed since the last mark, and the mark."""
+        mark = len(self.stack) - 1
+        while self.stack[mark] is not _MARK:
+            mark -= 1
+        values = self.stack[mark + 1 :]
+        del self.stack[mark:]
+        return values
 
     def _mark(self, _: Any) -> None:
         self.stack.append(_MARK)
@@ -161,22 +162,21 @@ class _Machine:
         self.stack.append(tuple(self._take(3)))
 
     def _dict(self, _: Any) -> None:
-        found = self._since_mark()
-        self.stack.append(_mapping(zip(found[::2], found[1::2], strict=True)))
+        values = self._since_mark()
+        self.stack.append(_mapping(zip(values[::2], values[1::2], strict=True)))
 
     def _frozenset(self, _: Any) -> None:
         self.stack.append(frozenset(map(_key, self._since_mark())))
 
     def _append(self, _: Any) -> None:
-        (one,) = self._take(1)
-        self._extend([one])
+        self._extend(self._take(1))
 
     def _appends(self, _: Any) -> None:
         self._extend(self._since_mark())
 
-    def _extend(self, found: list[Any]) -> None:
+    def _extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        (target.items if isinstance(target, Call) else target).extend(found)
+        (target.items if isinstance(target, Call) else target).extend(values)
 
     def _additems(self, _: Any) -> None:
         members = self._since_mark()
@@ -188,8 +188,8 @@ class _Machine:
     def _setitems(self, _: Any) -> None:
         self._set_items(self._since_mark())
 
-    def _set_items(self, found: list[Any]) -> None:
-        pairs = zip(found[::2], found[1::2], strict=True)
+    def _set_items(self, values: list[Any]) -> None:
+        pairs = zip(values[::2], values[1::2], strict=True)
         target = self.stack[-1]
         if isinstance(target, Call):
             target.items.extend(pairs)

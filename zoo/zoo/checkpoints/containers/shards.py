@@ -1,6 +1,6 @@
-"""Weights in several files: an index in JSON says which file holds which tensor.
+"""Weights in several files, listed by an index in JSON.
 
-The names of files are names only: an index that reaches outside its folder is refused.
+The index says which file holds which tensor. One that names a file outside its folder is refused.
 """
 
 from __future__ import annotations
@@ -76,19 +76,19 @@ class ShardedSource(TensorSource):
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Return the file of each tensor, as an index tells it.
+    """Return the file of each tensor that an index lists.
 
     Raises:
         CheckpointError: it is no such index, or names a file elsewhere.
     """
     try:
-        found: Any = read_json(path, BOUNDS).data.get("weight_map")
+        weight_map: Any = read_json(path, BOUNDS).data.get("weight_map")
     except ConfigError as error:
         first = error.problems[0]
         raise _wrong(path, f"line {first.line}: {first.message}" if first.line else first.message) from None
-    if not isinstance(found, dict) or not found:
+    if not isinstance(weight_map, dict) or not weight_map:
         raise _wrong(path, "it has no 'weight_map' from tensors to files")
-    owners = cast("dict[str, Any]", found)
+    owners = cast("dict[str, Any]", weight_map)
     if len(owners) > MAX_TENSORS:
         raise _wrong(path, f"it lists {len(owners)} tensors; allowed: {MAX_TENSORS}")
     for name in owners.values():

@@ -1,8 +1,8 @@
-"""Files of `torch.save` and `torch.jit.save`: a pickle that names tensors, and their bytes beside it.
+"""Files of `torch.save` and `torch.jit.save`, read without unpickling.
 
-The pickle is read as a tree, never unpickled: no code of it runs, classes of training code need not be installed, and
-of a TorchScript archive the program is not even looked at. The bytes of tensors are mapped from the file, which the
-format allows, since it stores them uncompressed.
+They hold a pickle that names tensors, and the bytes of the tensors beside it. The pickle is read as a tree: no code of
+it runs, classes of training code need not be installed, and the program of a TorchScript archive is not looked at. The
+bytes of tensors are mapped from the file, which stores them uncompressed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo.checkpoints.containers.mapped import MappedFile
 from zoo.checkpoints.containers.pickles import Call, PickleError, read_pickle
 from zoo.checkpoints.containers.safetensors import MAX_HEADER, MAX_TENSORS
-from zoo.checkpoints.containers.torch_trees import Laid, module_tensors, storage_item_sizes, with_tensors
+from zoo.checkpoints.containers.torch_trees import StorageView, module_tensors, storage_item_sizes, with_tensors
 from zoo.checkpoints.containers.wrappers import choose_weights
 from zoo_core.checkpoints import ITEM_SIZES, TensorInfo, TensorSource
 from zoo_core.errors import CheckpointError
@@ -37,7 +37,7 @@ MAX_EXPANDED = 2**32
 
 
 @dataclass(frozen=True)
-class Place:
+class StorageSpan:
     """Where a storage's bytes lie in the file; `crc` is their checksum, where the file has one."""
 
     start: int
@@ -72,10 +72,10 @@ class TorchFile(TensorSource):
             raise self._damaged(str(error)) from None
         except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
             raise self._damaged(f"its pickle is none that torch writes ({type(error).__name__}: {error})") from None
-        self._places: Mapping[str, Place]
+        self._spans: Mapping[str, StorageSpan]
         if isinstance(tree, Call):
-            found: Mapping[str, Any] = dict(module_tensors(tree))
-            if not found:
+            views: Mapping[str, Any] = dict(module_tensors(tree))
+            if not views:
                 raise CheckpointError(
                     f"{self.path} holds an object of {tree.callee}, not the tensors of one; in Python where it can be "
                     "loaded, save its state_dict() with safetensors"
@@ -84,50 +84,50 @@ class TorchFile(TensorSource):
                 ("the program of the TorchScript archive was not run",) if self.container[:6] == "TorchS" else ()
             )
         else:
-            found, self.notes = choose_weights(tree, Laid, weights, self.path)
-        if len(found) > MAX_TENSORS:
-            raise self._damaged(f"it lists {len(found)} tensors, more than any model has; allowed: {MAX_TENSORS}")
-        self._laid = {key: self._checked(key, one) for key, one in found.items()}
-        self.entries: Mapping[str, TensorInfo] = {key: one.info for key, one in self._laid.items()}
+            views, self.notes = choose_weights(tree, StorageView, weights, self.path)
+        if len(views) > MAX_TENSORS:
+            raise self._damaged(f"it lists {len(views)} tensors, more than any model has; allowed: {MAX_TENSORS}")
+        self._views = {key: self._checked(key, view) for key, view in views.items()}
+        self.entries: Mapping[str, TensorInfo] = {key: view.info for key, view in self._views.items()}
 
     def read(self, key: str) -> Tensor:
         """Return a tensor that is mapped from the file, with the strides that it was saved with."""
         import torch
 
-        laid = self._laid[key]
-        start = self._start(laid)
-        if laid.is_contiguous:
-            return self._file.tensor(start, laid.info)
-        flat = self._file.tensor(start, TensorInfo(laid.info.dtype, (laid.end - laid.offset,)))
-        return torch.as_strided(flat, laid.info.shape, laid.stride)
+        view = self._views[key]
+        start = self._start(view)
+        if view.is_contiguous:
+            return self._file.tensor(start, view.info)
+        flat = self._file.tensor(start, TensorInfo(view.info.dtype, (view.end - view.offset,)))
+        return torch.as_strided(flat, view.info.shape, view.stride)
 
     def release(self, key: str) -> None:
         """Give back the pages of a tensor."""
-        laid = self._laid[key]
-        if laid.is_contiguous:
-            self._file.release(self._start(laid), laid.info)
+        view = self._views[key]
+        if view.is_contiguous:
+            self._file.release(self._start(view), view.info)
 
     def check(self, keys: Iterable[str]) -> None:
         """Compare storages with their checksums, and look for NaN and infinity."""
-        wanted = list(keys)
-        for storage in dict.fromkeys(self._laid[key].storage for key in wanted):
-            place = self._places[storage]
-            if place.crc is not None and self._crc(place) != place.crc:
+        names = list(keys)
+        for storage in dict.fromkeys(self._views[key].storage for key in names):
+            span = self._spans[storage]
+            if span.crc is not None and self._crc(span) != span.crc:
                 raise self._damaged(f"the bytes of storage {storage} do not have their checksum")
-        for key in wanted:
-            laid = self._laid[key]
-            if laid.is_contiguous:
-                self._file.check_finite(self._start(laid), laid.info, key)
+        for key in names:
+            view = self._views[key]
+            if view.is_contiguous:
+                self._file.check_finite(self._start(view), view.info, key)
             else:
                 super().check([key])
 
-    def _start(self, laid: Laid) -> int:
-        return self._places[laid.storage].start + laid.offset * ITEM_SIZES[laid.info.dtype]
+    def _start(self, view: StorageView) -> int:
+        return self._spans[view.storage].start + view.offset * ITEM_SIZES[view.info.dtype]
 
-    def _crc(self, place: Place, step: int = 1 << 22) -> int:
+    def _crc(self, span: StorageSpan, step: int = 1 << 22) -> int:
         crc = 0
-        for start in range(place.start, place.start + place.length, step):
-            crc = zlib.crc32(self._file.bytes(start, min(start + step, place.start + place.length)), crc)
+        for start in range(span.start, span.start + span.length, step):
+            crc = zlib.crc32(self._file.bytes(start, min(start + step, span.start + span.length)), crc)
         return crc
 
     def _archive(self) -> Any:
@@ -135,7 +135,7 @@ class TorchFile(TensorSource):
         with self.path.open("rb") as opened:
             try:
                 archive = zipfile.ZipFile(opened)
-                names = [one for one in archive.namelist() if one.endswith("/data.pkl") and one.count("/") == 1]
+                names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
                 if len(names) != 1:
                     raise self._damaged("it is a zip archive, but holds no data.pkl")
                 root = names[0].removesuffix("data.pkl")
@@ -146,10 +146,10 @@ class TorchFile(TensorSource):
                 pickle = archive.getinfo(names[0])
                 if pickle.file_size > MAX_HEADER:
                     raise self._damaged(f"its pickle has {pickle.file_size} bytes, more than any model's")
-                self._places = {
-                    one.filename.removeprefix(f"{root}data/"): self._place(one)
-                    for one in archive.infolist()
-                    if one.filename.startswith(f"{root}data/")
+                self._spans = {
+                    entry.filename.removeprefix(f"{root}data/"): self._span(entry)
+                    for entry in archive.infolist()
+                    if entry.filename.startswith(f"{root}data/")
                 }
                 tree = read_pickle(io.BytesIO(archive.read(pickle)))
             except (
@@ -166,7 +166,7 @@ class TorchFile(TensorSource):
                 raise self._damaged(f"it is a damaged zip archive: {error}; truncated?") from None
         return with_tensors(tree)
 
-    def _place(self, entry: zipfile.ZipInfo) -> Place:
+    def _span(self, entry: zipfile.ZipInfo) -> StorageSpan:
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise self._damaged(f"{entry.filename} is compressed, which torch never does")
         local = self._file.bytes(entry.header_offset, entry.header_offset + _LOCAL_HEADER)
@@ -174,7 +174,7 @@ class TorchFile(TensorSource):
         start = entry.header_offset + _LOCAL_HEADER + name + extra
         if local[:4] != b"PK\x03\x04" or start + entry.file_size > self._file.size:
             raise self._damaged(f"{entry.filename} reaches beyond the end of the file: truncated")
-        return Place(start, entry.file_size, entry.CRC)
+        return StorageSpan(start, entry.file_size, entry.CRC)
 
     def _legacy(self) -> Any:
         """Read the sequence of pickles that torch wrote until version 1.6: magic, version, system, tree, keys."""
@@ -186,33 +186,34 @@ class TorchFile(TensorSource):
                 "loaded, save its tensors with safetensors"
             )
         _, _, tree, keys = (read_pickle(opened) for _ in range(4))
-        place = opened.tell()
+        position = opened.tell()
         if not isinstance(keys, list):
             raise self._damaged("it does not say in which order its storages come")
         sizes = storage_item_sizes(tree)
-        self._places = {}
+        self._spans = {}
         for key in cast("list[Any]", keys):
             if key not in sizes:
                 raise self._damaged(f"its storage {key!r} belongs to no tensor")
-            length = int.from_bytes(self._file.bytes(place, place + 8), "little") * sizes[key]
-            if place + 8 + length > self._file.size:
+            start = position + 8
+            length = int.from_bytes(self._file.bytes(position, start), "little") * sizes[key]
+            if start + length > self._file.size:
                 raise self._damaged(f"its storage {key!r} reaches beyond the end of the file: truncated")
-            self._places[key] = Place(place + 8, length)
-            place += 8 + length
+            self._spans[key] = StorageSpan(start, length)
+            position = start + length
         return with_tensors(tree)
 
-    def _checked(self, key: str, laid: Laid) -> Laid:
-        place = self._places.get(laid.storage)
-        if place is None:
+    def _checked(self, key: str, view: StorageView) -> StorageView:
+        span = self._spans.get(view.storage)
+        if span is None:
             raise self._damaged(f"the storage of '{key}' is not there")
-        if min(laid.offset, *laid.info.shape, *laid.stride, 0) < 0:
+        if min(view.offset, *view.info.shape, *view.stride, 0) < 0:
             raise self._damaged(f"'{key}' has a negative size")
-        if laid.end * ITEM_SIZES[laid.info.dtype] > place.length:
-            raise self._damaged(f"'{key}' {list(laid.info.shape)} reaches beyond its storage of {place.length} bytes")
-        size = math.prod(laid.info.shape) * ITEM_SIZES[laid.info.dtype]
-        if size > max(place.length, MAX_EXPANDED):
-            raise self._damaged(f"'{key}' {list(laid.info.shape)} repeats {place.length} bytes until they are {size}")
-        return laid
+        if view.end * ITEM_SIZES[view.info.dtype] > span.length:
+            raise self._damaged(f"'{key}' {list(view.info.shape)} reaches beyond its storage of {span.length} bytes")
+        size = math.prod(view.info.shape) * ITEM_SIZES[view.info.dtype]
+        if size > max(span.length, MAX_EXPANDED):
+            raise self._damaged(f"'{key}' {list(view.info.shape)} repeats {span.length} bytes until they are {size}")
+        return view
 
     def _damaged(self, why: str) -> CheckpointError:
         return CheckpointError(f"{self.path} cannot be read as weights of torch: {why}")

@@ -1,4 +1,7 @@
-"""From the tree of a pickle of torch to tensors: which storage, which values of it, in which order."""
+"""Tensors in the tree of a pickle that torch wrote.
+
+Each tensor is a view of a storage: its first value, its shape and its strides.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, cast
 from zoo.checkpoints.containers.pickles import Call, Name, Stored
 from zoo_core.checkpoints import ITEM_SIZES, TensorInfo
 
-__all__ = ["Laid", "module_tensors", "storage_item_sizes", "with_tensors"]
+__all__ = ["StorageView", "module_tensors", "storage_item_sizes", "with_tensors"]
 
 _STORAGES = {
     "DoubleStorage": "float64",
@@ -33,7 +36,7 @@ _NESTED = 64
 
 
 @dataclass(frozen=True)
-class Laid:
+class StorageView:
     """A tensor of the tree: where its values lie in a storage, counted in values.
 
     Attributes:
@@ -69,7 +72,7 @@ class Laid:
 
 
 def with_tensors(tree: Any) -> Any:
-    """Return a tree with a `Laid` for each call that rebuilds a tensor; what is nested too deep stays as it is."""
+    """Return a tree with a `StorageView` for each call that rebuilds a tensor; what is nested too deep stays."""
     return _Rebuilding().rebuilt(tree, _NESTED)
 
 
@@ -77,24 +80,23 @@ class _Rebuilding:
     """Visits each object once: pickles share objects, and may hold themselves."""
 
     def __init__(self) -> None:
-        self._seen: dict[
-            int, tuple[Any, Any]
-        ] = {}  # the object, kept alive so that its id stays its own, and the new one
+        # by id: the object, which is held so that no other gets its id, and what becomes of it
+        self._seen: dict[int, tuple[Any, Any]] = {}
 
     def rebuilt(self, value: Any, depth: int) -> Any:
         if not isinstance(value, dict | list | tuple | Call) or not depth:
             return cast("Any", value)
-        one = cast("Any", value)
-        if id(one) not in self._seen:
-            self._seen[id(one)] = (one, one)
-            self._seen[id(one)] = (one, self._rebuilt(one, depth - 1))
-        return self._seen[id(one)][1]
+        node = cast("Any", value)
+        if id(node) not in self._seen:
+            self._seen[id(node)] = (node, node)  # an object that holds itself ends here
+            self._seen[id(node)] = (node, self._rebuilt(node, depth - 1))
+        return self._seen[id(node)][1]
 
     def _rebuilt(self, value: Any, depth: int) -> Any:
         if isinstance(value, dict):
-            return {key: self.rebuilt(one, depth) for key, one in cast("dict[Any, Any]", value).items()}
+            return {key: self.rebuilt(inner, depth) for key, inner in cast("dict[Any, Any]", value).items()}
         if isinstance(value, list | tuple):
-            return [self.rebuilt(one, depth) for one in cast("list[Any]", value)]
+            return [self.rebuilt(inner, depth) for inner in cast("list[Any]", value)]
         if isinstance(value.callee, Name):
             if value.callee == _TAGGED:
                 return self.rebuilt(value.arguments[0], depth)
@@ -105,7 +107,7 @@ class _Rebuilding:
 
 
 def _tensor(call: Call) -> Any:
-    """Return the `Laid` of a call that rebuilds a tensor; the call itself where it is none that we know."""
+    """Return the `StorageView` of a call that rebuilds a tensor; the call itself where it is none that we know."""
     try:
         if call.callee.name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return _tensor(call.arguments[0])
@@ -119,20 +121,20 @@ def _tensor(call: Call) -> Any:
             dtype = _STORAGES[named]
         else:
             return call
-        laid = Laid(str(key), TensorInfo(dtype, tuple(shape)), offset, tuple(stride))
-        numbers = (laid.offset, *laid.info.shape, *laid.stride)
+        view = StorageView(str(key), TensorInfo(dtype, tuple(shape)), offset, tuple(stride))
+        numbers = (view.offset, *view.info.shape, *view.stride)
         if (
             dtype not in ITEM_SIZES
-            or len(laid.info.shape) != len(laid.stride)
+            or len(view.info.shape) != len(view.stride)
             or any(type(n) is not int for n in numbers)
         ):
             return call
-        return laid
+        return view
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return call
 
 
-def module_tensors(module: Call, prefix: str = "", depth: int = _NESTED) -> Iterator[tuple[str, Laid]]:
+def module_tensors(module: Call, prefix: str = "", depth: int = _NESTED) -> Iterator[tuple[str, StorageView]]:
     """Yield the tensors of a module that was saved whole, by its own names for them.
 
     Those are its parameters, its buffers and those of its modules, and no other attribute: a model has a tokenizer and
@@ -142,11 +144,11 @@ def module_tensors(module: Call, prefix: str = "", depth: int = _NESTED) -> Iter
     if not isinstance(state, dict) or not depth:
         return
     attributes = cast("dict[Any, Any]", state)
-    held = [attributes.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
-    passing = _members(attributes.get("_non_persistent_buffers_set"))
-    for own in held if any(isinstance(one, dict) for one in held) else [attributes]:
-        for name, value in cast("dict[Any, Any]", own if isinstance(own, dict) else {}).items():
-            if isinstance(value, Laid) and not (own is held[1] and name in passing):
+    groups = [attributes.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
+    transient = _members(attributes.get("_non_persistent_buffers_set"))
+    for group in groups if any(isinstance(group, dict) for group in groups) else [attributes]:
+        for name, value in cast("dict[Any, Any]", group if isinstance(group, dict) else {}).items():
+            if isinstance(value, StorageView) and not (group is groups[1] and name in transient):
                 yield f"{prefix}{name}", value
             elif isinstance(value, Call):
                 yield from module_tensors(value, f"{prefix}{name}.", depth - 1)

@@ -1,12 +1,14 @@
-"""What training code wraps around weights: a dict beside the optimizer, an average, prefixes of every name.
+"""Wrappers of training code around weights.
 
-Wrappers are taken off here, each with a note that says so. Where two readings are possible, such as weights and their
-average, the trained weights are taken and the note names the others; where none is the obvious one, it is an error.
+These are a dict beside the optimizer, averages and prefixes of every name. They are taken off, each with a note that
+says so. Where two readings are possible, such as weights and their average, the trained weights are taken and the note
+names the others. Where none is the obvious one, it is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -26,6 +28,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 """Put before every name by data parallelism and by torch.compile."""
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """Put inside names by the same for a part of a model, by FSDP and by activation checkpointing."""
+_WORD = re.compile(r"[^._]+")
 _COUNTER = "n_averaged"
 """Stands beside the weights in the state dict of torch's AveragedModel: how many were averaged."""
 _DEPTH = 3
@@ -46,19 +49,21 @@ def choose_weights(
         CheckpointError: there is no such state dict, or several could be meant.
     """
     if not isinstance(tree, dict):
-        what = "one tensor" if isinstance(tree, leaf) else _told(tree)
+        what = "one tensor" if isinstance(tree, leaf) else _describe_value(tree)
         raise CheckpointError(
             f"{path} holds {what}, expected a mapping of names to tensors; save the state_dict() of a model"
         )
-    found = dict(_state_dicts(cast("dict[Any, Any]", tree), leaf))
-    if not found:
-        held = ", ".join(f"{key} ({_told(value)})" for key, value in list(cast("dict[Any, Any]", tree).items())[:6])
+    state_dicts = dict(_state_dicts(cast("dict[Any, Any]", tree), leaf))
+    if not state_dicts:
+        held = ", ".join(
+            f"{key} ({_describe_value(value)})" for key, value in list(cast("dict[Any, Any]", tree).items())[:6]
+        )
         raise CheckpointError(f"{path} holds no tensors by name; it holds {held or 'nothing'}")
-    name, notes = _chosen(found, weights, path)
-    left = [key for key in found if key != name]
-    if name:
-        notes = (*notes, f"read from '{name}'" + (f"; {', '.join(left)} left aside" if left else ""))
-    return found[name], notes
+    name = _choose(list(state_dicts), weights, path)
+    others = [key for key in state_dicts if key != name]
+    if not name:
+        return state_dicts[name], ()
+    return state_dicts[name], (f"read from '{name}'" + (f"; {', '.join(others)} left aside" if others else ""),)
 
 
 def plain_names(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -72,7 +77,7 @@ def plain_names(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
         del plain[_COUNTER]
         notes.append("the weights are an average, made by AveragedModel")
     while plain:
-        prefix = next((one for one in _PREFIXES if all(name.startswith(one) for name in plain.values())), None)
+        prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in plain.values())), None)
         if prefix is None:
             break
         plain = {name: now.removeprefix(prefix) for name, now in plain.items()}
@@ -108,21 +113,22 @@ def _is_usual(name: str) -> bool:
     return name.rpartition(".")[2] in _USUAL
 
 
-def _chosen(found: Mapping[str, Any], weights: str | None, path: Path) -> tuple[str, tuple[str, ...]]:
-    averages = [name for name in found if _is_average(name)]
+def _choose(names: Sequence[str], weights: str | None, path: Path) -> str:
+    """Return the name of the state dict that is meant."""
+    averages = [name for name in names if set(_WORD.findall(name.lower())) & set(_AVERAGES)]
     if weights == "ema":
         candidates = averages
     elif weights is not None:
-        candidates = [name for name in found if name == weights]
+        candidates = [name for name in names if name == weights]
     else:
-        trained = [name for name in found if name not in averages]
+        trained = [name for name in names if name not in averages]
         usual = [name for name in trained if _is_usual(name)]
         candidates = usual or trained
     if len(candidates) == 1:
-        return candidates[0], ()
-    if set(found) == {""}:
+        return candidates[0]
+    if list(names) == [""]:
         raise CheckpointError(f"{path} is one state dict, not several; leave out weights={weights!r}")
-    listed = shown(f"'{name}'" for name in found)
+    listed = shown(f"'{name}'" for name in names)
     if not candidates and weights is None:
         raise CheckpointError(f"{path} holds an average of weights only, {listed}; take it with weights='ema'")
     what = "no such weights" if not candidates else "several weights that could be meant"
@@ -130,11 +136,7 @@ def _chosen(found: Mapping[str, Any], weights: str | None, path: Path) -> tuple[
     raise CheckpointError(f"{path} holds {what}{asked}; choose with weights= one of {listed}")
 
 
-def _is_average(name: str) -> bool:
-    return any(part in _AVERAGES for part in name.lower().replace(".", "_").split("_"))
-
-
-def _told(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, Call):
         return f"a call of {value.callee}, which zoo never runs"
     return f"a {type(value).__name__}"
