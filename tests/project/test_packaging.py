@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import zoo
 from zoo_core.plugin import ENTRY_POINT_GROUP
@@ -79,6 +80,13 @@ def test_the_top_level_holds_the_agreed_names_alone() -> None:
         pytest.skip("not a git checkout")
     names = {line.partition("/")[0] for line in tracked.stdout.splitlines()}
     assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_the_hosted_checks_run_those_of_the_project_on_the_oldest_and_the_newest_python() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    supported = [one.rpartition(" ")[2] for one in PROJECT["project"]["classifiers"] if "Python :: 3." in one]
+    assert job["strategy"]["matrix"]["python"] == [supported[0], supported[-1]]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
 
 
 def loaded_by(program: str) -> set[str]:
