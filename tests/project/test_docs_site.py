@@ -13,7 +13,7 @@ import yaml
 
 import zoo
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TOP = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 """Pages of the site that stand beside `docs/`."""
