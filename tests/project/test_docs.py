@@ -117,3 +117,28 @@ def test_the_errors_that_are_written_down_are_the_public_ones() -> None:
 def test_the_readme_counts_the_parameters_rightly() -> None:
     (counted,) = re.findall(r"parameter_count\(\) +# (\d+)", (ROOT / "README.md").read_text())
     assert int(counted) == zoo.config("vit-b16-quickgelu").parameter_count()
+
+
+def resolves(name: str) -> bool:
+    """Tell whether a dotted name is that of a module or of something in one."""
+    module, _, attributes = name, "", ""
+    while module:
+        try:
+            attrgetter(attributes)(importlib.import_module(module)) if attributes else importlib.import_module(module)
+        except ModuleNotFoundError:
+            module, _, last = module.rpartition(".")
+            attributes = f"{last}.{attributes}".rstrip(".")
+        except AttributeError:
+            return False
+        else:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_and_file_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    names = set(re.findall(r"`(zoo(?:_[a-z]+)?(?:\.\w+)+)(?:\([^`]*)?`", text)) - {"zoo.plugins", "zoo.json"}
+    assert not [name for name in sorted(names) if not resolves(name)]
+    paths = re.findall(r"`((?:core|plugins|zoo|tests|docs)/[\w./*-]+)`", text)
+    assert not [path for path in sorted(paths) if not any(ROOT.glob(path.rstrip("/")))]
