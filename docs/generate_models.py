@@ -68,12 +68,13 @@ def _rows(configs: dict[str, ModelConfig]) -> Iterator[str]:
     weights = zoo.list_pretrained()
     aliases = yaml.safe_load(ALIASES.read_text(encoding="utf-8"))
     for name, config in configs.items():
+        other_names = [aliases[name]] if isinstance(aliases.get(name), str) else aliases.get(name, [])
         height, width = config.vision.image_size
         image = str(height) if height == width else f"{height} x {width}"
         count = config.parameter_count()
         cells: list[Any] = [
             f"`{name}`",
-            _code(aliases.get(name, ())),
+            ", ".join(f"`{alias}`" for alias in other_names),
             "?" if count is None else f"{count / 1e6:,.1f} M",
             image,
             config.embed_dim,
@@ -81,10 +82,6 @@ def _rows(configs: dict[str, ModelConfig]) -> Iterator[str]:
             len(weights.get(name, ())) or "",
         ]
         yield f"| {' | '.join(map(str, cells))} |"
-
-
-def _code(names: str | list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in ([names] if isinstance(names, str) else names))
 
 
 if __name__ == "__main__":

@@ -97,15 +97,15 @@ def _value(field: dict[str, Any], schema: dict[str, Any]) -> str:
     if "const" in field:
         return f"`{field['const']}`"
     if "anyOf" in field:
-        return " or ".join(dict.fromkeys(_value(_resolved(one, schema), schema) for one in field["anyOf"]))
+        return " or ".join(dict.fromkeys(_value(_resolved(choice, schema), schema) for choice in field["anyOf"]))
     names = {"integer": "whole number", "boolean": "`true`, `false`", "array": "list", "null": "`null`"}
     return names.get(field.get("type", ""), field.get("type", "any")) + _range(field)
 
 
 def _range(field: dict[str, Any]) -> str:
     limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    told = [f"{words} {field[key]:g}" for key, words in limits.items() if key in field]
-    return f", {' and '.join(told)}" if told else ""
+    bounds = [f"{words} {field[key]:g}" for key, words in limits.items() if key in field]
+    return f", {' and '.join(bounds)}" if bounds else ""
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Hooks of MkDocs: three pages from the top of the project, and links as the site has them.
+"""Hooks of MkDocs: pages from the top of the project, links.
 
 Pages are written for a reader of the files. The README is the first page of the site, so its links change there.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,7 +32,7 @@ def on_page_markdown(markdown: str, *, page: Any, files: Files, **_: Any) -> str
 
     def link(match: re.Match[str]) -> str:
         text, target, anchor = match.groups()
-        path = _normal(PurePosixPath(source).parent / target)
+        path = posixpath.normpath(PurePosixPath(source).parent / target)
         target_page = TOP.get(path) or path.removeprefix("docs/")
         if target_page in files.src_uris:
             return f"[{text}]({'../' * uri.count('/')}{target_page}{anchor or ''})"
@@ -40,14 +41,3 @@ def on_page_markdown(markdown: str, *, page: Any, files: Files, **_: Any) -> str
 
     markdown = _LINK.sub(link, markdown)
     return re.sub(r"^```(\w+) file=(\S+)$", r'```\1 title="\2"', markdown, flags=re.MULTILINE)
-
-
-def _normal(path: PurePosixPath) -> str:
-    """Return a path without `..`."""
-    parts: list[str] = []
-    for part in path.parts:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return "/".join(parts)

@@ -1,4 +1,4 @@
-"""The site of the documentation: one navigation that reaches every page, and pages that are generated."""
+"""Site of the docs: navigation, API reference, generated pages, changelog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One distribution, whose folders, wheel, declared entry points and installed entry points agree."""
+"""One distribution: its folders, its wheel and its entry points agree."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def test_the_top_level_holds_the_agreed_names_alone() -> None:
 
 def test_the_hosted_checks_run_those_of_the_project_on_the_oldest_and_the_newest_python() -> None:
     (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
-    supported = [one.rpartition(" ")[2] for one in PROJECT["project"]["classifiers"] if "Python :: 3." in one]
+    classifiers = PROJECT["project"]["classifiers"]
+    supported = [name.rpartition(" ")[2] for name in classifiers if "Python :: 3." in name]
     assert job["strategy"]["matrix"]["python"] == [supported[0], supported[-1]]
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
 

@@ -1,6 +1,6 @@
-"""Writer of the folders beside it: three tiny models and a set of embeddings, saved by zoo 0.1.0.
+"""Writer of the folders beside it.
 
-It ran once, with that version: `python write.py`. Later versions read what it wrote and never write it anew.
+They hold three tiny models and a set of embeddings, saved by zoo 0.1.0. It ran once, with that version: `python write.py`. Later versions read what it wrote and never write it anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What zoo 0.1.0 saved is read by this version: models with their probes, and sets of embeddings."""
+"""Folders that zoo 0.1.0 saved: models with their probes, sets of embeddings."""
 
 from __future__ import annotations
 
