@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from zoo.catalog.architectures import architectures, config
+from zoo.catalog.architectures import architectures, load_config
 from zoo.catalog.listing import DATA, SHIPPED, digest_of, sizes_of
 from zoo.catalog.state_dict_shapes import Shape, written
 from zoo.materialize.skeleton import skeleton
@@ -23,7 +23,7 @@ ENTRIES = [entry for entry in architectures().entries if entry.plugin.architectu
 
 def listing() -> str:
     """Return the sizes of every architecture, with the files and components that they were computed from."""
-    configs = {entry.name: config(f"{entry.plugin.distribution}/{entry.name}") for entry in ENTRIES}
+    configs = {entry.name: load_config(f"{entry.plugin.distribution}/{entry.name}") for entry in ENTRIES}
     parts = {(part.kind, part.component) for config in configs.values() for part in components(config)}
     data = {"sha256": digest_of(ENTRIES), "components": sorted(parts)}
     sizes = ",\n".join(f"  {json.dumps(name)}: {json.dumps(sizes_of(config))}" for name, config in configs.items())
@@ -38,7 +38,7 @@ def components(config: ModelConfig) -> list[ComponentConfig]:
 
 def shapes(name: str) -> dict[str, Shape]:
     """Return what the state dict of an architecture holds, built without its memory."""
-    return {key: tuple(value.shape) for key, value in skeleton(config(name)).state_dict().items()}
+    return {key: tuple(value.shape) for key, value in skeleton(load_config(name)).state_dict().items()}
 
 
 if __name__ == "__main__":

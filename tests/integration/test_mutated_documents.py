@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import zoo
 from support.checkpoints.openclip_folders import open_clip_folder
 from support.models.tiny_architectures import CLIP
-from zoo.building.source import config_of
+from zoo.building.source import config as config_of
 from zoo.checkpoints.containers import open_container
 from zoo.inference.profiling import mend_trace
 from zoo.saved.manifest import digest_of, file_digests

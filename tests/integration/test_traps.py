@@ -24,7 +24,7 @@ import zoo
 from support.checkpoints.saved_folders import TINY, rewrite, with_tokenizer
 from support.hf_hub_server import Hub, used
 from support.models.families import FAMILIES
-from zoo.saved.read import open_folder
+from zoo.saved.read import open_saved
 from zoo_core.errors import CheckpointError, ZooError
 
 
@@ -78,7 +78,7 @@ def test_a_killed_push_leaves_the_old_model_or_the_new_one(hub: Hub, tmp_path: P
     states = [state for state in hub.repositories["acme/tiny"].values() if any(state.iterdir())]
     assert len(states) > 2
     for state in states:  # all that anybody could ever have loaded
-        open_folder(state, all_bytes=True)
+        open_saved(state).check_files(all_bytes=True)
         values = {float(one) for tensor in load_file(state / "model.safetensors").values() for one in tensor.unique()}
         assert len(values) == 1
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from zoo.building.build import build, loss, preprocess, tokenizer
     from zoo.building.identify import identify
     from zoo.building.load import load, verify
-    from zoo.catalog.architectures import config, list_models, registry
+    from zoo.building.source import config
+    from zoo.catalog.architectures import list_models, registry
     from zoo.catalog.pretrained import list_pretrained
     from zoo.checkpoints.load import load_weights
     from zoo.embeddings.store import read_set
@@ -59,7 +60,7 @@ _HOMES = {
     "ZeroShotClassifier": "zoo.evaluation.zero_shot",
     "ZooError": "zoo_core.errors",
     "build": "zoo.building.build",
-    "config": "zoo.catalog.architectures",
+    "config": "zoo.building.source",
     "convert": "zoo.transfer.convert",
     "identify": "zoo.building.identify",
     "list_models": "zoo.catalog.architectures",

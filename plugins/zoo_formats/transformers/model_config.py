@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from zoo_core.config import Config
-from zoo_core.documents import Document
+from zoo_core.documents import ENCODER_CONFIG, Document
 from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, describe
 
@@ -234,7 +234,7 @@ def document_of(folder: Path, model_types: tuple[str, ...]) -> Document | None:
     path = folder / "config.json"
     if not path.is_file():
         return None
-    document = read_json(path)
+    document = read_json(path, ENCODER_CONFIG)
     if document.data.get("model_type") not in model_types:
         return None
     named = document.data.get("architectures")

@@ -67,9 +67,9 @@ def picture(height: int, width: int) -> Image.Image:
 
 
 def stated(folder: Path) -> Any:
-    from zoo.checkpoints.open import stated_architecture
+    from zoo.checkpoints.open import read_foreign_config
 
-    return stated_architecture(folder)
+    return read_foreign_config(folder)
 
 
 def preprocess(folder: Path) -> Any:

@@ -14,7 +14,7 @@ import zoo
 from support.checkpoints.foreign import save_gemma_tokenizer
 from support.models.tiny_architectures import CLIP, SIGLIP, changed, model_of
 from support.tokenizers.tiny_tokenizers import MAKERS, SENTENCES, merges_of_words
-from zoo.checkpoints.open import stated_architecture
+from zoo.checkpoints.open import read_foreign_config
 from zoo.transfer.convert import export
 from zoo.transfer.hostile_captions import DAMAGED, PLAIN, SPELLED
 from zoo_core.errors import CheckpointError, ConfigError
@@ -126,7 +126,7 @@ def test_captions_of_a_folder_have_the_ids_of_transformers(
 
     theirs = stating(model_type, filled, tmp_path)
     assert type(theirs).__name__.removesuffix("Fast") == name
-    found = zoo.tokenizer(stated_architecture(tmp_path))
+    found = zoo.tokenizer(read_foreign_config(tmp_path))
     options = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "padding_side": "right"}
     captions = [one for one in CAPTIONS if not (split and one in SPELLED)]
     for caption in captions:
@@ -146,7 +146,7 @@ def test_a_folder_whose_rows_are_padded_on_the_left_is_refused_at_its_line(
 
     stating(model_type, left, tmp_path)
     with pytest.raises(ConfigError, match=r"tokenizer_config.json:1:\d+: padding_side: pads rows on the left.*'right'"):
-        stated_architecture(tmp_path)
+        read_foreign_config(tmp_path)
 
 
 @pytest.mark.parametrize(("model_type", "fill"), [("siglip", siglip), ("siglip2", siglip2)])
@@ -160,17 +160,17 @@ def test_a_folder_that_pads_to_fewer_ids_than_its_tower_reads_is_refused_and_the
     options = {"padding": "max_length", "truncation": True}
     assert len(stating(model_type, short, tmp_path)("a cat", **options).input_ids) == 16
     with pytest.raises(ConfigError, match=r"_config.json:1:\d+: model_max_length: pads rows to 16 .* set it to 40 if"):
-        stated_architecture(tmp_path)
+        read_foreign_config(tmp_path)
     said(tmp_path, model_max_length=LENGTH)
     row = stating(model_type, lambda folder: None, tmp_path)("a cat", **options).input_ids
-    assert zoo.tokenizer(stated_architecture(tmp_path))("a cat")[0].tolist() == row
+    assert zoo.tokenizer(read_foreign_config(tmp_path))("a cat")[0].tolist() == row
 
 
 def test_the_first_clip_has_its_own_tokenizer_where_its_folder_holds_none(tmp_path: Path) -> None:
     stating("clip", clip, tmp_path)
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).unlink()
-    assert dict(stated_architecture(tmp_path) or {})["tokenizer"] == {"type": "clip-bpe"}
+    assert dict(read_foreign_config(tmp_path) or {})["tokenizer"] == {"type": "clip-bpe"}
 
 
 # conversion

@@ -29,7 +29,7 @@ from support.checkpoints.transformers_folders import (
     transformers_model,
 )
 from support.tokenizers.tiny_tokenizers import MAKERS
-from zoo.checkpoints.open import checkpoint_formats, open_checkpoint, stated_architecture
+from zoo.checkpoints.open import checkpoint_formats, open_checkpoint, read_foreign_config
 from zoo.transfer.convert import export
 from zoo_core.checkpoints import CheckpointFormat, TensorInfo
 from zoo_core.errors import CheckpointError, ConfigError, ZooError
@@ -42,7 +42,7 @@ def layouts() -> list[CheckpointFormat]:
 
 
 def stated(folder: Path) -> Mapping[str, Any]:
-    found = stated_architecture(folder)
+    found = read_foreign_config(folder)
     assert found is not None
     return found
 

@@ -20,7 +20,6 @@ from support.hf_hub_server import Hub, used
 from support.tokenizers.tiny_tokenizers import MAKERS
 from zoo.cli.app import main
 from zoo.hub.address import parse_address
-from zoo.saved.read import open_folder
 from zoo_core.errors import CheckpointError, ConfigError, DownloadError, InputError, SaveError
 from zoo_core.hub.lockfile import lock_file
 
@@ -420,7 +419,7 @@ def test_a_pulled_model_says_where_its_weights_came_from(
     source = json.loads((folder / "zoo.json").read_text())["source"]
     assert (source["repo"], source["commit"], len(source["sha256"])) == ("acme/digits", commit, 64)
     assert f"of `acme/digits` at commit {commit}" in (folder / "README.md").read_text()
-    assert list(open_folder(folder)[0].data()["preprocess"]["mean"]) == [0.1, 0.2, 0.3]
+    assert list(zoo.config(folder).data()["preprocess"]["mean"]) == [0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import zoo
 from support.checkpoints.openclip_folders import open_clip_folder
 from support.hf_hub_server import used
 from support.tokenizers.tiny_tokenizers import wordpiece
-from zoo.building.source import config_of
+from zoo.building.source import config as config_of
 from zoo.saved.manifest import digest_of, file_digests
 from zoo_core.errors import ConfigError
 

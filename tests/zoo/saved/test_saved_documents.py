@@ -136,9 +136,8 @@ def test_a_zoo_json_is_parsed_once_a_load(saved: Path, monkeypatch: pytest.Monke
     from zoo.saved import manifest as digests
 
     calls: list[str] = []
-    parse = digests.parse_json
-    monkeypatch.setattr(digests, "parse_json", lambda *args: calls.append(args[1]) or parse(*args))
-    digests._parsed.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    parse = digests.read_json
+    monkeypatch.setattr(digests, "read_json", lambda *args: calls.append(str(args[0])) or parse(*args))
     zoo.load(saved, probe=True)
     assert calls == [str(saved / "zoo.json")]
 

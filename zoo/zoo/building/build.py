@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
 
 from zoo.building.assemble import assemble, preprocessor_of, tokenizer_of
-from zoo.building.load import build_folder
+from zoo.building.load import build_saved
 from zoo.building.pretrained import allow_resampling, resolve_tag, weights_of
-from zoo.building.source import config_of, locate_model, stated
-from zoo.catalog.architectures import config as load_config
-from zoo.catalog.architectures import config_of_folder, registry
+from zoo.building.source import Source, resolve
+from zoo.catalog.architectures import load_config, registry
 from zoo.checkpoints.load import checked_options
 from zoo.checkpoints.match import LoadOptions
-from zoo.saved.read import check_folder, is_folder
-from zoo.saved.tokenizer_files import read_stated_tokenizer, read_tokenizer
+from zoo.saved.tokenizer_files import read_foreign_tokenizer, read_tokenizer
 from zoo_core.boundary import checked
 from zoo_core.config import ComponentConfig, LossConfig, ModelConfig, Section
 from zoo_core.errors import ConfigError, InputError, Problem, describe
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from zoo_core.models.dual_encoder import BuiltModel, DualEncoder
     from zoo_core.nn.position_embedding import Resampling
 
-__all__ = ["build", "loss", "preprocess", "tokenizer"]
+__all__ = ["build", "build_source", "loss", "preprocess", "tokenizer"]
 
 LOSSES = {
     "clip": "contrastive",
@@ -97,69 +95,99 @@ def build(
     """
     if optimize not in (None, "inference"):
         raise InputError(f"optimize must be 'inference' or None, found {describe(optimize)}")
-    options = LoadOptions(weights, resize, logit_bias)
-    place = {"device": device, "dtype": dtype, "towers": towers}
-    model = _built(source, pretrained, overrides, options, local_files_only, **place)
+    model = build_source(
+        resolve(source, tags=False, local_files_only=local_files_only),
+        pretrained=pretrained,
+        overrides=overrides,
+        options=LoadOptions(weights, resize, logit_bias),
+        local_files_only=local_files_only,
+        optimize=optimize is not None,
+        target={"device": device, "dtype": dtype, "towers": towers},
+    )
+    return cast("BuiltModel", model)
+
+
+def build_source(
+    source: Source,
+    *,
+    pretrained: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    options: LoadOptions | None = None,
+    local_files_only: bool = False,
+    optimize: bool = False,
+    target: Mapping[str, Any] | None = None,
+) -> DualEncoder:
+    """Do what `build` does for a source that is resolved already; `target` holds `device`, `dtype` and `towers`.
+
+    Raises:
+        ZooError: as `build`.
+    """
+    options, target = checked_options(options or LoadOptions()), target or {}
+    if pretrained is not None and source.has_weights:
+        what = "model" if source.kind == "foreign" else "saved model"
+        raise InputError(
+            f"{source.given} is a {what} with weights of its own; leave out pretrained={describe(pretrained)}"
+        )
+    match source.kind:
+        case "saved":
+            assert source.saved is not None
+            probe = False if overrides else None
+            model = build_saved(source.saved, overrides, options=options, probe=probe, **target)
+        case "foreign":
+            model = _build_foreign(source, overrides, options, target)
+        case "name" | "file" | "mapping" | "config":
+            model = _build_architecture(source, pretrained, overrides, options, local_files_only, target)
+        case _:
+            assert_never(source.kind)
     if optimize:
-        from zoo.inference.autotune import optimize_for_inference
+        from zoo.inference.autotune import optimize_for_inference  # it takes time to import, and few ask for it
 
         optimize_for_inference(model)
     else:
         tell_if_slow(model)
-    return cast("BuiltModel", model)
+    return model
 
 
-def _built(
-    source: str | Path | Any,
+def _build_foreign(
+    source: Source, overrides: Sequence[str], options: LoadOptions, target: Mapping[str, Any]
+) -> DualEncoder:
+    """Build the model of a folder of another library."""
+    assert source.folder is not None
+    config = source.config_with(overrides) if overrides else source.config
+    trained = load_config(source.stated or {}) if overrides else config  # overrides may mend what is refused without
+    options = allow_resampling(replace(options, stated=trained), trained, config)
+    model = assemble(config, weights=source.folder, options=options, overrides=overrides, **target)
+    if config.tokenizer.files_key() == trained.tokenizer.files_key():  # else overrides name another one
+        read_foreign_tokenizer(model.tokenizer, source.folder)
+    return model
+
+
+def _build_architecture(
+    source: Source,
     pretrained: str | Path | None,
     overrides: Sequence[str],
     options: LoadOptions,
     local_files_only: bool,
-    **place: Any,
+    target: Mapping[str, Any],
 ) -> DualEncoder:
-    """Build the model of an architecture, or the one of a saved folder, as it is."""
-    options = checked_options(options)
-    found = locate_model(source, local_files_only=local_files_only)
-    if pretrained is not None and (is_folder(found) or found is not source):
-        raise InputError(f"{source} is a saved model with weights of its own; leave out pretrained={pretrained!r}")
-    if is_folder(found):
-        model = build_folder(Path(found), overrides, **place, options=options)
-        if not overrides:
-            check_folder(model, Path(found))
-        return model
-    config, path, options = _with_weights(found, pretrained, overrides, options, local_files_only)
-    if path is None and options != LoadOptions():
-        raise InputError("weights=, resize= and logit_bias= say how weights are loaded, but pretrained= names none")
-    model = assemble(config, weights=path, **place, options=options, overrides=overrides)
-    if path is not None and pretrained is None and (not overrides or _has_stated_tokenizer(config, path)):
-        read_stated_tokenizer(model.tokenizer, path)
-    return model
-
-
-def _has_stated_tokenizer(config: ModelConfig, folder: Path) -> bool:
-    """Tell whether the tokenizer is still the one of a folder of another library, for all that was changed."""
-    return load_config(stated(folder) or {}).tokenizer.files_key() == config.tokenizer.files_key()
-
-
-def _with_weights(
-    source: Any, pretrained: str | Path | None, overrides: Sequence[str], options: LoadOptions, local_files_only: bool
-) -> tuple[ModelConfig, Path | None, LoadOptions]:
-    """Return the architecture as its weights were trained, with what the caller changes, and their file."""
-    if pretrained is None:
-        architecture = stated(source)
-        if architecture is None:
-            return load_config(source, overrides), None, options
-        config = config_of_folder(architecture, source, overrides)
-        return config, Path(source), allow_resampling(options, load_config(architecture), config)
-    entry = resolve_tag(source, pretrained)
-    own = [] if entry is None else entry.overrides()
-    config = load_config(source, [*own, *overrides])
+    """Build an architecture, with the weights of a tag or a file, or with random ones."""
+    tag = pretrained if pretrained is not None else source.tag
+    if tag is None:
+        config = source.config_with(overrides)
+        if options != LoadOptions():
+            raise InputError("weights=, resize= and logit_bias= say how weights are loaded, but pretrained= names none")
+        return assemble(config, **target)
+    entry = resolve_tag(source.given, tag)
+    entry_overrides = [] if entry is None else entry.overrides()  # the preprocessing of its training
+    config = load_config(source.given, [*entry_overrides, *overrides] if entry_overrides else overrides)
+    if overrides:
+        options = allow_resampling(options, load_config(source.given, entry_overrides), config)
     if entry is None:
-        path = Path(pretrained)
+        weights = Path(tag)
     else:
-        path = weights_of(entry, config, str(pretrained), local_files_only=local_files_only)
+        weights = weights_of(entry, config, str(tag), local_files_only=local_files_only)
         options = replace(options, described=True)
-    return config, path, allow_resampling(options, load_config(source, own), config) if overrides else options
+    return assemble(config, weights=weights, options=options, overrides=overrides, **target)
 
 
 @checked
@@ -168,13 +196,13 @@ def tokenizer(source: str | Path | Any, *, local_files_only: bool = False) -> To
     own = getattr(source, "tokenizer", None)
     if isinstance(own, Tokenizer):
         return own
-    located = locate_model(source, local_files_only=local_files_only)
-    found = tokenizer_of(_config_of(located))
-    if is_folder(located):
-        read_tokenizer(found, Path(located))
-    elif stated(located) is not None:
-        read_stated_tokenizer(found, Path(located))
-    return found
+    resolved = resolve(source, tags=False, local_files_only=local_files_only)
+    built = tokenizer_of(resolved.config)
+    if resolved.saved is not None:
+        read_tokenizer(built, resolved.saved)
+    elif resolved.folder is not None:
+        read_foreign_tokenizer(built, resolved.folder)
+    return built
 
 
 @checked
@@ -186,7 +214,17 @@ def preprocess(source: str | Path | Any, train: bool = False, *, local_files_onl
         train: with the random augmentation of training instead of the fixed path of evaluation.
         local_files_only: that of `build`.
     """
-    return preprocessor_of(_config_of(source, local_files_only), train)
+    given = cast("object", source)
+    if isinstance(given, ComponentConfig | str | Path | Mapping):
+        config = resolve(cast("object", given), tags=False, local_files_only=local_files_only).config
+    else:
+        config = getattr(given, "config", None)
+    if not isinstance(config, ModelConfig):
+        raise InputError(
+            "expected an architecture or a model that zoo.build made, "
+            f"found {type(cast('object', given)).__name__} without a config"
+        )
+    return preprocessor_of(config, train)
 
 
 @checked
@@ -203,14 +241,3 @@ def loss(name: str, **options: Any) -> Loss:
         raise ConfigError(Problem(message, "type", source="loss"))
     config = Section(LossConfig).parse({"type": name, **options}, "loss", registry())
     return cast("Loss", registry().get("loss", config.component).build(config))
-
-
-def _config_of(source: Any, local_files_only: bool = False) -> ModelConfig:
-    if isinstance(source, ComponentConfig | str | Path | Mapping):
-        return config_of(source, local_files_only=local_files_only)
-    config = getattr(source, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise InputError(
-            f"expected an architecture or a model that zoo.build made, found {type(source).__name__} without a config"
-        )
-    return config

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from zoo.catalog.architectures import architectures, loader
+from zoo.building.source import resolve
+from zoo.catalog.architectures import architectures
 from zoo.catalog.pretrained import entries_of
-from zoo_core.architectures import Architectures, is_path
+from zoo_core.architectures import Architectures
 from zoo_core.config import ComponentConfig, ModelConfig, TowerConfig
 from zoo_core.registry import Component, Plugin
 
@@ -41,7 +41,7 @@ def describe_model(source: str) -> dict[str, Any]:
     """Return all that is known of an architecture, ready for JSON.
 
     Args:
-        source: a name in any spelling, a YAML file, or a folder that `zoo.save` wrote.
+        source: what `zoo.build` takes; or `NAME:TAG`, an architecture as these weights were trained.
 
     Returns:
         `name`, `aliases`, `file`, `description`, `parameters`, `towers`, `text_contract`, `components` (each with
@@ -52,25 +52,19 @@ def describe_model(source: str) -> dict[str, Any]:
         ConfigError: the architecture or one of its pretrained entries is wrong.
         UnknownNameError: there is none of that name.
     """
-    from zoo.building.source import config_of, holds_model, locate
-
-    known = architectures()
-    name, aliases, tags = source, (), {}
-    if holds_model(source):
-        config, file = config_of(source), Path(locate(source))
-    elif is_path(source):
-        config, file = loader().load(source), Path(source)
-    else:
-        entry = known.find(source)
-        name, aliases, file = entry.name, entry.aliases, entry.path
-        config = loader().load(source)
-        tags = {
-            tag: {"from": found.place, "terms": found.terms} | found.data() for tag, found in entries_of(source).items()
-        }
+    resolved = resolve(source)
+    config, known = resolved.config, architectures()
+    name, aliases, entries = source, (), {}
+    if resolved.kind == "name":
+        entry = known.find(resolved.given)
+        name, aliases, entries = entry.name, entry.aliases, entries_of(resolved.given)
+        if resolved.tag is not None:
+            entries = {tag: entry for tag, entry in entries.items() if tag == resolved.tag}
+    tags = {tag: {"from": entry.place, "terms": entry.terms} | entry.data() for tag, entry in entries.items()}
     return {
         "name": name,
         "aliases": list(aliases),
-        "file": str(file),
+        "file": str(resolved.path),
         "description": config.description,
         "parameters": config.parameter_count(),
         "towers": _towers(config),

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.building.source import config_of
-from zoo.catalog.architectures import config
+from zoo.building.source import resolve
+from zoo.catalog.architectures import load_config
 from zoo.catalog.listing import list_architectures
 from zoo.checkpoints.open import open_checkpoint
 from zoo.checkpoints.ranking import CONFIG_KEY, OWN, Candidate, Shaped, leaves, rank
@@ -50,7 +50,7 @@ def identify(
     """
     source = open_checkpoint(path, weights=weights)
     shapes = {key: info.shape for key, info in source.entries.items()}
-    others = {_name(one, index): _shaped(config_of(one)) for index, one in enumerate(architectures)}
+    others = {_name(one, index): _shaped(resolve(one).config) for index, one in enumerate(architectures)}
     stated = _stated(source)
     ranked = rank(shapes, limit=limit, others=others)
     if not ranked or ranked[0].fit < 1:
@@ -79,7 +79,7 @@ def _of_strangers() -> Iterator[tuple[str, Shaped]]:
     for one in list_architectures():
         if one.problem is None and one.distribution != OWN:
             with suppress(Exception):  # a stranger's tower may raise anything; whoever builds it is told
-                yield one.name, _shaped(config(one.name))
+                yield one.name, _shaped(load_config(one.name))
 
 
 def _stated(source: TensorSource) -> ModelConfig | None:
@@ -89,7 +89,7 @@ def _stated(source: TensorSource) -> ModelConfig | None:
         return None
     with suppress(ZooError):
         data = parse_json(text, str(source.path)).data
-        return None if "extends" in data else config(data)  # a saved one is whole, and reads no other file
+        return None if "extends" in data else load_config(data)  # a saved one is whole, and reads no other file
     return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoo.building.source import config_of
+from zoo.building.source import resolve
 from zoo.materialize.skeleton import skeleton
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def layer_groups(
     """Return the layer groups of each tower, that of the output first.
 
     Args:
-        source: an architecture, a YAML file, or a saved folder.
+        source: what `zoo.build` takes, or `NAME:TAG`.
         lock_image: lock the image tower but for so many groups; all is as it was built where None.
         lock_text: the same of the text tower.
 
@@ -56,7 +56,7 @@ def layer_groups(
         InputError: a number of groups is negative.
         CapabilityError: a tower can only be locked whole.
     """
-    model = skeleton(config_of(source))
+    model = skeleton(resolve(source).config)
     assert model.visual is not None and model.text is not None  # both towers are built
     if lock_image is not None:
         model.lock_image_tower(lock_image)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zoo.building.assemble import assemble
 from zoo.building.pretrained import allow_resampling
-from zoo.building.source import locate
-from zoo.catalog.architectures import config as load_config
+from zoo.building.source import local_folder
+from zoo.catalog.architectures import load_config
 from zoo.checkpoints.match import LoadOptions
-from zoo.saved.manifest import differing_files, read_origin
-from zoo.saved.read import CONFIG, WEIGHTS, check_folder, expect_folder, open_folder, read_config
+from zoo.saved.manifest import differing_files
+from zoo.saved.read import CONFIG, SavedModel, check_against_probe, open_saved
 from zoo.saved.tokenizer_files import read_tokenizer
 from zoo_core.boundary import checked
 from zoo_core.errors import CheckpointError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zoo.saved.probe import Finding
     from zoo_core.models.dual_encoder import BuiltModel, DualEncoder
 
-__all__ = ["build_folder", "load", "verify"]
+__all__ = ["build_saved", "load", "verify"]
 
 ATTEMPTS = 5
 """How often a folder is read that another process keeps replacing."""
@@ -55,10 +55,8 @@ def load(
             probe gives other features; the part that differs is named.
         DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
     """
-    path = Path(locate(folder, local_files_only=local_files_only))
-    model = build_folder(path, device=device, dtype=dtype, towers=towers, all_bytes=verify)
-    if probe is not False:
-        check_folder(model, path, always=probe is True)
+    saved = open_saved(local_folder(folder, local_files_only=local_files_only))
+    model = build_saved(saved, device=device, dtype=dtype, towers=towers, all_bytes=verify, probe=probe)
     tell_if_slow(model)
     return cast("BuiltModel", model)
 
@@ -80,52 +78,67 @@ def verify(
     Raises:
         CheckpointError: it is no saved model, or its `zoo.json` is damaged.
     """
-    from zoo.saved.probe import PART_NAMES, Finding, check_probe
+    from zoo.saved.probe import PART_NAMES, Finding, check_probe  # imports PIL
 
-    path = Path(locate(folder))
-    expect_folder(path)
-    origin = read_origin(path)
-    wrong = differing_files(path, origin, all_bytes=True)
-    names = dict.fromkeys([*origin.files, *wrong])
+    saved = open_saved(local_folder(folder))
+    manifest = saved.manifest
+    wrong = differing_files(saved.folder, manifest, all_bytes=True)
+    names = dict.fromkeys([*manifest.files, *wrong])
     findings = [Finding(name, name not in wrong, wrong.get(name, "as saved")) for name in names]
     if wrong:
         return [*findings, *(Finding(part, None, "not looked at: files differ") for part in PART_NAMES)]
-    if origin.probe is None:
+    if manifest.probe is None:
         return [*findings, *(Finding(part, None, "the model was saved without a probe") for part in PART_NAMES)]
-    model = assemble(read_config(path), weights=path / WEIGHTS, device=device, dtype=dtype)
-    read_tokenizer(model.tokenizer, path)
-    return [*findings, *check_probe(model, origin.probe)]
+    model = assemble(saved.config, weights=saved.weights, device=device, dtype=dtype)
+    read_tokenizer(model.tokenizer, saved)
+    return [*findings, *check_probe(model, manifest.probe)]
 
 
-def build_folder(
-    folder: Path,
+def build_saved(
+    saved: SavedModel,
     overrides: Sequence[str] = (),
     *,
     all_bytes: bool = False,
+    probe: bool | None = None,
     options: LoadOptions | None = None,
     **target: Any,
 ) -> DualEncoder:
-    """Build the model of a folder, its config and its weights from one and the same save.
+    """Build a saved model, its config and its weights from one and the same save.
 
-    Another process may save to the folder meanwhile: then `zoo.json` is another one afterwards, and it is read anew.
+    Where another process saves to the folder meanwhile, the folder is read anew.
+
+    Args:
+        saved: the saved model.
+        overrides: changes of its config.
+        all_bytes: compare the weights with their digest too.
+        probe: that of `load`.
+        options: what is allowed beyond an exact fit.
+        target: `device`, `dtype` and `towers` of `assemble`.
 
     Raises:
-        CheckpointError: as `open_folder`, or the folder was replaced again and again.
+        CheckpointError: as `load`, or the folder was replaced again and again.
     """
     for _ in range(ATTEMPTS):
-        expect_folder(folder)
-        before = read_origin(folder).digest
         try:
-            config, weights = open_folder(folder, overrides, all_bytes=all_bytes)
-            saved = load_config(folder / CONFIG) if overrides else config
-            allowed = allow_resampling(options or LoadOptions(), saved, config)
-            model = assemble(config, weights=weights, options=allowed, overrides=overrides, **target)
+            saved.check_files(all_bytes=all_bytes)
+            config = saved.config_with(overrides) if overrides else saved.config
+            # overrides may mend what is refused without them, such as a folder of somebody else's machine
+            trained = load_config(saved.folder / CONFIG) if overrides else config
+            allowed = allow_resampling(options or LoadOptions(), trained, config)
+            model = assemble(config, weights=saved.weights, options=allowed, overrides=overrides, **target)
         except CheckpointError:
-            if read_origin(folder).digest == before:
+            if not saved.was_replaced():
                 raise
-            continue
-        if read_origin(folder).digest == before:
-            if config.tokenizer.files_key() == saved.tokenizer.files_key():  # else another one is meant
-                read_tokenizer(model.tokenizer, folder)
-            return model
-    raise CheckpointError(f"{folder} was replaced {ATTEMPTS} times while it was read; let the other process finish")
+        else:
+            if not saved.was_replaced():
+                break
+        saved = open_saved(saved.folder)
+    else:
+        raise CheckpointError(
+            f"{saved.folder} was replaced {ATTEMPTS} times while it was read; let the other process finish"
+        )
+    if config.tokenizer.files_key() == trained.tokenizer.files_key():  # else overrides name another one
+        read_tokenizer(model.tokenizer, saved)
+    if probe is not False:
+        check_against_probe(model, saved, always=probe is True)
+    return model

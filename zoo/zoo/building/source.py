@@ -1,152 +1,277 @@
-"""What a name stands for: a folder of this machine, a repository of the Hub that holds a model, or an architecture."""
+"""Sources: what a model or an architecture is built from.
+
+A name, a file, a mapping, a config, a folder, an address of the Hub and `NAME:TAG` are understood by `resolve`, and
+nowhere else. Everything that takes a source reads the `Source` that it returns.
+"""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.building.pretrained import ENDINGS
-from zoo.catalog.architectures import architectures, config_of_folder
-from zoo.catalog.architectures import config as load_config
-from zoo.checkpoints.open import stated_architecture
+from zoo.building.pretrained import ENDINGS, resolve_tag
+from zoo.catalog.architectures import architectures, load_config
+from zoo.checkpoints.open import read_foreign_config
 from zoo.hub.address import PREFIX
-from zoo.saved.read import is_folder, open_folder
+from zoo.saved.read import SavedModel, is_saved_model, open_saved
+from zoo.saved.unread_folders import why_unread
 from zoo_core.architectures import is_path
 from zoo_core.architectures.load import check_source
+from zoo_core.boundary import checked
 from zoo_core.config import ModelConfig
 from zoo_core.errors import AmbiguousNameError, UnknownNameError, describe
 
-__all__ = ["config_of", "holds_model", "is_architecture", "locate", "locate_model", "stated"]
+if TYPE_CHECKING:
+    from zoo.catalog.pretrained import Pretrained
+
+__all__ = ["Source", "config", "local_folder", "resolve", "split_tag"]
 
 _ADDRESS = "if you mean a repository of the Hub, write 'hf-hub:{}'"
 
 
-def locate(source: Any, *, local_files_only: bool = False) -> Any:
-    """Return the folder that `hf-hub:organisation/name[@revision]` stands for, and any other source as it is.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a caller means by a source. What is loaded of it is loaded once.
+
+    Attributes:
+        kind: `"name"` (of an architecture), `"file"` (YAML), `"mapping"`, `"config"`, `"saved"` (a folder of
+            `zoo.save`) or `"foreign"` (a folder of another library that states its architecture).
+        given: what the caller wrote; of `NAME:TAG` the name.
+        tag: the tag of `NAME:TAG`.
+        saved: the saved model.
+        folder: the folder of another library.
+        stated: the architecture that the files of that folder state.
+    """
+
+    kind: Literal["name", "file", "mapping", "config", "saved", "foreign"]
+    given: Any
+    tag: str | None = None
+    saved: SavedModel | None = None
+    folder: Path | None = None
+    stated: Mapping[str, Any] | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the source brings weights, and not only the name of an architecture."""
+        return self.kind in ("saved", "foreign") or self.tag is not None
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that the architecture is read from."""
+        if self.kind == "name":
+            return architectures().find(self.given).path
+        return self.saved.folder if self.saved else self.folder or Path(self.given)
+
+    @cached_property
+    def entry(self) -> Pretrained | None:
+        """The entry of the tag; None where there is no tag.
+
+        Raises:
+            UnknownNameError: the architecture has no such tag.
+        """
+        return None if self.tag is None else resolve_tag(self.given, self.tag)
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """The architecture, with the preprocessing of the tag.
+
+        Raises:
+            ZooError: as `config_with`.
+        """
+        return self.config_with(())
+
+    def config_with(self, overrides: Sequence[str]) -> ModelConfig:
+        """Return the architecture with changes.
+
+        Raises:
+            ConfigError: the architecture is wrong.
+            CheckpointError: a file of a saved model is not what was saved.
+        """
+        if self.saved is not None:
+            self.saved.check_files()
+            return self.saved.config_with(overrides) if overrides else self.saved.config
+        if self.stated is not None:
+            return load_config(self.stated, overrides, within=self.folder)
+        return load_config(self.given, overrides if self.entry is None else [*self.entry.overrides(), *overrides])
+
+
+def resolve(source: object, *, tags: bool = True, local_files_only: bool = False) -> Source:
+    """Return what a source means; what an address of the Hub stands for is downloaded where it has to be.
 
     Args:
-        source: what `zoo.build` takes; what an address stands for is downloaded where it has to be.
+        source: what `zoo.build` takes, or `NAME:TAG`.
+        tags: whether `NAME:TAG` is taken; Python names the tag in an argument of its own.
         local_files_only: never ask the Hub, as with `HF_HUB_OFFLINE=1`.
 
     Raises:
-        DownloadError: the repository, or a file of it, cannot be had, or has other bytes than it should.
-        InputError: the address is malformed.
+        InputError: the source is of another type, or an address is malformed.
+        UnknownNameError: a string is no address, no folder that holds a model, no YAML file and no architecture; the
+            message says how what it looks like is written.
+        AmbiguousNameError: it is an architecture, and a folder that holds a model.
+        DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
     """
-    if isinstance(source, str) and source.startswith(PREFIX):
-        from zoo.hub.saved_models import fetch_folder
+    check_source(source)
+    if isinstance(source, ModelConfig):
+        return Source("config", source)
+    if isinstance(source, Mapping):
+        return Source("mapping", source)
+    if isinstance(source, Path) or (isinstance(source, str) and source.startswith(PREFIX)):
+        path = local_folder(source, local_files_only=local_files_only)
+        found = _of_folder(path, source)
+        if found is None and path.is_dir():
+            raise UnknownNameError(f"{path}: {_unread(path)}")
+        return found or Source("file", path)
+    if isinstance(source, str):
+        return _of_folder(Path(source), source) or _of_name(source, tags)
+    raise AssertionError("check_source lets nothing else pass")
 
-        return fetch_folder(source, local_files_only=local_files_only)
+
+def _of_folder(folder: Path, given: str | Path) -> Source | None:
+    """Return the source of a folder that holds a model; None for any other path.
+
+    Raises:
+        AmbiguousNameError: it is named as an architecture is.
+    """
+    if is_saved_model(folder):
+        source = Source("saved", given, saved=open_saved(folder))
+    elif folder.is_dir() and (stated := read_foreign_config(folder)) is not None:
+        source = Source("foreign", given, folder=folder, stated=stated)
+    else:
+        return None
+    if given == folder.name and _is_architecture(folder.name):
+        owner = architectures().find(folder.name).plugin.distribution
+        raise AmbiguousNameError(
+            f"'{given}' is an architecture, and a model in this folder; write './{given}' for the model, "
+            f"'{owner}/{given}' for the architecture"
+        )
     return source
 
 
-def locate_model(source: Any, *, local_files_only: bool = False) -> Any:
-    """Do what `locate` does for what has to name a model or its architecture.
-
-    Raises:
-        InputError: the source is of no type that does.
-        UnknownNameError: a string is no address, no folder that holds a model, no YAML file and no architecture; the
-            message says how what it looks like is written.
-    """
-    check_source(source)
-    found = locate(source, local_files_only=local_files_only)
-    if isinstance(found, str):
-        _check_name(found)
-    elif isinstance(found, Path) and found.is_dir() and not is_folder(found) and stated(found) is None:
-        raise UnknownNameError(f"{found}: {_unread(found)}")
-    return found
-
-
-def stated(source: Any) -> Mapping[str, Any] | None:
-    """Return the architecture that a folder of another library states; None for any other source."""
-    return stated_architecture(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
-
-
-def holds_model(source: Any) -> bool:
-    """Tell what brings weights of its own from what only has the name of an architecture, a folder included."""
-    found = locate_model(source)
-    return is_folder(found) or stated(found) is not None
-
-
-def config_of(source: Any, overrides: Sequence[str] = (), *, local_files_only: bool = False) -> ModelConfig:
-    """Return the architecture of whatever `zoo.build` takes.
-
-    Raises:
-        ZooError: as `zoo.build`, but for what only weights could show.
-    """
-    found = locate_model(source, local_files_only=local_files_only)
-    if is_folder(found):
-        return open_folder(Path(found), overrides)[0]
-    architecture = stated(found)
-    if architecture is not None:
-        return config_of_folder(architecture, found, overrides)
-    return load_config(found, overrides)
-
-
-def _check_name(source: str) -> None:
-    """Raise an `UnknownNameError` for a string that names nothing, or two things, with what its form gives away."""
-    if is_path(source):
-        return
-    if is_folder(source) or stated(source) is not None:
-        if source == Path(source).name and is_architecture(source):
-            owner = architectures().find(source).plugin.distribution
-            raise AmbiguousNameError(
-                f"'{source}' is an architecture, and a model in this folder; write './{source}' for the model, "
-                f"'{owner}/{source}' for the architecture"
-            )
-        return
-    if _names_a_folder(source):  # its name alone would find an architecture, without the weights of the folder
-        raise UnknownNameError(f"unknown architecture {describe(source)}: {_meant(source)}")
+def _of_name(text: str, tags: bool) -> Source:
+    """Return the source of a string that is no folder with a model."""
+    if is_path(text):
+        return Source("file", text)
+    unknown = f"unknown architecture {describe(text)}"
+    if _names_a_folder(text):  # its last part alone would find an architecture, without the weights of the folder
+        raise UnknownNameError(f"{unknown}: {_suggestion_for(text)}")
+    name, tag = split_tag(text)
+    if tag is not None and tags:
+        return Source("name", name, tag=tag)
     try:
-        architectures().find(source)
+        architectures().find(text)
+    except AmbiguousNameError:
+        raise
     except UnknownNameError as error:
-        meant = _meant(source) if type(error) is UnknownNameError else ""
-        slip = meant == _ADDRESS.format(source) and "did you mean" in str(error)  # ViT-B/16 has a slash too
-        if slip or not meant:
-            raise
-        raise UnknownNameError(f"unknown architecture {describe(source)}: {meant}") from None
+        suggestion = _suggestion_for(text)
+        misspelled = suggestion == _ADDRESS.format(text) and "did you mean" in str(error)  # ViT-B/16 has a slash too
+        if suggestion and not misspelled:
+            raise UnknownNameError(f"{unknown}: {suggestion}") from None
+        raise _misspelled(text, tags) if ":" in text else error from None
+    return Source("name", text)
 
 
-def _meant(source: str) -> str:
+def split_tag(text: str) -> tuple[str, str | None]:
+    """Return architecture and tag of `NAME:TAG`; any other text as it is, and None."""
+    name, colon, tag = text.rpartition(":")
+    return (name, tag) if colon and not Path(text).exists() and _is_architecture(name) else (text, None)
+
+
+def _misspelled(text: str, tags: bool) -> UnknownNameError:
+    """Return the error of `NAME:TAG` whose name is unknown; an architecture with such a tag is offered first."""
+    from zoo.catalog.pretrained import entries_of  # takes time to import, and few need it
+
+    name, _, tag = text.rpartition(":")
+    names = [known for entry in architectures().entries for known in (entry.name, *entry.aliases)]
+    for other in difflib.get_close_matches(name, names):
+        if tag in entries_of(other):
+            meant = f"'{other}:{tag}'" if tags else f"zoo.build('{other}', pretrained='{tag}')"
+            return UnknownNameError(f"unknown architecture {describe(name)}, did you mean {meant}?")
+    try:
+        architectures().find(name)
+    except UnknownNameError as error:
+        return error
+    return UnknownNameError(f"unknown architecture {describe(text)}")  # the name of a file hides that of the tag
+
+
+def _suggestion_for(text: str) -> str:
     """Return how what a string looks like is written; nothing where it looks like the name of an architecture."""
-    start, _, rest = source.partition(":")
-    name, _, tag = source.replace(":", "/").rpartition("/")
-    if source.endswith(ENDINGS):
-        return f"it looks like a file of weights; name its architecture too: zoo.build(NAME, pretrained='{source}')"
-    if source.endswith(".json"):
+    start, _, rest = text.partition(":")
+    name, _, tag = text.replace(":", "/").rpartition("/")
+    if text.endswith(ENDINGS):
+        return f"it looks like a file of weights; name its architecture too: zoo.build(NAME, pretrained='{text}')"
+    if text.endswith(".json"):
         return "architecture files end in .yaml; `zoo import` writes one from the config of another library"
     if start == "local-dir":
         return f"a folder is given by its path alone, zoo.build('{rest}')"
     if start in ("hf_hub", "hf", "https", "http"):
         return f"a repository of the Hub is written {PREFIX}organisation/name"
-    if source and Path(source).is_dir():
-        return _unread(Path(source))
-    if _names_a_folder(source):
+    if text and Path(text).is_dir():
+        return _unread(Path(text))
+    if _names_a_folder(text):
         return "it looks like a path, but there is no such folder"
-    if is_architecture(name):
+    if _is_architecture(name):
         return f"weights are named beside the architecture, zoo.build('{name}', pretrained='{tag}')"
-    if source.count("/") > 1:
+    if text.count("/") > 1:
         return "it looks like a path, but there is no such folder"
-    if "/" in source:
-        return _ADDRESS.format(source)
+    if "/" in text:
+        return _ADDRESS.format(text)
     return ""
 
 
-def _names_a_folder(source: str) -> bool:
-    return source.startswith(("/", "./", "../", "~")) or source.endswith("/")
+def _names_a_folder(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~")) or text.endswith("/")
 
 
 def _unread(folder: Path) -> str:
-    from zoo.saved.unread_folders import why_unread
-
-    told = "it is a folder, but holds no saved model, and no model of another library with its config"
-    return f"{told}{why_unread(folder)}"
+    reason = why_unread(folder)
+    return f"it is a folder, but holds no saved model, and no model of another library with its config{reason}"
 
 
-def is_architecture(name: str) -> bool:
+def _is_architecture(name: str) -> bool:
     """Tell whether an architecture bears a name, in any spelling."""
     try:
         architectures().find(name)
     except UnknownNameError:
         return False
     return True
+
+
+def local_folder(folder: str | Path, *, local_files_only: bool = False) -> Path:
+    """Return the path of a folder, or of what `hf-hub:organisation/name[@revision]` stands for, downloaded if need be.
+
+    Raises:
+        DownloadError: the repository, or a file of it, cannot be had, or has other bytes than it should.
+        InputError: the address is malformed.
+    """
+    if isinstance(folder, str) and folder.startswith(PREFIX):
+        from zoo.hub.saved_models import fetch_folder
+
+        return fetch_folder(folder, local_files_only=local_files_only)
+    return Path(folder)
+
+
+@checked
+def config(
+    source: str | Path | Mapping[str, Any] | ModelConfig,
+    overrides: Sequence[str] = (),
+    *,
+    local_files_only: bool = False,
+) -> ModelConfig:
+    """Return the validated config of an architecture.
+
+    Args:
+        source: what `zoo.build` takes: a name in any spelling, a YAML file, a mapping, a config, a folder with a model,
+            or an address of the Hub.
+        overrides: `"key.path=value"`, applied last.
+        local_files_only: that of `zoo.build`.
+
+    Raises:
+        ConfigError: every problem of the architecture, each with its file, line and key.
+        UnknownNameError: no such architecture; the nearest one is named.
+        CheckpointError: a file of a saved model is not what was saved.
+    """
+    return resolve(source, tags=False, local_files_only=local_files_only).config_with(overrides)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo_core.architectures.load import ArchitectureLoader
     from zoo_core.config import ModelConfig
 
-__all__ = ["architectures", "config", "config_of_folder", "list_models", "loader", "registry"]
+__all__ = ["architectures", "list_models", "load_config", "loader", "registry"]
 
 
 def registry() -> Registry:
@@ -47,32 +47,19 @@ def list_models(pattern: str = "*") -> list[str]:
     return architectures().names(pattern)
 
 
-@checked
-def config(source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = ()) -> ModelConfig:
+def load_config(
+    source: str | Path | Mapping[str, Any] | ModelConfig, overrides: Sequence[str] = (), *, within: Path | None = None
+) -> ModelConfig:
     """Return the validated config of an architecture.
 
     Args:
         source: a name in any spelling, a YAML file, a mapping, or a config.
         overrides: `"key.path=value"`, applied last.
+        within: the folder of a model, which may be somebody else's: nothing but an override may name a file or folder
+            outside of it.
 
     Raises:
         ConfigError: every problem of the architecture, each with its file, line and key.
         UnknownNameError: no such architecture; the nearest one is named.
     """
-    return loader().load(source, overrides)
-
-
-def config_of_folder(
-    source: Path | Mapping[str, Any], folder: str | Path, overrides: Sequence[str] = ()
-) -> ModelConfig:
-    """Return the validated config of a folder with a model, which may be somebody else's.
-
-    Args:
-        source: its YAML file, or the architecture that its files state.
-        folder: nothing but an override may name a file or folder outside of it.
-        overrides: those of `config`.
-
-    Raises:
-        ConfigError: every problem of the architecture.
-    """
-    return loader().load(source, overrides, within=Path(folder))
+    return loader().load(source, overrides, within=within)

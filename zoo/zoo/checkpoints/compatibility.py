@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.catalog.architectures import config as load_config
-from zoo.checkpoints.open import stated_architecture
+from zoo.catalog.architectures import load_config
+from zoo.checkpoints.open import read_foreign_config
 from zoo.checkpoints.ranking import CONFIG_KEY, leaves, rank
 from zoo_core.checkpoints import TensorSource
 from zoo_core.config import ModelConfig
@@ -33,7 +33,13 @@ _SECTIONS = ("tokenizer", "preprocess")
 
 
 def check_architecture(
-    source: TensorSource, path: Path, config: ModelConfig, overrides: Sequence[str] = (), *, described: bool = False
+    source: TensorSource,
+    path: Path,
+    config: ModelConfig,
+    overrides: Sequence[str] = (),
+    *,
+    described: bool = False,
+    stated: ModelConfig | None = None,
 ) -> list[str]:
     """Hold what a checkpoint says of its architecture to the one that is named, and return what it leaves open.
 
@@ -42,7 +48,8 @@ def check_architecture(
         path: its file or folder.
         config: the architecture.
         overrides: the changes of it that the caller asked for, which the checkpoint need not agree with.
-        described: somebody else says what the checkpoint does not, as the entry of a tag does.
+        described: what the checkpoint leaves open is known from elsewhere, such as the entry of a tag.
+        stated: the architecture that the folder of the checkpoint states, where that was read already.
 
     Returns:
         a sentence about what is taken from the architecture because nobody says it; none where all is said.
@@ -51,7 +58,7 @@ def check_architecture(
         CheckpointError: they differ in what no shape would tell, and the caller did not ask for it.
     """
     own = config.model_copy(update={"tokenizer": config.tokenizer.self_contained()})  # as a saved model names it
-    ours, theirs = dict(leaves(own.data())), _said(source, path)
+    ours, theirs = dict(leaves(own.data())), _said(source, path, stated)
     asked = tuple(one.partition("=")[0].removesuffix(".type") for one in overrides)  # which picks a whole section
     differing = {
         key: value
@@ -67,9 +74,14 @@ def check_architecture(
     return [f"taken from the architecture, since the weights do not tell: {', '.join(open_keys)}"]
 
 
-def _said(source: TensorSource, path: Path) -> dict[str, Any]:
+def _said(source: TensorSource, path: Path, stated: ModelConfig | None) -> dict[str, Any]:
     """Return what a checkpoint says, by the dotted keys of architectures."""
-    said: dict[str, Any] = dict(getattr(source, "facts", {})) | _stated(path)
+    if stated is None and path.is_dir() and (foreign := read_foreign_config(path)) is not None:
+        stated = load_config(foreign)
+    folder = {} if stated is None else dict(leaves(stated.data()))
+    said = dict(getattr(source, "facts", {})) | {
+        key: value for key, value in folder.items() if key.startswith(_STATED) and key not in _LEFT_TO_US
+    }
     if CONFIG_KEY in source.metadata:
         try:
             said |= dict(leaves(parse_json(source.metadata[CONFIG_KEY], CONFIG_KEY).data))
@@ -77,13 +89,6 @@ def _said(source: TensorSource, path: Path) -> dict[str, Any]:
             what = f"its architecture in '{CONFIG_KEY}' is damaged: {reason(error)}"
             raise CheckpointError(f"{source.path}: {what}") from None
     return said
-
-
-def _stated(path: Path) -> dict[str, Any]:
-    """Return what the files of another library's folder state of towers and preprocessing, but for what shapes tell."""
-    stated = stated_architecture(path) if path.is_dir() else None
-    found = {} if stated is None else dict(leaves(load_config(stated).data()))
-    return {key: value for key, value in found.items() if key.startswith(_STATED) and key not in _LEFT_TO_US}
 
 
 def _disagreement(source: TensorSource, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> CheckpointError:

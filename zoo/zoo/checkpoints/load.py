@@ -103,7 +103,7 @@ def take_weights(
     """
     options = options or LoadOptions()
     source = open_checkpoint(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
-    assumed = check_architecture(source, path, config, overrides, described=options.described)
+    assumed = check_architecture(source, path, config, overrides, described=options.described, stated=options.stated)
     plan = _checked_fit(source, model, options, assumed, lambda _: dtype)
     if dtype is None and (dtype := common_dtype(source, plan.keys, model)) is not None:
         plan.notes.append(f"taken as {str(dtype).removeprefix('torch.')}: the weights are of several dtypes")

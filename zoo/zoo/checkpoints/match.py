@@ -30,6 +30,7 @@ from zoo_core.nn.position_embedding import PositionTable, Resampling, grid_of, r
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zoo_core.config import ModelConfig
     from zoo_core.models.dual_encoder import DualEncoder
 
 __all__ = ["LoadOptions", "LoadPlan", "match_entries", "names_fit"]
@@ -49,6 +50,7 @@ class LoadOptions:
         logit_bias: value of the logit bias where the weights have none.
         trained_size: height and width of the images that the weights were trained on, where known.
         described: what no shape tells of the weights is known from elsewhere and was compared, as that of a tag.
+        stated: the architecture that the folder of the weights states, where that was read already.
     """
 
     weights: str | None = None
@@ -56,6 +58,7 @@ class LoadOptions:
     logit_bias: float | None = None
     trained_size: tuple[int, int] | None = None
     described: bool = False
+    stated: ModelConfig | None = None
 
 
 @dataclass

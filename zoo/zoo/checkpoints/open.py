@@ -12,7 +12,7 @@ from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorSource
 from zoo_core.config import CheckpointFormatConfig, Section
 from zoo_core.errors import CheckpointError, ConfigError, PluginError, ZooError, ZooWarning, warn_caller
 
-__all__ = ["checkpoint_format", "checkpoint_formats", "open_checkpoint", "stated_architecture"]
+__all__ = ["checkpoint_format", "checkpoint_formats", "open_checkpoint", "read_foreign_config"]
 
 
 def checkpoint_format(name: str) -> CheckpointFormat:
@@ -68,7 +68,7 @@ def open_checkpoint(
     return next((ConvertedSource(source, layout) for layout in claims.values()), source)
 
 
-def stated_architecture(folder: str | Path) -> Mapping[str, Any] | None:
+def read_foreign_config(folder: str | Path) -> Mapping[str, Any] | None:
     """Return the architecture that the files of another library's folder state; None where no layout knows them.
 
     Raises:

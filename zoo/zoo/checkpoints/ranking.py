@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from zoo.catalog.architectures import config
+from zoo.catalog.architectures import load_config
 from zoo.catalog.state_dict_shapes import Shape, names, shapes_of
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _candidate(
             if found[key] != expected[key]
         },
         untold=_untold(
-            [others[name][0] if name in others else config(f"{OWN}/{name}") for name in alike], _SECTIONS[towers]
+            [others[name][0] if name in others else load_config(f"{OWN}/{name}") for name in alike], _SECTIONS[towers]
         ),
         towers=towers,
     )

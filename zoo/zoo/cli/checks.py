@@ -139,11 +139,11 @@ def _alone(towers: tuple[str, ...]) -> str:
 
 
 def _problems(file: Path, overrides: list[str]) -> tuple[Problem, ...]:
-    from zoo.catalog.architectures import config
+    from zoo.catalog.architectures import load_config
     from zoo_core.errors import ConfigError, Problem, ZooError
 
     try:
-        config(file, overrides)
+        load_config(file, overrides)
     except ConfigError as error:
         return error.problems
     except ZooError as error:

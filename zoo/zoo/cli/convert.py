@@ -11,7 +11,9 @@ __all__ = ["convert_command"]
 
 
 def convert_command(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder with a model, an architecture, or a file.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder with a model, NAME:TAG, an architecture, or a file.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")],
     to: Annotated[str, typer.Option(metavar="LIBRARY", help="zoo, open_clip or transformers.")] = "zoo",
     pretrained: Annotated[str | None, typer.Option(help="Weights of an architecture: a tag or a file.")] = None,

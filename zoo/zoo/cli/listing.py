@@ -54,7 +54,7 @@ def _list_pretrained(pattern: str, license: str | None, json: bool) -> None:
 
 
 def info_command(
-    name: Annotated[str, typer.Argument(help="An architecture, a YAML file, or a saved folder.")],
+    name: Annotated[str, typer.Argument(help="NAME or NAME:TAG, a YAML file, a folder with a model, or hf-hub:.")],
     groups: Annotated[bool, typer.Option("--groups", help="Show the layer groups that locking counts.")] = False,
     lock_image: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="The same with all but N groups of the image tower locked.")

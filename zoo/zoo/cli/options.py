@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,11 +53,11 @@ class ModelChoice:
                 f"name the model to compute with: --model {published[0]}, {', '.join(published[1:])}, any other that "
                 f"`zoo list --pretrained` shows, or a saved folder; {demo} ships with zoo, and knows digits alone"
             )
-        from zoo.building.source import is_architecture
+        from zoo.building.source import split_tag
 
-        name, colon, tag = model.rpartition(":")
-        if not colon or Path(model).exists() or not is_architecture(name):
-            return cls(model, pretrained)
+        name, tag = split_tag(model)
+        if tag is None:
+            return cls(name, pretrained)
         if pretrained is not None:
             raise InputError(f"--model {model} names its weights already; leave out --pretrained {pretrained}")
         return cls(name, tag)

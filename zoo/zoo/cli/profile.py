@@ -17,7 +17,7 @@ __all__ = ["profile_command"]
 
 
 def profile_command(
-    name: Annotated[str, typer.Argument(help="An architecture, a YAML file, or a saved folder.")],
+    name: Annotated[str, typer.Argument(help="NAME or NAME:TAG, a YAML file, a folder with a model, or hf-hub:.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Images, and texts, in a batch.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 5,
     device: Device = None,
@@ -33,10 +33,11 @@ def profile_command(
     Parameters, multiply-adds, FLOPs, latency and memory of each tower, and a trace of both.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes of its own affairs to stderr otherwise
-    import zoo
+    from zoo.building.build import build_source
+    from zoo.building.source import resolve
     from zoo.inference.profiling import profile_model
 
-    model = zoo.build(name, device=device, dtype=dtype_named(dtype))
+    model = build_source(resolve(name), target={"device": device, "dtype": dtype_named(dtype)})
     found = profile_model(
         model,
         image_size=model.config.vision.image_size,

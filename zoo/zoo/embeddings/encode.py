@@ -21,7 +21,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import zoo
+from zoo._version import __version__
+from zoo.building.source import resolve
+from zoo.catalog.pretrained import entries_of
 from zoo.embeddings.image_folders import EXTENSIONS, NO_UNICODE, PassedOver, file_ids, images_of
 from zoo_core.errors import CheckpointError, InputError, ZooWarning, describe, one_of
 
@@ -57,29 +59,28 @@ NOT_FINITE = "compute in float32 (--dtype float32), or look at its weights"
 Refused = Callable[[str, InputError], None]
 
 
-def open_model(source: str, pretrained: str | None = None, **place: Any) -> DualEncoder:
+def open_model(source: str, pretrained: str | None = None, **target: Any) -> DualEncoder:
     """Build a model that has weights worth using.
 
     Args:
-        source: an architecture or a saved folder, as in `zoo.build`.
+        source: what `zoo.build` takes, or `NAME:TAG`.
         pretrained: a tag or a file of weights; a saved folder brings its own.
-        place: `device` and `dtype` of `zoo.build`.
+        target: `device` and `dtype` of `zoo.build`.
 
     Raises:
         CheckpointError: the model would have random weights.
         ZooError: as `zoo.build`.
     """
-    from zoo.building.source import holds_model
-    from zoo.catalog.pretrained import entries_of
-    from zoo_core.architectures import is_path
+    from zoo.building.build import build_source  # imports torch
 
-    if pretrained is None and not holds_model(source):
-        tags = {} if is_path(source) else entries_of(source)
+    resolved = resolve(source)
+    if pretrained is None and not resolved.has_weights:
+        tags = entries_of(resolved.given) if resolved.kind == "name" else {}
         choice = one_of(tags) if tags else "name a file of weights, or a saved folder"
         raise CheckpointError(
             f"'{source}' needs pretrained weights, with random ones its answers mean nothing; {choice}"
         )
-    return zoo.build(source, pretrained=pretrained, **place)
+    return build_source(resolved, pretrained=pretrained, target=target)
 
 
 def find_images(paths: Iterable[str | Path], passed_over: PassedOver | None = None) -> list[str]:
@@ -295,7 +296,7 @@ def identity(model: DualEncoder, source: str, pretrained: str | None) -> dict[st
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(_bytes(tensor))
     return {
-        "zoo.version": zoo.__version__,
+        "zoo.version": __version__,
         "zoo.model": source,
         "zoo.pretrained": pretrained or "",
         "zoo.config": json.dumps(model.config.data()),

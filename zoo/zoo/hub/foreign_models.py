@@ -15,7 +15,7 @@ from pathlib import Path
 
 from zoo.checkpoints.containers import INDEX, weights_among
 from zoo.checkpoints.containers.shards import read_index
-from zoo.checkpoints.open import stated_architecture
+from zoo.checkpoints.open import read_foreign_config
 from zoo.saved.unread_folders import why_unread
 from zoo_core.errors import DownloadError
 from zoo_core.hub.lockfile import Listing, pinned_listing
@@ -54,7 +54,7 @@ def fetch_repository(repo: str, revision: str | None = None, *, local_files_only
     there = [name for name in everything if "/" not in name]
     stating = [name for name in there if name.endswith(_STATING) and not name.endswith(INDEX)]
     folder = fetch_files(request, stating, commit) if stating else None
-    if folder is None or stated_architecture(folder) is None:
+    if folder is None or read_foreign_config(folder) is None:
         raise _error(
             request,
             "the repository holds no zoo.json and no config of a library whose models zoo reads"
@@ -70,7 +70,7 @@ def cached_repository(repo: str, revision: str | None = None) -> Path | None:
     Whether all of the repository is there cannot be told, which is said in the log.
     """
     folder = HubRequest(repo, revision).cached_snapshot(revision)
-    if folder is None or stated_architecture(folder) is None or not weights_among(_names(folder)):
+    if folder is None or read_foreign_config(folder) is None or not weights_among(_names(folder)):
         return None
     _log.warning("%s is taken as the local cache holds it; whether files are missing cannot be told offline", repo)
     return folder

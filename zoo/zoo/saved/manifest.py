@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo_core.documents import Bounds, read_text
-from zoo_core.documents.json_reader import parse_json
+from zoo_core.documents import Bounds
+from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import CheckpointError, ConfigError, describe
 from zoo_core.files.hashing import sha256_of
 
@@ -43,31 +42,25 @@ def digest_of(origin: Mapping[str, Any]) -> str:
 
 
 def read_origin(folder: Path) -> Origin:
-    """Return what `zoo.json` says; equal text is parsed once.
+    """Return what `zoo.json` says.
 
     Raises:
         CheckpointError: it is missing, damaged, or was written by a zoo of another format.
     """
-    path = folder / ORIGIN
-    try:
-        return _parsed(read_text(path, BOUNDS.bytes), str(path))
-    except ConfigError as error:
-        told = "; ".join(str(error).splitlines())
-        raise CheckpointError(f"{told}; save the model again, or get its folder anew") from None
-
-
-@lru_cache(maxsize=4)
-def _parsed(text: str, source: str) -> Origin:
     from zoo.saved.origin import FORMAT, Origin
 
-    document = parse_json(text, source, BOUNDS)
-    found = document.data.get("format")
-    if found != FORMAT:
-        mark = document.mark(("format",))
-        raise ConfigError(mark.problem(f"expected format {FORMAT}, found {describe(found)}", "format"))
-    if document.data.get("digest") != digest_of(document.data):
-        raise CheckpointError(f"{source} was changed since the model was saved: its digest is another")
-    return Origin.from_document(document)
+    path = folder / ORIGIN
+    try:
+        document = read_json(path, BOUNDS)
+        if document.data.get("format") != FORMAT:
+            problem = f"expected format {FORMAT}, found {describe(document.data.get('format'))}"
+            raise ConfigError(document.mark(("format",)).problem(problem, "format"))
+        if document.data.get("digest") != digest_of(document.data):
+            raise CheckpointError(f"{path} was changed since the model was saved: its digest is another")
+        return Origin.from_document(document)
+    except ConfigError as error:
+        problems = "; ".join(str(error).splitlines())
+        raise CheckpointError(f"{problems}; save the model again, or get its folder anew") from None
 
 
 def differing_files(folder: Path, origin: Origin, *, all_bytes: bool) -> dict[str, str]:

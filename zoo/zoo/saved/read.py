@@ -18,12 +18,14 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo._version import __version__
-from zoo.catalog.architectures import config_of_folder, registry
-from zoo.saved.manifest import differing_files, read_origin
+from zoo.catalog.architectures import load_config, registry
+from zoo.saved.manifest import ORIGIN, differing_files, read_origin
 from zoo_core.config import ComponentConfig, ModelConfig
 from zoo_core.errors import CheckpointError, ConfigError, Problem
 from zoo_core.files.atomic_folder import restore
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from zoo.saved.origin import Origin
     from zoo_core.models.dual_encoder import DualEncoder
 
-__all__ = ["CONFIG", "README", "WEIGHTS", "check_folder", "expect_folder", "is_folder", "open_folder", "read_config"]
+__all__ = ["CONFIG", "README", "WEIGHTS", "SavedModel", "check_against_probe", "is_saved_model", "open_saved"]
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
@@ -42,45 +44,97 @@ README = "README.md"
 _log = logging.getLogger(__name__)
 
 
-def is_folder(source: Any) -> bool:
+def is_saved_model(source: Any) -> bool:
     """Tell whether `source` is the path of a saved model."""
     return isinstance(source, str | Path) and (Path(source) / CONFIG).is_file() and (Path(source) / WEIGHTS).is_file()
 
 
-def open_folder(folder: Path, overrides: Sequence[str] = (), *, all_bytes: bool = False) -> tuple[ModelConfig, Path]:
-    """Return the config of a saved model and the path of its weights, if they are what was saved.
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A folder that `zoo.save` wrote; its `zoo.json` and its config are read once.
+
+    Another process may save to the folder meanwhile, which `was_replaced` tells.
+    """
+
+    folder: Path
+    _identity: tuple[int, ...] | None
+
+    @property
+    def weights(self) -> Path:
+        """The path of the weights."""
+        return self.folder / WEIGHTS
+
+    @cached_property
+    def manifest(self) -> Origin:
+        """What `zoo.json` says."""
+        return read_origin(self.folder)
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """The config as it was saved."""
+        return self.config_with(())
+
+    def config_with(self, overrides: Sequence[str]) -> ModelConfig:
+        """Return the config with changes; keys that were not there when it was saved have the meaning of then.
+
+        Raises:
+            ConfigError: its parts cannot be had here; packages that are not installed are named.
+        """
+        path = self.folder / CONFIG
+        try:
+            config = load_config(path, overrides, within=self.folder)
+            older = [
+                f"{name}.{key}={json.dumps(value)}"
+                for name in type(config).model_fields
+                if isinstance(section := getattr(config, name), ComponentConfig)
+                for key, value in section.before.items()
+                if key not in section.model_fields_set
+            ]
+            return load_config(path, [*older, *overrides], within=self.folder) if older else config
+        except ConfigError as error:
+            lacking = [
+                Problem(f"the {part} is not installed here", source=str(self.folder))
+                for part in _lacking(self.manifest)
+            ]
+            raise ConfigError([*error.problems, *lacking]) from None
+
+    def check_files(self, *, all_bytes: bool = False) -> None:
+        """Raise a `CheckpointError` where a file is not what was saved; with `all_bytes` large files are read too."""
+        wrong = differing_files(self.folder, self.manifest, all_bytes=all_bytes)
+        if wrong:
+            differences = "; ".join(f"{name} {what}" for name, what in wrong.items())
+            raise CheckpointError(
+                f"{self.folder} is not the model that was saved: {differences}. Save it again, or build from its files "
+                f"on purpose: zoo.build({str(self.folder / CONFIG)!r}, pretrained={str(self.weights)!r})"
+            )
+
+    def was_replaced(self) -> bool:
+        """Tell whether another process saved to the folder since it was opened."""
+        return _identity(self.folder) != self._identity
+
+
+def open_saved(folder: Path) -> SavedModel:
+    """Return the saved model of a folder, of which nothing is read yet.
+
+    A folder that a killed process moved aside is put back first.
 
     Raises:
-        CheckpointError: it is no saved model, or a file differs; weights are read whole only with `all_bytes`.
-        ConfigError: its parts cannot be had here; packages that are not installed are named.
+        CheckpointError: it is no saved model.
     """
-    expect_folder(folder)
-    origin = read_origin(folder)
-    wrong = differing_files(folder, origin, all_bytes=all_bytes)
-    if wrong:
-        told = "; ".join(f"{name} {what}" for name, what in wrong.items())
-        raise CheckpointError(
-            f"{folder} is not the model that was saved: {told}. Save it again, or build from its files on purpose: "
-            f"zoo.build({str(folder / CONFIG)!r}, pretrained={str(folder / WEIGHTS)!r})"
-        )
+    restore(folder)
+    identity = _identity(folder)
+    if not is_saved_model(folder):
+        raise CheckpointError(f"{folder} is no saved model: expected a folder with {CONFIG} and {WEIGHTS}")
+    return SavedModel(folder, identity)
+
+
+def _identity(folder: Path) -> tuple[int, ...] | None:
+    """Return what tells the `zoo.json` of one save from that of the next without reading it."""
     try:
-        return read_config(folder, overrides), folder / WEIGHTS
-    except ConfigError as error:
-        lacking = [Problem(f"the {part} is not installed here", source=str(folder)) for part in _lacking(origin)]
-        raise ConfigError([*error.problems, *lacking]) from None
-
-
-def read_config(folder: Path, overrides: Sequence[str] = ()) -> ModelConfig:
-    """Return the config of a saved model; keys that were not there when it was saved have the meaning of then."""
-    config = config_of_folder(folder / CONFIG, folder, overrides)
-    older = [
-        f"{name}.{key}={json.dumps(value)}"
-        for name in type(config).model_fields
-        if isinstance(section := getattr(config, name), ComponentConfig)
-        for key, value in section.before.items()
-        if key not in section.model_fields_set
-    ]
-    return config_of_folder(folder / CONFIG, folder, [*older, *overrides]) if older else config
+        info = (folder / ORIGIN).stat()
+    except OSError:  # whoever reads it says so
+        return None
+    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
 
 
 def _lacking(origin: Origin) -> list[str]:
@@ -89,7 +143,7 @@ def _lacking(origin: Origin) -> list[str]:
     return [part for part in origin.parts.values() if part.rpartition(" of ")[2].partition(" ")[0] not in installed]
 
 
-def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> None:
+def check_against_probe(model: DualEncoder, saved: SavedModel, *, always: bool = False) -> None:
     """Check a model against the probe of its folder: always, or where this environment has not seen it yet.
 
     Raises:
@@ -97,22 +151,22 @@ def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> N
     """
     from zoo.saved.probe import check_probe, environment
 
-    origin = read_origin(folder)
-    if origin.probe is None:
+    probe, folder = saved.manifest.probe, saved.folder
+    if probe is None:
         if always:
             raise CheckpointError(f"{folder} was saved without a probe; save it again to have one")
         return
     here = environment(model) | {"zoo": __version__, "towers": str((model.visual is None, model.text is None))}
-    seen = _mark(origin.digest, here)
+    seen = _mark(saved.manifest.digest, here)
     if not always and os.path.exists(seen):  # noqa: PTH110 - Path.exists() raises where the user's folder is closed
         return
-    findings = check_probe(model, origin.probe)
+    findings = check_probe(model, probe)
     for one in findings:
         _log.info("%s: %s: %s", folder, one.part, one.detail)
     wrong = [one for one in findings if one.ok is False]
     if wrong:
         told = "; ".join(f"{one.part}: {one.detail}" for one in wrong)
-        there = origin.probe.environment.data()
+        there = probe.environment.data()
         raise CheckpointError(
             f"{folder} does not give here what it gave where it was saved: {told}. Here: {here}; there: {there}. "
             "zoo.load(..., probe=False) loads it all the same"
@@ -121,13 +175,6 @@ def check_folder(model: DualEncoder, folder: Path, *, always: bool = False) -> N
         with suppress(OSError):  # a user without a folder of his own has it checked each time
             seen.parent.mkdir(parents=True, exist_ok=True)
             seen.touch()
-
-
-def expect_folder(folder: Path) -> None:
-    """Put back what a killed process moved aside, and raise a `CheckpointError` where a path is no saved model."""
-    restore(folder)
-    if not is_folder(folder):
-        raise CheckpointError(f"{folder} is no saved model: expected a folder with {CONFIG} and {WEIGHTS}")
 
 
 def _mark(digest: str, here: dict[str, str]) -> Path:

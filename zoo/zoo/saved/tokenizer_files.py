@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.checkpoints.open import checkpoint_formats
-from zoo.saved.manifest import read_origin
+from zoo.saved.read import SavedModel
 from zoo_core.config import TOKENIZER_FOLDER, TokenizerConfig
 from zoo_core.errors import PluginError
 from zoo_core.text.tokenizer import Tokenizer
 
-__all__ = ["read_stated_tokenizer", "read_tokenizer", "write_tokenizer"]
+__all__ = ["read_foreign_tokenizer", "read_tokenizer", "write_tokenizer"]
 
 
 def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
@@ -33,8 +33,8 @@ def write_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
         (folder / TOKENIZER_FOLDER / name).write_bytes(content)
 
 
-def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
-    """Have a tokenizer take its files from the folder of a model, where `zoo.json` says that some were saved.
+def read_tokenizer(tokenizer: Tokenizer | None, saved: SavedModel) -> None:
+    """Have a tokenizer take its files from the folder of a saved model, where `zoo.json` says that some were saved.
 
     One that names a folder takes them from there too: it is that of the model, whatever the current folder holds.
     """
@@ -42,11 +42,11 @@ def read_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
         return
     config = getattr(tokenizer, "config", None)
     named = isinstance(config, TokenizerConfig) and any(config.local_paths())
-    if named or any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in read_origin(folder).files):
-        tokenizer.use_files(folder.absolute() / TOKENIZER_FOLDER)
+    if named or any(name.startswith(f"{TOKENIZER_FOLDER}/") for name in saved.manifest.files):
+        tokenizer.use_files(saved.folder.absolute() / TOKENIZER_FOLDER)
 
 
-def read_stated_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+def read_foreign_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """Have a tokenizer take its files from the folder of another library, where that holds them."""
     if tokenizer is not None and any(layout.holds_tokenizer(folder) for _, layout in checkpoint_formats()):
         tokenizer.use_files(folder.absolute())

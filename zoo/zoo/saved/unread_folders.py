@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.checkpoints.open import checkpoint_formats, stated_architecture
-from zoo.saved.read import is_folder
+from zoo.checkpoints.open import checkpoint_formats, read_foreign_config
+from zoo.saved.read import is_saved_model
+from zoo_core.documents import ENCODER_CONFIG
 from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, describe
 
@@ -23,7 +24,9 @@ def why_unread(folder: Path) -> str:
     if inner:
         return f"; the model is in its folder {inner[0]}: zoo.build({str(folder / inner[0])!r})"
     try:
-        kind = read_json(folder / CONFIG).data.get("model_type") if (folder / CONFIG).is_file() else None
+        kind = (
+            read_json(folder / CONFIG, ENCODER_CONFIG).data.get("model_type") if (folder / CONFIG).is_file() else None
+        )
     except ConfigError as error:
         return f"; {error}"
     if kind is None:
@@ -39,6 +42,6 @@ def folders_with_models(folder: Path) -> list[str]:
 
 def _holds_model(folder: Path) -> bool:
     try:
-        return is_folder(folder) or stated_architecture(folder) is not None
+        return is_saved_model(folder) or read_foreign_config(folder) is not None
     except ConfigError:  # one that cannot be built, which is said when it is tried
         return True

@@ -19,7 +19,7 @@ from zoo.checkpoints.ranking import CONFIG_KEY
 from zoo.materialize.skeleton import skeleton
 from zoo.saved.manifest import ORIGIN, digest_of, file_digests
 from zoo.saved.model_card import model_card
-from zoo.saved.read import CONFIG, README, WEIGHTS, is_folder
+from zoo.saved.read import CONFIG, README, WEIGHTS, is_saved_model
 from zoo.saved.tokenizer_files import write_tokenizer
 from zoo_core.boundary import checked
 from zoo_core.config import TOKENIZER_FOLDER, ModelConfig
@@ -111,7 +111,7 @@ def write_folder(
 
 def expect_room(target: Path) -> None:
     """Raise a `SaveError` where something stands at `target` that is no saved model, and no empty folder."""
-    if target.exists() and not is_folder(target) and not (target.is_dir() and not any(target.iterdir())):
+    if target.exists() and not is_saved_model(target) and not (target.is_dir() and not any(target.iterdir())):
         raise SaveError(f"{target} exists and is no saved model; choose another folder")
 
 

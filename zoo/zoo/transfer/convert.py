@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from zoo.catalog.architectures import config as load_config
+from zoo.building.source import Source, resolve
+from zoo.catalog.architectures import load_config
 from zoo.checkpoints.open import checkpoint_formats
 from zoo_core.boundary import checked
 from zoo_core.boundary.plugin_code import PluginCode, maker_of
@@ -87,7 +88,7 @@ def convert(
 
     Args:
         source: a folder with a model, ours (`hf-hub:` too) or another library's; an architecture, whose weights
-            `pretrained` names; or a file of weights, whose `architecture` is named.
+            `pretrained` names; `NAME:TAG`, which is both; or a file of weights, whose `architecture` is named.
         folder: where; its parents are made.
         to: the library: `"zoo"`, `"open_clip"`, `"transformers"` or any other that a plugin writes for.
         pretrained: a tag or a file, as in `zoo.build`.
@@ -104,14 +105,14 @@ def convert(
         UnknownNameError: no plugin writes for such a library.
         SaveError: the folder is there already, or cannot be written; nothing was changed.
     """
-    from zoo.building.build import build
+    from zoo.building.build import build_source
 
     target = Path(folder)
     if to != ZOO:
         written_formats(to)
     _expect_free(target, force)
-    name, weights = _with_weights(source, pretrained, architecture)
-    return export(build(name, pretrained=weights, overrides=overrides), target, to=to, force=force)
+    resolved, weights = _with_weights(source, pretrained, architecture)
+    return export(build_source(resolved, pretrained=weights, overrides=overrides), target, to=to, force=force)
 
 
 def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = False) -> Path:
@@ -162,23 +163,23 @@ def _expect_free(target: Path, force: bool) -> None:
         raise SaveError(f"{target} is there already; {fix}")
 
 
-def _with_weights(source: Any, pretrained: str | Path | None, architecture: str | Path | None) -> tuple[Any, Any]:
-    """Return what to build and the weights to go with it, None for a folder that brings its own."""
-    from zoo.building.source import holds_model
-
+def _with_weights(
+    source: object, pretrained: str | Path | None, architecture: str | Path | None
+) -> tuple[Source, str | Path | None]:
+    """Return what to build and the weights to go with it, None for a source that brings its own."""
     if architecture is not None:
         if pretrained is not None or not isinstance(source, str | Path):
             raise InputError(f"architecture={str(architecture)!r} is that of a file of weights, found {source!r}")
-        return architecture, Path(source)
+        return resolve(architecture), Path(source)
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and path.is_file() and path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(
             f"{path} is a file of weights; name the architecture that they belong to (`zoo identify {path}` ranks them)"
         )
-    if pretrained is None and not holds_model(source):
-        load_config(source)  # says so where there is no such architecture or file
+    resolved = resolve(source)
+    if pretrained is None and not resolved.has_weights:
         raise InputError(f"{source!r} is an architecture without weights; name a tag or a file of them: pretrained=...")
-    return source, pretrained
+    return resolved, pretrained
 
 
 def _infos(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from zoo.catalog.architectures import config, registry
+from zoo.catalog.architectures import load_config, registry
 from zoo_core.config import ComponentConfig, Config
 from zoo_core.errors import ConfigError, InputError
 
@@ -32,7 +32,7 @@ def import_architecture(format: str, path: Path) -> dict[str, Any]:
     """
     data = registry().importer(format)(path)
     try:
-        return _essential(data, config(data))
+        return _essential(data, load_config(data))
     except ConfigError as error:
         raise ConfigError([replace(one, source=f"{path} as an architecture") for one in error.problems]) from None
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.building.source import locate
+from zoo.building.source import Source, resolve
 from zoo.catalog.pretrained import entries_of, licence_for_people
 from zoo.hub.address import PREFIX, parse_address
 from zoo.hub.weights import fetch_weights
-from zoo.saved.manifest import ORIGIN, read_origin
-from zoo.saved.read import README, is_folder, open_folder
+from zoo.saved.manifest import ORIGIN
+from zoo.saved.read import README, SavedModel, open_saved
 from zoo.saved.write import expect_room, write_folder
 from zoo_core.boundary import checked
 from zoo_core.errors import InputError, one_of
@@ -42,54 +43,52 @@ def pull(source: str, to: str | Path) -> Path:
         ConfigError: the files of the tokenizer cannot be had.
         SaveError: the folder holds something else than a saved model, or cannot be written.
     """
-    import zoo
+    from zoo.building.build import build_source  # imports torch
 
-    if source.startswith(PREFIX):
-        folder = locate(source)
-        if is_folder(folder):
-            return _copied(folder, Path(to))
-        facts = {"repo": parse_address(source)[0], "commit": folder.name}
-        return write_folder(zoo.build(source), Path(to), complete=True, source=facts)
-    name, tag = _split(source)
-    facts = _facts(name, tag)
-    return write_folder(zoo.build(name, pretrained=tag), Path(to), complete=True, source=facts)
+    resolved = resolve(source)
+    if resolved.saved is not None:
+        return _copied(resolved.saved, Path(to))
+    if resolved.kind == "name" and resolved.tag is None:
+        resolved = replace(resolved, tag=_only_tag(source))
+    if not resolved.has_weights:
+        raise InputError(f"'{source}' is an architecture without weights; build and save it: zoo.save")
+    origin = _origin(resolved)
+    return write_folder(build_source(resolved), Path(to), complete=True, source=origin)
 
 
-def _split(source: str) -> tuple[str, str]:
-    """Return architecture and tag of `name:tag`."""
-    name, colon, tag = source.partition(":")
-    if colon:
-        return name, tag
+def _only_tag(name: str) -> str:
+    """Return the tag of an architecture that has no other."""
     tags = entries_of(name)
     if len(tags) != 1:
         raise InputError(
             f"'{name}' has {len(tags)} pretrained tags; write {name}:TAG" + (f" ({one_of(tags)})" if tags else "")
         )
-    return name, next(iter(tags))
+    return next(iter(tags))
 
 
-def _facts(name: str, tag: str) -> dict[str, Any]:
+def _origin(source: Source) -> dict[str, Any] | None:
     """Return where weights come from, once they are here and were compared with their digest."""
-    from zoo.building.pretrained import resolve_tag
+    if source.folder is not None:
+        if not str(source.given).startswith(PREFIX):
+            return None
+        return {"repo": parse_address(source.given)[0], "commit": source.folder.name}
+    origin: dict[str, Any] = {"architecture": source.given, "tag": source.tag}
+    if source.entry is None:
+        return origin
+    origin["license"] = licence_for_people(source.entry.license, source.entry.terms)
+    if source.entry.hub is None:
+        return origin
+    file = fetch_weights(source.entry.hub, source.entry.sha256, verify=True)
+    return origin | {"repo": file.repo, "file": file.name, "commit": file.commit, "sha256": file.sha256}
 
-    entry = resolve_tag(name, tag)
-    facts: dict[str, Any] = {"architecture": name, "tag": tag}
-    if entry is None:
-        return facts
-    facts["license"] = licence_for_people(entry.license, entry.terms)
-    if entry.hub is None:
-        return facts
-    found = fetch_weights(entry.hub, entry.sha256, verify=True)
-    return facts | {"repo": found.repo, "file": found.name, "commit": found.commit, "sha256": found.sha256}
 
-
-def _copied(folder: Path, target: Path) -> Path:
+def _copied(saved: SavedModel, target: Path) -> Path:
     """Copy a saved model out of the cache, where links stand for files, and compare the copy with its digests."""
     expect_room(target)
     with atomic_folder(target) as scratch:
-        for name in (*read_origin(folder).files, ORIGIN, README):
-            if (folder / name).is_file():
+        for name in (*saved.manifest.files, ORIGIN, README):
+            if (saved.folder / name).is_file():
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, scratch / name)
-        open_folder(scratch, all_bytes=True)
+                shutil.copyfile(saved.folder / name, scratch / name)
+        open_saved(scratch).check_files(all_bytes=True)
     return target

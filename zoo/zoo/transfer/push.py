@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zoo.hub.address import PREFIX, parse_address
 from zoo.saved.manifest import ORIGIN, read_origin
-from zoo.saved.read import README, open_folder
+from zoo.saved.read import README, open_saved
 from zoo.saved.write import write_folder
 from zoo_core.boundary import checked
 from zoo_core.config import TOKENIZER_FOLDER
@@ -64,7 +64,7 @@ def push_to_hub(
     with nullcontext(None) if is_folder else TemporaryDirectory() as scratch:
         if is_folder:
             folder = Path(model)
-            open_folder(folder, all_bytes=True)
+            open_saved(folder).check_files(all_bytes=True)
         else:
             folder = Path(scratch or "") / repo.partition("/")[2]
             write_folder(model, folder, complete=True, address=f"{PREFIX}{repo}")
