@@ -1,6 +1,7 @@
-"""Files that are there whole or not at all: written beside their name, brought to the disk, then renamed.
+"""Files that are there whole or not at all.
 
-A process that is killed leaves its scratch file, `.NAME.PID.tmp`, which whoever writes to that name next removes.
+A file is written beside its name, brought to the disk, and then renamed. A process that is killed leaves its scratch
+file, `.NAME.PID.tmp`, which the next writer to that name removes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["atomic_write", "scratch_target", "sweep"]
 
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
 SECONDS_ABANDONED = 24 * 3600.0
-"""A scratch file that nobody has written to for so long is abandoned, whatever process bears its number now."""
+"""After this time without a write a scratch file is abandoned, whatever process has its number now."""
 
 
 @contextmanager
@@ -39,7 +40,8 @@ def atomic_write(*targets: Path) -> Generator[list[Path]]:
         yield scratch
         written = [(new, target) for new, target in zip(scratch, targets, strict=True) if new.exists()]
         for new, _ in written:
-            _sync(new)
+            with new.open("rb+") as file:
+                os.fsync(file.fileno())
         for new, target in written:
             new.replace(target)
     except ZooError:
@@ -84,8 +86,3 @@ def _is_abandoned(path: Path, pid: int, alone: bool) -> bool:
         except PermissionError:
             pass
     return time.time() - path.stat().st_mtime > SECONDS_ABANDONED
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

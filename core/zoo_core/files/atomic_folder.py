@@ -30,7 +30,7 @@ _CALLS = {"linux": ("renameat2", -100), "darwin": ("renameatx_np", -2)}
 _EXCHANGE = 2
 """RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS."""
 _UNABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
-"""What a kernel or a file system says that cannot exchange names."""
+"""Errors of kernels and file systems that cannot exchange names."""
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def restore(target: Path) -> None:
     """Bring back the folder that a kill left aside, where nothing stands at `target`; usually there is none."""
     if target.exists():
         return
-    for aside in _left(target, "old"):
+    for aside in _leftovers(target, "old"):
         with suppress(OSError):
             aside.rename(target)
             return
@@ -73,7 +73,7 @@ def _prefix(target: Path, what: str) -> str:
     return f".{target.name}.{what}."
 
 
-def _left(target: Path, what: str) -> list[Path]:
+def _leftovers(target: Path, what: str) -> list[Path]:
     """Return what stands beside `target` under a name that was drawn for it; `.m.old.new.x` is one of `m.old`."""
     name = re.compile(re.escape(_prefix(target, what)) + r"[^.]+(\.lock)?")
     try:
@@ -119,7 +119,7 @@ def _sweep(target: Path) -> None:
     from filelock import FileLock
 
     restore(target)
-    for path in _left(target, "new"):
+    for path in _leftovers(target, "new"):
         scratch = path.with_suffix("") if path.suffix == ".lock" else path
         if not _lock_of(scratch).exists():
             shutil.rmtree(scratch, ignore_errors=True)
@@ -128,7 +128,7 @@ def _sweep(target: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
             _unlink(_lock_of(scratch))
     if target.exists():
-        for old in _left(target, "old"):
+        for old in _leftovers(target, "old"):
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -168,20 +168,20 @@ def _rename_to_free(new: Path, target: Path) -> bool:
     return True
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Exchange the names of two folders in one step; False where this system cannot."""
     if sys.platform not in _CALLS:
         return False
-    name, here = _CALLS[sys.platform]
+    name, current = _CALLS[sys.platform]
     call = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if call is None:
         return False
-    if call(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(_EXCHANGE)) == 0:
+    if call(current, os.fsencode(first), current, os.fsencode(second), ctypes.c_uint(_EXCHANGE)) == 0:
         return True
     number = ctypes.get_errno()
     if number in _UNABLE:
         return False
-    raise OSError(number, os.strerror(number), str(other))
+    raise OSError(number, os.strerror(number), str(second))
 
 
 def _sync(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""The Hub's client under guard: what it is answered, how long it waits, and what lies in its cache.
+"""Calls of the Hub's client under guard.
 
-What you would not guess: the client takes whatever digest a server tells as the name of a file, waits as long as a
-server asks it to, and opens whatever stands in its cache. So a call of it runs in a thread of its own: its answers are
-looked at before a byte is written, and it is given up where nothing has come for a while.
+The client takes whatever digest a server tells as the name of a file, waits as long as a server asks it to, and opens
+whatever stands in its cache. So each call runs in a thread of its own: its answers are checked before a byte is
+written, and it is abandoned if nothing has come for a while.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHUNK = 2**18
 
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_ANSWERS = ("_get_metadata_or_catch_error", "get_hf_file_metadata")
+_ASKING = ("_get_metadata_or_catch_error", "get_hf_file_metadata")
 """Functions of the client that return what a server tells of a file, the one to be preferred first."""
 
 T = TypeVar("T")
@@ -78,34 +78,38 @@ def ask_hub(ask: Callable[[], T], repo: str) -> T:
             outcome.put((None, error))
 
     thread = threading.Thread(target=run, daemon=True, name=f"hub: {repo}")
-    with _Said(thread) as said:
+    with _LastWarning(thread) as warning:
         thread.start()
-        value, error = _awaited(outcome, thread, repo, limit, said)
+        value, error = _wait(outcome, thread, repo, limit, warning)
     if error is not None:
         raise error
     return cast("T", value)
 
 
-def _awaited(outcome: queue.SimpleQueue[Any], thread: threading.Thread, repo: str, limit: float, said: _Said) -> Any:
-    """Return what a thread put into a queue, as long as it makes progress."""
+def _wait(
+    outcome: queue.SimpleQueue[Any], thread: threading.Thread, repo: str, limit: float, warning: _LastWarning
+) -> Any:
+    """Return what a thread put into a queue; the thread is ended when it has made no progress for `limit` seconds."""
     cache = repository_cache(repo)
-    written, since, told = _written(cache), time.monotonic(), False
+    progress, since, has_warned = _progress(cache), time.monotonic(), False
     while True:
         with suppress(queue.Empty):
             return outcome.get(timeout=min(1.0, limit / 4))
-        now, waited = _written(cache), time.monotonic() - since
-        if now != written:
-            written, since, told = now, time.monotonic(), False
+        current, waited = _progress(cache), time.monotonic() - since
+        if current != progress:
+            progress, since, has_warned = current, time.monotonic(), False
         elif waited >= limit:
-            _end(thread)
+            if thread.ident is not None:  # ends when it runs Python again, which frees its locks and files
+                exception = ctypes.py_object(SystemExit)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception)
             raise DownloadError(
-                f"nothing came from the Hub for {limit:g} seconds{said.last()}; try again later, or set {TIMEOUT} to "
-                "more seconds"
+                f"nothing came from the Hub for {limit:g} seconds{warning.text()}; try again later, or set {TIMEOUT} "
+                "to more seconds"
             )
-        elif waited >= limit / 4 and not told:
-            told = True
+        elif waited >= limit / 4 and not has_warned:
+            has_warned = True
             what = "%s: nothing came from the Hub for %.0f seconds%s; after %g seconds (%s) it is given up"
-            _log.warning(what, repo, waited, said.last(), limit, TIMEOUT)
+            _log.warning(what, repo, waited, warning.text(), limit, TIMEOUT)
 
 
 def _limit() -> float:
@@ -120,8 +124,8 @@ def _limit() -> float:
     return limit
 
 
-def _written(cache: Path) -> tuple[int, int]:
-    """Return how many files a repository has in the cache, those that are not whole included, and their bytes."""
+def _progress(cache: Path) -> tuple[int, int]:
+    """Return the number of files that a repository has in the cache, unfinished ones included, and their bytes."""
     count = size = 0
     with suppress(OSError), os.scandir(cache / "blobs") as entries:
         for entry in entries:
@@ -131,20 +135,14 @@ def _written(cache: Path) -> tuple[int, int]:
     return count, size
 
 
-def _end(thread: threading.Thread) -> None:
-    """Have a thread end when it runs Python again, which frees its locks and files; one that sleeps does so later."""
-    if thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-
-
-class _Said(logging.Handler):
-    """The last warning of the client in a thread: it tells there that it was asked to wait."""
+class _LastWarning(logging.Handler):
+    """The last warning that the client logged in a thread: it says there that a server asked it to wait."""
 
     def __init__(self, thread: threading.Thread) -> None:
         super().__init__(logging.WARNING)
-        self._thread, self._last = thread, ""
+        self._thread, self._message = thread, ""
 
-    def __enter__(self) -> _Said:
+    def __enter__(self) -> _LastWarning:
         logging.getLogger("huggingface_hub").addHandler(self)
         return self
 
@@ -152,38 +150,38 @@ class _Said(logging.Handler):
         logging.getLogger("huggingface_hub").removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a warning of the thread."""
+        """Remember a warning of the thread."""
         if record.thread == self._thread.ident:
-            self._last = " ".join(record.getMessage().split())[:200]
+            self._message = " ".join(record.getMessage().split())[:200]
 
-    def last(self) -> str:
-        """Return the last warning, for a message."""
-        return f" (its client: {self._last})" if self._last else ""
+    def text(self) -> str:
+        """Return the warning for a message, or nothing."""
+        return f" (its client: {self._message})" if self._message else ""
 
 
 @functools.cache
 def _watch_answers() -> None:
-    """Have what a server tells of a file looked at in calls of `ask_hub`; calls of others pass as they are."""
+    """Have the answers of a server about a file checked in calls of `ask_hub`; calls of others pass unchecked."""
     from huggingface_hub import constants, file_download
 
     constants.DOWNLOAD_CHUNK_SIZE = min(constants.DOWNLOAD_CHUNK_SIZE, CHUNK)
     client: Any = file_download
-    name = next(name for name in _ANSWERS if hasattr(client, name))
-    answer: Callable[..., Any] = getattr(client, name)
+    name = next(name for name in _ASKING if hasattr(client, name))
+    ask_about_file: Callable[..., Any] = getattr(client, name)
 
-    @functools.wraps(answer)
-    def looked_at(*args: Any, **options: Any) -> Any:
-        found: Any = answer(*args, **options)
+    @functools.wraps(ask_about_file)
+    def checked(*args: Any, **options: Any) -> Any:
+        answer: Any = ask_about_file(*args, **options)
         if getattr(_call, "guarded", False):
-            digest, commit = (found.etag, found.commit_hash) if hasattr(found, "etag") else found[1:3]
+            digest, commit = (answer.etag, answer.commit_hash) if hasattr(answer, "etag") else answer[1:3]
             _check(digest, commit, options.get("storage_folder"))
-        return found
+        return answer
 
-    setattr(client, name, looked_at)
+    setattr(client, name, checked)
 
 
 def _check(digest: str | None, commit: str | None, cache: str | None) -> None:
-    """Refuse what would lead out of the cache as the name of a file, and what is there and no file."""
+    """Refuse a digest or commit that would lead out of the cache, and an entry of the cache that is no regular file."""
     for what, text, pattern in (("digest", digest, _DIGEST), ("commit", commit, _COMMIT)):
         if text is not None and pattern.fullmatch(text) is None:
             raise DownloadError(

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face Hub with the bytes that they should have.
+"""Verified files of the Hugging Face Hub.
 
 The Hub's client checks the size of what it downloads and not the bytes, although the Hub tells their digest (SHA-256 of
 a large file, git's SHA-1 of a small one); the cache names each file by it, where the system has links. Here every file
@@ -87,7 +87,8 @@ def hub_file(
         expect_file(path)
     except ConfigError as error:
         raise request.error(str(error), file=name) from None
-    digest = _digest(path, request, name, verify=verify, alone=sha256 is None and expected is None)
+    unproven = sha256 is None and expected is None
+    digest = _digest(path, request, name, verify=verify, unproven=unproven)
     actual = Pin(commit=_commit_of(path), sha256=digest, size=path.stat().st_size)
     if sha256 is not None and digest != sha256:
         message = f"expected sha256 {sha256}, found {digest} in {path}: it is another file than is meant"
@@ -119,11 +120,11 @@ def _commit_of(path: Path) -> str:
     return parts[len(parts) - parts[::-1].index("snapshots")]
 
 
-def _digest(path: Path, request: HubRequest, name: str, *, verify: bool, alone: bool) -> str:
+def _digest(path: Path, request: HubRequest, name: str, *, verify: bool, unproven: bool) -> str:
     """Return the SHA-256 of a file of the cache, which also has to be what the Hub tells of it.
 
-    A cache without links, as on Windows, does not tell that: then the Hub is asked once. Where it cannot be, and the
-    file is `alone`, with neither pin nor entry to be compared with, the log says so.
+    A cache without links, as on Windows, does not tell that: then the Hub is asked once. If it cannot be asked, and
+    there is neither a pin nor an entry to compare the file with (`unproven`), the log says so.
 
     Raises:
         DownloadError: it has other bytes; it is removed from the cache, so that it can be downloaded again.
@@ -138,23 +139,26 @@ def _digest(path: Path, request: HubRequest, name: str, *, verify: bool, alone: 
                 return digest
     digest = sha256_of(content)
     expected = path.readlink().name if path.is_symlink() else request.advertised_digest(name, _commit_of(path))
-    if expected is None and alone:
+    if expected is None and unproven:
         _log.warning("%s: the bytes were compared with nothing: the cache tells no digest, nor does the Hub", path)
     match len(expected or ""):
         case 64:
             actual = digest
-        case 40:
-            actual = _git_sha1(content)
+        case 40:  # what git calls the content: the SHA-1 over its size and its bytes
+            blob = content.read_bytes()
+            actual = hashlib.sha1(b"blob %d\0" % len(blob) + blob, usedforsecurity=False).hexdigest()
         case _:
             actual = expected
     if actual != expected:
-        removed = _removed(content, path)
-        raise request.error(
-            f"it is damaged: the Hub tells digest {expected}, found {actual} in {content}; "
-            + ("it was removed from the cache, so ask again" if removed else "remove that file and ask again"),
-            file=name,
-        )
-    with suppress(OSError, ConfigError):  # a user without a folder of his own has it read each time
+        try:
+            content.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            fix = "it was removed from the cache, so ask again"
+        except OSError:
+            fix = "remove that file and ask again"
+        message = f"it is damaged: the Hub tells digest {expected}, found {actual} in {content}; {fix}"
+        raise request.error(message, file=name)
+    with suppress(OSError, ConfigError):  # a user whose folder is closed has the file read each time
         expect_file(mark)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(digest, encoding="ascii")
@@ -166,18 +170,3 @@ def _mark(content: Path) -> Path:
     about = content.stat()
     key = json.dumps([str(content), about.st_size, about.st_mtime_ns])
     return user_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()
-
-
-def _git_sha1(path: Path) -> str:
-    """Return what git calls the content of a file: the SHA-1 over its size and its bytes."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _removed(*paths: Path) -> bool:
-    try:
-        for path in paths:
-            path.unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True

@@ -1,10 +1,10 @@
-"""Pins: which bytes a file of the Hub was when it was first downloaded, so that it stays the same ever after.
+"""Lock file of what was downloaded from the Hub.
 
-A branch of a repository can be moved. So the first download of a file is written down in `pretrained.lock.json` of
-the user's folder (`ZOO_HOME`): repository and revision as they were asked for, and of each file the commit, the SHA-256
-and the size. Later downloads, on this machine or on one that was given the lock file, are held to it. Of a model or a
-part of one that is several files, the list of them is there too. Whoever wants what the Hub has now takes the lines of
-the repository out.
+A branch of a repository can be moved. So the first download of a file is recorded in `pretrained.lock.json` of the
+user's folder (`ZOO_HOME`): repository and revision as they were asked for, commit, SHA-256 and size. This is its pin.
+Later downloads are compared with it, on this machine or on one that was given the lock file. Files that belong
+together, those of a model or of a tokenizer, have the list of them recorded as well. To take what the Hub has now,
+remove the lines of the repository.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ __all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinne
 
 FORMAT = 1
 BOUNDS = Bounds(bytes=16 * 2**20, depth=8, values=1_000_000)
-"""What a lock file may hold."""
 LOCK_SECONDS = 10
-"""So long is waited for another process that writes a pin, or for a file system that has no locks."""
+"""How long to wait for another process that writes a pin, or for a file system that has no locks."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Listing(Config):
 
 
 class _Lock(Config):
-    """What the lock file tells, by repository and revision."""
+    """The lock file, by repository and revision."""
 
     format: Literal[1]
     pins: dict[str, dict[str, Pin]]
@@ -83,24 +82,24 @@ def pinned_listing(repo: str, revision: str | None = None, part: str = "") -> Li
     return _read(lock_file()).listings.get(_source(repo, revision, part))
 
 
-def pin(repo: str, file: str, found: Pin, revision: str | None = None) -> None:
-    """Write down what a file was, in place of what was written down before.
+def pin(repo: str, file: str, state: Pin, revision: str | None = None) -> None:
+    """Record what a file is, in place of what was recorded before.
 
-    Two processes may do so at once; both pins are kept. A user whose folder cannot be written to is told in the log.
+    Two processes may do so at once; both pins are kept. If the folder cannot be written to, the log says so.
     """
 
     def change(lock: _Lock) -> _Lock:
         source = _source(repo, revision)
-        return lock.model_copy(update={"pins": {**lock.pins, source: {**lock.pins.get(source, {}), file: found}}})
+        return lock.model_copy(update={"pins": {**lock.pins, source: {**lock.pins.get(source, {}), file: state}}})
 
     _change(f"{file} of {repo}", change)
 
 
-def pin_listing(repo: str, found: Listing, revision: str | None = None, part: str = "") -> None:
-    """Write down which files of a repository make a model or a part of it, once each has its pin; else as `pin`."""
+def pin_listing(repo: str, listing: Listing, revision: str | None = None, part: str = "") -> None:
+    """Record which files of a repository make a model or a part of it, once each has its pin; else as `pin`."""
 
     def change(lock: _Lock) -> _Lock:
-        return lock.model_copy(update={"listings": {**lock.listings, _source(repo, revision, part): found}})
+        return lock.model_copy(update={"listings": {**lock.listings, _source(repo, revision, part): listing}})
 
     _change(f"the list of files of {repo}", change)
 
@@ -115,7 +114,15 @@ def _change(what: str, change: Callable[[_Lock], _Lock]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         expect_file(guard)
         with FileLock(guard, timeout=LOCK_SECONDS):
-            _write(path, change(_read(path)))
+            lock = change(_read(path))
+            pins = {
+                source: {name: state.data() for name, state in sorted(files.items())}
+                for source, files in sorted(lock.pins.items())
+            }
+            listings = {source: listing.data() for source, listing in sorted(lock.listings.items())}
+            document = {"format": FORMAT, "pins": pins, "listings": listings}
+            with atomic_write(path) as (scratch,):
+                scratch.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     except (OSError, SaveError) as error:
         _log.warning("%s is not pinned, so it may be another one next time: %s", what, error)
 
@@ -132,18 +139,10 @@ def _read(path: Path) -> _Lock:
     except ConfigError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return _Lock(format=FORMAT, pins={})
-        told = "; ".join(str(error).splitlines())
-        raise ConfigError(f"{told}; mend this lock file, or remove it to pin what the Hub has now") from None
+        problems = "; ".join(str(error).splitlines())
+        raise ConfigError(f"{problems}; mend this lock file, or remove it to pin what the Hub has now") from None
 
 
 @lru_cache(maxsize=2)
 def _parsed(text: str, source: str) -> _Lock:
     return _Lock.from_document(parse_json(text, source, BOUNDS))
-
-
-def _write(path: Path, lock: _Lock) -> None:
-    pins = {source: {file: files[file].data() for file in sorted(files)} for source, files in sorted(lock.pins.items())}
-    listings = {source: one.data() for source, one in sorted(lock.listings.items())}
-    with atomic_write(path) as (scratch,):
-        told = {"format": FORMAT, "pins": pins, "listings": listings}
-        scratch.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Files of one repository of the Hugging Face Hub that belong together.
+"""Files of a repository of the Hub that belong together.
 
 A tokenizer that lacks one of its files may still load, as another one. So the list of files that were taken is pinned
 beside the files themselves (`zoo_core.hub.lockfile`), once all of them are there.
@@ -56,8 +56,8 @@ def hub_files(
     if listing is not None:
         return _only_listed(request, names, listing, fetch_listing(request, listing, part))
     # a file that another part of the model took from here says which commit that model is of
-    commits = (found.commit for name in names if (found := pinned(repo, name, revision)))
-    state = next(commits, revision)
+    pins = (pinned(repo, name, revision) for name in names)
+    state = next((pin.commit for pin in pins if pin is not None), revision)
     why = request.offline_reason()
     if not why:
         try:
