@@ -1,9 +1,9 @@
-"""What a tokenizer may do with a caption: bounds on how much longer it makes it, and on the time that this takes.
+"""Bounds on the length and time of what tokenizers do.
 
-What you would not guess: the tokenizers library counts the steps of one match, and panics at ten million. It does not
-count those of a whole text: `a+$` takes an hour over a megabyte of `a`. So a tokenizer that brings other regular
-expressions than the published ones is timed on long texts of the characters that they name; one whose time grows faster
-than the text is refused.
+The tokenizers library counts the steps of one match, and panics at ten million. It does not count those of a whole
+text: `a+$` takes an hour over a megabyte of `a`. So a tokenizer that brings other regular expressions than the
+published ones is timed on long texts of the characters that they name. One whose time grows faster than the text is
+refused.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _STEEPEST = 64
 _BRIEF = 0.02
 """Seconds of processor time that are too short to be compared."""
 _TIMES = 2
-"""How often a text has to take too long: on a busy machine, one that does not may seem to."""
+"""How often a text has to take too long, since on a busy machine any text may take long once."""
 _CHARACTERS = "aA1 !é\n猫"
 
 
@@ -100,7 +100,7 @@ def _growth(step: dict[str, Any]) -> int:
         case {"type": "Precompiled", "precompiled_charsmap": table}:
             content = b64decode(table)
             strings = content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")
-            return max(1, *(len(one.decode(errors="replace")) for one in strings))
+            return max(1, *(len(string.decode(errors="replace")) for string in strings))
         case _:
             return 1
 

@@ -1,11 +1,11 @@
-"""Ids of captions from a tokenizer of transformers, many at a time, and what it puts around them.
+"""Ids of captions from a tokenizer of transformers.
 
-What you would not guess: telling a tokenizer to take control tokens in a text for text is not enough. A unigram model
-has them among its pieces, with the best score of all, and finds `</s>` in a caption as it finds any word. Such captions
-are encoded again with a space within the control token, and ids that are still left become the unknown token.
+Telling a tokenizer to take control tokens in a text for text is not enough. A unigram model has them among its pieces,
+with the best score of all, and takes `</s>` in a caption for a word. Such captions are encoded again with a space in
+the control token, and control tokens that are still left become the unknown token.
 
-Where there is a backend of the tokenizers library, ours is a copy that is never changed, so threads need no lock. If it
-reads words apart, captions are encoded word by word, and no word twice (`zoo_hf.pipeline` says when that is exact).
+A backend of the tokenizers library is copied, and the copy is never changed, so threads need no lock. If it reads words
+apart, captions are encoded word by word, and no word twice (`zoo_hf.pipeline` says when that is exact).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zoo_hf.pipeline import space_before_words
 
 __all__ = ["CaptionEncoder"]
 
-KNOWN = ("a", "1", ".", "cat")
+PROBES = ("a", "1", ".", "cat")
 """Texts, one of which any vocabulary has an id for."""
 
 
@@ -34,13 +34,13 @@ class CaptionEncoder:
     Attributes:
         around: ids that the tokenizer puts before and behind a caption; None where it does something else.
         keeps_end: a caption that is too long loses its beginning.
-        growth: characters that may become of one, at most.
+        growth: number of characters that may become of a single one, at most.
     """
 
     def __init__(self, loaded: Any, special_tokens_in_text: bool) -> None:
         self._loaded = loaded
         self._special = special_tokens_in_text
-        self._backend = _own_backend(loaded, special_tokens_in_text)
+        self._backend = _copied_backend(loaded, special_tokens_in_text)
         self._control, self._unknown = _control_ids(loaded)
         names = sorted(map(loaded.convert_ids_to_tokens, self._control), key=len, reverse=True)
         self._names = re.compile("|".join(map(re.escape, names)))
@@ -54,9 +54,9 @@ class CaptionEncoder:
         if self._by_words is None:
             return self._whole(texts)
         ids = list(map(self._by_words, texts))
-        rest = [number for number, found in enumerate(ids) if found is None]
-        for number, found in zip(rest, self._whole([texts[number] for number in rest]), strict=True):
-            ids[number] = found
+        rest = [number for number, row in enumerate(ids) if row is None]
+        for number, row in zip(rest, self._whole([texts[number] for number in rest]), strict=True):
+            ids[number] = row
         return cast("list[list[int]]", ids)
 
     def _whole(self, texts: Sequence[str]) -> list[list[int]]:
@@ -65,16 +65,21 @@ class CaptionEncoder:
         if self._special or not self._control:
             return ids
         isdisjoint = self._control.isdisjoint
-        for number, found in enumerate(ids):
-            if not isdisjoint(found):
-                ids[number] = self._without_control(texts[number])
+        for number, row in enumerate(ids):
+            if isdisjoint(row):
+                continue
+            spaced = self._names.sub(lambda name: f"{name[0][0]} {name[0][1:]}", texts[number])
+            unknown = [] if self._unknown is None else [self._unknown]
+            ids[number] = []
+            for token in self._encode([spaced])[0]:
+                ids[number] += unknown if token in self._control else [token]
         return ids
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
         if self._backend is not None:
-            return [one.ids for one in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
         encoded = self._loaded(
             list(texts),
             add_special_tokens=False,
@@ -85,18 +90,9 @@ class CaptionEncoder:
         )
         return encoded["input_ids"]
 
-    def _without_control(self, text: str) -> list[int]:
-        """Return the ids of a text whose control tokens are no more than text."""
-        apart = self._names.sub(lambda name: f"{name[0][0]} {name[0][1:]}", text)
-        unknown = [] if self._unknown is None else [self._unknown]
-        ids: list[int] = []
-        for token in self._encode([apart])[0]:
-            ids += unknown if token in self._control else [token]
-        return ids
-
     def _around(self) -> tuple[list[int], list[int]] | None:
         """Return what the tokenizer puts before and behind a caption; None where it does something else."""
-        for probe in KNOWN:
+        for probe in PROBES:
             ids: list[int] = self._encode([probe])[0]
             whole: list[int] = self._loaded(probe)["input_ids"]
             for at in range(len(whole) - len(ids) + 1) if ids else ():
@@ -112,32 +108,32 @@ class CaptionEncoder:
             return None
         added = {
             token
-            for token, one in backend.get_added_tokens_decoder().items()
-            if not (one.special and backend.encode_special_tokens)
+            for token, entry in backend.get_added_tokens_decoder().items()
+            if not (entry.special and backend.encode_special_tokens)
         }
         return word_by_word(
             lambda text: backend.encode(text, add_special_tokens=False).ids, space, self._control | added
         )
 
 
-def _own_backend(loaded: Any, special_tokens_in_text: bool) -> Any:
+def _copied_backend(loaded: Any, special_tokens_in_text: bool) -> Any:
     """Return a copy of the tokenizer of the tokenizers library; None for one that is written in Python."""
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         return None
     from tokenizers import Tokenizer
 
-    own = Tokenizer.from_str(backend.to_str())
-    own.no_truncation()
-    own.no_padding()
-    own.encode_special_tokens = not special_tokens_in_text
-    return own
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    copy.encode_special_tokens = not special_tokens_in_text
+    return copy
 
 
 def _control_ids(loaded: Any) -> tuple[frozenset[int], int | None]:
-    """Return the ids that no text has, and that of what is unknown, where it is another one."""
+    """Return the ids that no text has, and the id of the unknown token if it is none of them."""
     names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id", "mask_token_id")
     roles = {getattr(loaded, name) for name in names} - {None}
-    added = {token for token, one in loaded.added_tokens_decoder.items() if one.special}
+    added = {token for token, entry in loaded.added_tokens_decoder.items() if entry.special}
     unknown = loaded.unk_token_id if loaded.unk_token_id not in roles else None
     return frozenset({*roles, *added, *loaded.all_special_ids} - {unknown}), unknown

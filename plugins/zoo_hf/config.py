@@ -1,7 +1,7 @@
 """Configs of the text tower and the tokenizer.
 
-What you would not guess: an architecture may hold the whole config of its encoder (`config: {model_type: bert, ...}`).
-Then nothing is asked of the Hub to build it; only the tokenizer's files have to come from there, at its first use.
+An architecture may hold the whole config of its encoder (`config: {model_type: bert, ...}`). Then nothing is asked of
+the Hub to build it. Only the tokenizer's files have to come from there, at its first use.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ class HfTextConfig(HfSource, TextTowerConfig):
 
     def padding(self) -> int | None:
         """Return the id of the padding, where it is said here and not in a file of the Hub."""
-        found = self.config.get("pad_token_id") if self.pad_id is None else self.pad_id
-        return found if isinstance(found, int) else None
+        pad_id = self.config.get("pad_token_id") if self.pad_id is None else self.pad_id
+        return pad_id if isinstance(pad_id, int) else None
 
     def reading(self) -> TextReading:
         """Return how the tower reads a row: without its padding, always."""
-        known = self.config.get("model_type") in BIDIRECTIONAL and not self.config.get("is_decoder")
+        bidirectional = self.config.get("model_type") in BIDIRECTIONAL and not self.config.get("is_decoder")
         return TextReading(
             fixed_length=False,
-            causal=False if known else None,
+            causal=False if bidirectional else None,
             padding="masked",
             pooled_at="all kept tokens" if self.pool_type in ("mean", "max") else "first position",
         )
 
     def token_width(self, embed_dim: int) -> int | None:
         """Return the encoder's channels, where its config says them here and not in a file of the Hub."""
-        found = self.config.get("hidden_size")
-        return found if isinstance(found, int) else None
+        width = self.config.get("hidden_size")
+        return width if isinstance(width, int) else None
 
     def self_contained(self) -> Self:
         """Return the tower with the whole config of its encoder, and no name to look it up by."""
@@ -99,9 +99,9 @@ class HfTextConfig(HfSource, TextTowerConfig):
                 "names no model_type, and there is no name to take one from; write config: {model_type: roberta, ...} "
                 "or name: roberta-base",
             )
-        found = self.config.get("vocab_size", self.vocab_size)
-        if found != self.vocab_size:
-            yield "config.vocab_size", f"{found} is not the vocab_size {self.vocab_size} of the tower; leave it out"
+        size = self.config.get("vocab_size", self.vocab_size)
+        if size != self.vocab_size:
+            yield "config.vocab_size", f"{size} is not the vocab_size {self.vocab_size} of the tower; leave it out"
         if self.pad_id is not None and self.pad_id >= self.vocab_size:
             yield "pad_id", f"{self.pad_id} is none of the {self.vocab_size} token ids"
 

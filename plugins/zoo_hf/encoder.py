@@ -1,4 +1,4 @@
-"""Encoders of transformers with random weights, and the parts of one that a text tower needs to know."""
+"""Encoders of transformers with random weights."""
 
 from __future__ import annotations
 

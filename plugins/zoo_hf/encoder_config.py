@@ -1,4 +1,4 @@
-"""Configs of encoders of transformers, as published and as an architecture changes them.
+"""Configs of encoders, as published and as an architecture changes them.
 
 transformers takes any key in a config and ignores those that mean nothing. Here the keys that an architecture writes
 are compared with the fields of the model's config class. Keys in a published `config.json` are not: these files have
@@ -105,16 +105,16 @@ def _by_own_names(data: Mapping[str, Any], config_class: Any) -> dict[str, Any]:
 
 def _key_problems(source: HfSource, stated: Mapping[str, Any], config_class: Any, model_type: str) -> Iterator[Problem]:
     aliases: Mapping[str, str] = config_class.attribute_map
-    known = {field.name for field in fields(config_class)} | set(aliases)
-    if "vocab_size" not in known:
+    keys = {field.name for field in fields(config_class)} | set(aliases)
+    if "vocab_size" not in keys:
         yield Problem(f"'{model_type}' is no text encoder: its config has no vocab_size", "text.config.model_type")
         return
     for key, value in stated.items():
         if key == "model_type":
             if value != model_type:
                 yield Problem(f"'{value}' is not the type '{model_type}' of '{source.name}'", f"text.config.{key}")
-        elif key not in known:
-            yield Problem(f"unknown key of {model_type}{did_you_mean(key, known)}", f"text.config.{key}")
+        elif key not in keys:
+            yield Problem(f"unknown key of {model_type}{did_you_mean(key, keys)}", f"text.config.{key}")
         elif aliases.get(key, key) != key and aliases[key] in stated:
             yield Problem(f"is '{aliases[key]}' by another name, which is there too", f"text.config.{key}")
 

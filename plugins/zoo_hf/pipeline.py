@@ -1,4 +1,4 @@
-"""Pipelines of the tokenizers library that read each word apart from the others.
+"""Pipelines of the tokenizers library that read words apart.
 
 Their words of plain text have the same ids in every text. Plain text is words of printable ASCII with one space between
 them and nothing around. A word has ids of its own if
@@ -100,9 +100,8 @@ def _separation(steps: list[dict[str, Any]], marked: bool, prefixed: bool) -> tu
             {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"},
         ]:
             return True, ""
-        case True, _, [] | [
-            {"type": "Split", "pattern": {"String": " "}, "invert": False}
-        ]:  # no space is left to cut at
+        # of the spaces, all of them marks, none is left to split at
+        case True, _, [] | [{"type": "Split", "pattern": {"String": " "}, "invert": False}]:
             return False, "" if prefixed else " "
         case _:
             return None

@@ -1,7 +1,7 @@
-"""From tokens to one feature for each row. Padding never counts, and a row of padding alone pools over all of it.
+"""Pooling of token features to one feature a caption.
 
-open_clip 3.3.0 agrees on the mean and on both ways to take the first token. Its maximum does not run: it masks with
-integers, and would mask the wrong tokens.
+Padding never counts, and a row of padding alone is pooled over all of it. open_clip 3.3.0 agrees on the mean and on
+both ways to take the first token. Its maximum does not run: it masks with integers, and would mask the wrong tokens.
 """
 
 from __future__ import annotations
@@ -41,5 +41,5 @@ def pool(pool_type: PoolType, tokens: Tensor, kept: Tensor, pooler_output: Tenso
 
 
 def _some(kept: Tensor) -> Tensor:
-    """Keep everything in a row that keeps nothing: a mean or maximum of nothing is no number."""
+    """Keep all of a row that keeps nothing, since the mean or maximum of nothing is no number."""
     return kept | ~kept.any(dim=1, keepdim=True)

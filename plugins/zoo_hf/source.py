@@ -1,4 +1,4 @@
-"""Sources of files of the Hugging Face ecosystem: a repository of the Hub, or a folder.
+"""Sources of files: a repository of the Hub, or a folder.
 
 Every part of this plugin first turns its source into a folder, and then loads from that folder alone. So what
 transformers looks up beside the files that are needed (chat templates, adapters, model cards) is never downloaded.

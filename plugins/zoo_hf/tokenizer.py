@@ -1,9 +1,8 @@
 """Tokenizers of transformers.
 
-What you would not guess: they load their vocabulary at first use, not when they are built. A model can thus be built
-and used with token ids where there is no network; the size of the vocabulary, which the text tower has to match, is
-in the config, and what is loaded is held to it. A saved model holds the files of its tokenizer, which are then those
-that are loaded (`use_files`).
+They load their vocabulary at first use, not when they are built. So a model can be built and used with token ids where
+there is no network. The size of the vocabulary, which the text tower has to match, is in the config, and the loaded
+tokenizer is compared with it. A saved model holds the files of its tokenizer, which are then loaded (`use_files`).
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ FILES = (
     "tokenizer.model",
     "config.json",  # says which class reads the others, where tokenizer_config.json does not
 )
-"""What tokenizers are made of; no repository has them all."""
-SAID = "tokenizer_config.json"
+"""Files of tokenizers; no repository has them all."""
+OPTIONS = "tokenizer_config.json"
 
 
 class HfTokenizer(Tokenizer):
@@ -77,17 +76,17 @@ class HfTokenizer(Tokenizer):
         if library != "transformers":
             return {}
         files = self.files()
-        said = parse_json(files.get(SAID, b"{}").decode(), SAID, TOKENIZER_CONFIG).data
+        options = parse_json(files.get(OPTIONS, b"{}").decode(), OPTIONS, TOKENIZER_CONFIG).data
         split = not self.config.special_tokens_in_text
-        if bool(said.get("split_special_tokens")) is not split:
-            files[SAID] = (json.dumps(said | {"split_special_tokens": split}, indent=2) + "\n").encode()
+        if bool(options.get("split_special_tokens")) is not split:
+            files[OPTIONS] = (json.dumps(options | {"split_special_tokens": split}, indent=2) + "\n").encode()
         return files
 
     def use_files(self, folder: Path) -> None:
         """Load the tokenizer from a folder in place of `config.name`."""
         self._folder = folder
-        for one in ("loaded", "_captions"):
-            vars(self).pop(one, None)
+        for name in ("loaded", "_captions"):
+            vars(self).pop(name, None)
 
     @cached_property
     def loaded(self) -> Any:
@@ -200,23 +199,19 @@ def _check(loaded: Any, config: HfTokenizerConfig) -> None:
     too_much = None if backend is None else excess(backend)
     if too_much is not None:
         raise _wrong(config, "name", too_much)
-    _hold_to_ids(loaded, config)
+    for key, expected, actual, does in (
+        ("pad_id", config.pad_id, loaded.pad_token_id, "pads with"),
+        ("eos_id", config.eos_id, _end_of(loaded), "closes captions with"),
+    ):
+        if expected not in (None, actual):  # the text tower was checked with the ids of the config
+            fix = f"set {key}: {'null' if actual is None else actual}"
+            raise _wrong(config, key, f"{does} id {actual}, not {expected}; {fix}")
     if config.language is not None:
         _set_language(loaded, config)
     needed = {"clips": ("bos_token", "eos_token", "cls_token")}.get(config.mode or "", ())
     lacking = [token for token in needed if getattr(loaded, f"{token}_id") is None]
     if lacking:
         raise _wrong(config, "mode", f"has no {', '.join(lacking)}, which mode '{config.mode}' needs")
-
-
-def _hold_to_ids(loaded: Any, config: HfTokenizerConfig) -> None:
-    """Refuse a tokenizer whose special ids are not those that the text tower was held to."""
-    for key, said, found, does in (
-        ("pad_id", config.pad_id, loaded.pad_token_id, "pads with"),
-        ("eos_id", config.eos_id, _end_of(loaded), "closes captions with"),
-    ):
-        if said not in (None, found):
-            raise _wrong(config, key, f"{does} id {found}, not {said}; set {key}: {'null' if found is None else found}")
 
 
 def _end_of(loaded: Any) -> int | None:
@@ -240,4 +235,4 @@ def _wrong(config: HfTokenizerConfig, key: str, message: str) -> ConfigError:
 
 
 def _first(*ids: int | None) -> int | None:
-    return next((one for one in ids if one is not None), None)
+    return next((token for token in ids if token is not None), None)

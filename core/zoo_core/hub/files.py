@@ -141,15 +141,8 @@ def _digest(path: Path, request: HubRequest, name: str, *, verify: bool, unprove
     expected = path.readlink().name if path.is_symlink() else request.advertised_digest(name, _commit_of(path))
     if expected is None and unproven:
         _log.warning("%s: the bytes were compared with nothing: the cache tells no digest, nor does the Hub", path)
-    match len(expected or ""):
-        case 64:
-            actual = digest
-        case 40:  # what git calls the content: the SHA-1 over its size and its bytes
-            blob = content.read_bytes()
-            actual = hashlib.sha1(b"blob %d\0" % len(blob) + blob, usedforsecurity=False).hexdigest()
-        case _:
-            actual = expected
-    if actual != expected:
+    actual = _git_sha1(content) if expected is not None and len(expected) == 40 else digest
+    if expected is not None and len(expected) in (40, 64) and actual != expected:
         try:
             content.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
@@ -170,3 +163,9 @@ def _mark(content: Path) -> Path:
     about = content.stat()
     key = json.dumps([str(content), about.st_size, about.st_mtime_ns])
     return user_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()
+
+
+def _git_sha1(path: Path) -> str:
+    """Return what git calls the content of a file: the SHA-1 over its size and its bytes."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
