@@ -1,1 +1,1 @@
-"""Losses over image-text pairs: contrastive, sigmoid, with captions, with a teacher; exact across processes."""
+"""Losses over image-text pairs, exact across processes."""

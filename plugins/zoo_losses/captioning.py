@@ -1,4 +1,4 @@
-"""The loss of CoCa: contrast as CLIP, and predict each token of the caption."""
+"""CoCa's loss: contrastive as CLIP's, and cross-entropy of the caption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo_core.errors import InputError, describe
 from zoo_losses.contrastive import ClipLoss
 from zoo_losses.gathering import Group, sum_over
-from zoo_losses.pairs import GatheringLoss, check_number, is_set, told
+from zoo_losses.pairs import GatheringLoss, check_number, describe_argument, is_set
 
 __all__ = ["CoCaLoss"]
 
@@ -100,8 +100,8 @@ class CoCaLoss(GatheringLoss):
         self.check_processes()
         captions = self.caption_loss_weight * self._of_captions(logits, labels)
         if self.clip_loss_weight:
-            found = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)
-            contrastive = self.clip_loss_weight * found
+            contrastive = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)
+            contrastive = self.clip_loss_weight * contrastive
         else:
             contrastive = captions.new_zeros(())
         if is_set("output_dict", output_dict):
@@ -119,9 +119,11 @@ class CoCaLoss(GatheringLoss):
 
 def _check_captions(logits: Any, labels: Any) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point():
-        raise InputError(f"logits must be a floating-point tensor [B, L, V], found {told(logits)}")
+        raise InputError(f"logits must be a floating-point tensor [B, L, V], found {describe_argument(logits)}")
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != logits.shape[:2]:
-        raise InputError(f"labels must be a tensor of int64 {list(logits.shape[:2])}, found {told(labels)}")
+        raise InputError(
+            f"labels must be a tensor of int64 {list(logits.shape[:2])}, found {describe_argument(labels)}"
+        )
     if labels.device != logits.device:
         raise InputError(f"labels are on {labels.device}, but logits on {logits.device}; move one of them")
     if labels.numel() == 0:

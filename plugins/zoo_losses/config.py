@@ -1,4 +1,7 @@
-"""Configs of the losses. Process groups are no data, and are arguments of the classes alone."""
+"""Configs of the losses.
+
+Process groups are no data, and are arguments of the classes alone.
+"""
 
 from typing import Annotated
 
@@ -11,7 +14,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class PairLossConfig(LossConfig):
-    """What all losses over pairs can be told."""
+    """Options of all losses over pairs."""
 
     chunk_size: ChunkSize | None = None
     """Texts held against the images at a time, in forward and in backward; null picks as many as cost no time."""

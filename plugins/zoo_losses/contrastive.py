@@ -1,4 +1,4 @@
-"""The contrastive loss of CLIP: which text belongs to an image, and which image to a text."""
+"""Contrastive loss of CLIP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Symmetric cross-entropy of images against texts and texts against images, a tile of logits at a time.
+"""Symmetric cross-entropy of images and texts, tile by tile.
 
 With targets `w` whose rows and whose columns each sum to 1, the cross-entropies of all rows and of all columns are
 
@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from zoo_losses.gathering import Shard
-from zoo_losses.pairs import Pairs, own_pairs, tiles
+from zoo_losses.pairs import Pairs, paired_entries, tiles
 
 __all__ = ["Targets", "Teacher", "positives", "symmetric_cross_entropies"]
 
@@ -32,11 +32,11 @@ class Targets(ABC):
     """What the logits should say, without gradient: the mean of the targets of both directions."""
 
     @abstractmethod
-    def agreement(self, where: slice, logits: Tensor) -> Tensor:
+    def agreement(self, chunk: slice, logits: Tensor) -> Tensor:
         """Return the sums over some columns of target times logit, `[B]`, of a tile of logits `[B, chunk]`."""
 
     @abstractmethod
-    def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
+    def add_to(self, gradient: Tensor, chunk: slice, weight: Tensor) -> None:
         """Add the targets of some columns, times a weight `[]`, to a tile."""
 
 
@@ -57,30 +57,30 @@ class OwnPairs(Targets):
 
     first: int
 
-    def agreement(self, where: slice, logits: Tensor) -> Tensor:
+    def agreement(self, chunk: slice, logits: Tensor) -> Tensor:
         """Return the logits of the own pairs, and 0 for rows whose own pair is in another tile."""
-        rows, own = own_pairs(logits, where, self.first)
-        return F.pad(own, (rows.start, len(logits) - rows.stop))
+        rows, entries = paired_entries(logits, chunk, self.first)
+        return F.pad(entries, (rows.start, len(logits) - rows.stop))
 
-    def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
+    def add_to(self, gradient: Tensor, chunk: slice, weight: Tensor) -> None:
         """Add the weight to the own pairs."""
-        own_pairs(gradient, where, self.first)[1].add_(weight)
+        paired_entries(gradient, chunk, self.first)[1].add_(weight)
 
 
 class DenseTargets(Targets):
     """Targets that any pair can have a share of."""
 
     @abstractmethod
-    def tile(self, where: slice, like: Tensor) -> Tensor:
+    def tile(self, chunk: slice, like: Tensor) -> Tensor:
         """Return the targets of some columns, `[B, chunk]`."""
 
-    def agreement(self, where: slice, logits: Tensor) -> Tensor:
+    def agreement(self, chunk: slice, logits: Tensor) -> Tensor:
         """Return the sums of target times logit."""
-        return (self.tile(where, logits) * logits).sum(dim=1)
+        return (self.tile(chunk, logits) * logits).sum(dim=1)
 
-    def add_to(self, gradient: Tensor, where: slice, weight: Tensor) -> None:
+    def add_to(self, gradient: Tensor, chunk: slice, weight: Tensor) -> None:
         """Add the targets times the weight."""
-        gradient.addcmul_(self.tile(where, gradient), weight)
+        gradient.addcmul_(self.tile(chunk, gradient), weight)
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,13 @@ class SharedIds(DenseTargets):
     @classmethod
     def of(cls, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> SharedIds:
         """Count the positives of each row."""
-        known, rows = columns.sort().values, rows.contiguous()
-        count = torch.searchsorted(known, rows, right=True) - torch.searchsorted(known, rows)
+        ordered, rows = columns.sort().values, rows.contiguous()
+        count = torch.searchsorted(ordered, rows, right=True) - torch.searchsorted(ordered, rows)
         return cls(rows, columns, count.to(dtype).reciprocal()[:, None])
 
-    def tile(self, where: slice, like: Tensor) -> Tensor:
+    def tile(self, chunk: slice, like: Tensor) -> Tensor:
         """Return the targets, which are the same in both directions."""
-        return torch.where(self.rows[:, None] == self.columns[where], self.share, 0)
+        return torch.where(self.rows[:, None] == self.columns[chunk], self.share, 0)
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ class Teacher(DenseTargets):
             rows, columns, _ = _terms(pairs.images, pairs.texts, (), chunk_size)
         return cls(pairs.images.detach(), pairs.texts.detach(), rows, pairs.shard.logsumexp(columns))
 
-    def tile(self, where: slice, like: Tensor) -> Tensor:
+    def tile(self, chunk: slice, like: Tensor) -> Tensor:
         """Return the mean of the probabilities of the texts of each image and of the images of each text."""
-        logits = self.images @ self.texts[where].T
+        logits = self.images @ self.texts[chunk].T
         to_texts = (logits - self.rows[:, None]).exp_()
-        return (logits.sub_(self.columns[where]).exp_() + to_texts).mul_(0.5).to(like.dtype)
+        return (logits.sub_(self.columns[chunk]).exp_() + to_texts).mul_(0.5).to(like.dtype)
 
 
 def symmetric_cross_entropies(
@@ -160,12 +160,12 @@ def _terms(
     """
     columns = texts.new_empty(len(texts))
     by_row: list[Tensor] = []
-    for where, logits in tiles(images, texts, chunk_size):
-        torch.logsumexp(logits, dim=0, out=columns[where])
-        found = [logits.logsumexp(dim=1), *(target.agreement(where, logits) for target in targets)]
+    for chunk, logits in tiles(images, texts, chunk_size):
+        torch.logsumexp(logits, dim=0, out=columns[chunk])
+        of_tile = [logits.logsumexp(dim=1), *(target.agreement(chunk, logits) for target in targets)]
         if by_row:
-            found = [torch.logaddexp(by_row[0], found[0]), *map(torch.add, by_row[1:], found[1:])]
-        by_row = found
+            of_tile = [torch.logaddexp(by_row[0], of_tile[0]), *map(torch.add, by_row[1:], of_tile[1:])]
+        by_row = of_tile
     rows, *agreements = by_row
     return rows, columns, agreements
 
@@ -202,13 +202,13 @@ class _CrossEntropies(Function):
         weights = ctx.shard.sum(weights) / (2 * ctx.shard.total)
         total, of_targets = weights.sum(), (-2 * weights).unbind()
         with torch.autocast(images.device.type, enabled=False):
-            for where, logits in tiles(images, texts, ctx.chunk_size):
+            for chunk, logits in tiles(images, texts, ctx.chunk_size):
                 gradient = (logits - rows[:, None]).exp_()
-                gradient.add_(logits.sub_(columns[where]).exp_()).mul_(total)
+                gradient.add_(logits.sub_(columns[chunk]).exp_()).mul_(total)
                 for weight, target in zip(of_targets, ctx.targets, strict=True):
-                    target.add_to(gradient, where, weight)
+                    target.add_to(gradient, chunk, weight)
                 if to_images is not None:
-                    to_images.addmm_(gradient, texts[where])
+                    to_images.addmm_(gradient, texts[chunk])
                 if to_texts is not None:
-                    torch.mm(gradient.T, images, out=to_texts[where])
+                    torch.mm(gradient.T, images, out=to_texts[chunk])
         return to_images, to_texts, torch.zeros_like(logit_bias) if wants_bias else None, None, None, None

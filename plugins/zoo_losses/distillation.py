@@ -1,4 +1,4 @@
-"""Distillation: contrast as CLIP, and find texts and images as likely as a teacher does."""
+"""Distillation loss: contrastive as CLIP's, and cross-entropy to a teacher."""
 
 from __future__ import annotations
 

@@ -1,8 +1,12 @@
-"""The batch as all processes share it: whose rows are whose, and sums and gathers that pass gradients through.
+"""Batches shared by processes: sums and gathers that pass gradients through.
 
-Every loss here is computed as one number for the whole batch, the same on every process. Its gradient is that of the
-sum of these equal numbers over the processes; averaged over W of them, as DistributedDataParallel does, it is W / W
-times the gradient of the one number. Hence no rank is special, nothing is rescaled and batches may differ in size.
+Each of W processes computes the same number L, the loss of the whole batch. The backward pass of a collective sums the
+gradients of all processes, and DistributedDataParallel averages over them what each has for its copy of the weights:
+
+    gradient on process w  =  d(L + ... + L) / d theta_w      =  W dL/d theta_w
+    average of all W       =  1/W sum_w (W dL/d theta_w)      =  sum_w dL/d theta_w  =  dL/d theta
+
+Hence no rank is special, nothing is rescaled and batches may differ in size.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from zoo_core.errors import InputError
 
-__all__ = ["DTYPES", "Group", "Shard", "place_in", "sum_over"]
+__all__ = ["DTYPES", "Group", "Shard", "rank_and_count", "sum_over"]
 
 Group = Any
 """A `torch.distributed.ProcessGroup`, a name that builds of torch without distributed do not have."""
@@ -57,15 +61,20 @@ class Shard:
             if len(features) == 0:
                 raise InputError("expected at least one pair, found an empty batch")
             return cls(None, 0, (len(features),))
-        mine = (*features.shape, DTYPES.index(features.dtype), int(ids is not None))
-        sizes, widths, dtypes, having = zip(*_exchange(mine, features.device, group), strict=True)
+        numbers = torch.tensor(
+            [*features.shape, DTYPES.index(features.dtype), int(ids is not None)], device=features.device
+        )
+        gathered = [torch.empty_like(numbers) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(gathered, numbers, group)
+        sizes, widths, dtypes, having = zip(*torch.stack(gathered).tolist(), strict=True)
         if 0 in sizes:
             raise InputError(f"expected at least one pair on every rank, found batches of {list(sizes)}")
-        for what, found in (("feature widths", widths), ("dtypes", [DTYPES[one] for one in dtypes])):
-            if len(set(found)) > 1:
-                raise InputError(f"expected the same {what} on every rank, found {list(found)}")
+        for what, values in (("feature widths", widths), ("dtypes", [DTYPES[index] for index in dtypes])):
+            if len(set(values)) > 1:
+                raise InputError(f"expected the same {what} on every rank, found {list(values)}")
         if len(set(having)) > 1:
-            raise InputError(f"expected ids on every rank or on none, found them on {_ranks(having)} alone")
+            ranks = [rank for rank, has_ids in enumerate(having) if has_ids]
+            raise InputError(f"expected ids on every rank or on none, found them on ranks {ranks} alone")
         return cls(group, dist.get_rank(group), sizes)
 
     @property
@@ -108,7 +117,7 @@ def sum_over(group: Group, values: Tensor) -> Tensor:
     return values if _processes(group) == 1 else _Sum.apply(values, group)
 
 
-def place_in(group: Group) -> tuple[int, int]:
+def rank_and_count(group: Group) -> tuple[int, int]:
     """Return which process this is of a group, and how many there are."""
     count = _processes(group)
     return (dist.get_rank(group) if count > 1 else 0), count
@@ -121,18 +130,6 @@ def _processes(group: Group) -> int:
     if count < 1:
         raise InputError("this process is no member of the loss's process group, and so cannot share its batch")
     return count
-
-
-def _exchange(mine: tuple[int, ...], device: torch.device, group: Group) -> list[list[int]]:
-    """Return the numbers of every process."""
-    given = torch.tensor(mine, device=device)
-    found = [torch.empty_like(given) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(found, given, group)
-    return torch.stack(found).tolist()
-
-
-def _ranks(having: tuple[int, ...]) -> str:
-    return f"ranks {[rank for rank, has in enumerate(having) if has]}"
 
 
 class _Sum(Function):
@@ -160,9 +157,9 @@ class _Gather(Function):
         ctx.shard, ctx.dtype = shard, rows.dtype
         padded = rows.new_zeros(max(shard.sizes), *rows.shape[1:])
         padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in shard.sizes]
-        dist.all_gather(found, padded, shard.group)
-        return torch.cat([one[:size] for one, size in zip(found, shard.sizes, strict=True)]).to(dtype)
+        gathered = [torch.empty_like(padded) for _ in shard.sizes]
+        dist.all_gather(gathered, padded, shard.group)
+        return torch.cat([part[:size] for part, size in zip(gathered, shard.sizes, strict=True)]).to(dtype)
 
     @staticmethod
     @once_differentiable

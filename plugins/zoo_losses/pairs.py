@@ -1,4 +1,4 @@
-"""What every loss over pairs shares: its options, the checks of its arguments, and the batch made ready.
+"""Losses over image-text pairs: shared options, checks and batches.
 
 Each process holds its own images against the texts of all processes, so that of every pair of the whole batch the
 logit is computed once, and only texts travel.
@@ -17,9 +17,19 @@ from zoo_core.boundary import checked
 from zoo_core.config import LossConfig
 from zoo_core.errors import InputError, describe
 from zoo_core.images.patches import described
-from zoo_losses.gathering import DTYPES, Group, Shard, place_in
+from zoo_losses.gathering import DTYPES, Group, Shard, rank_and_count
 
-__all__ = ["GatheringLoss", "PairLoss", "Pairs", "check_number", "check_one", "is_set", "own_pairs", "tiles", "told"]
+__all__ = [
+    "GatheringLoss",
+    "PairLoss",
+    "Pairs",
+    "check_number",
+    "check_one",
+    "describe_argument",
+    "is_set",
+    "paired_entries",
+    "tiles",
+]
 
 TILE = {"cpu": 2**21}
 """Logits of a tile where no chunk size is given: 8 MiB in float32, which stay in the caches.
@@ -28,7 +38,7 @@ Measured on one CPU thread for batches of 512 to 8192 and width 512 (tests/bench
 1024 texts take no longer than the whole at once, and less from 4096 pairs on.
 """
 
-TILE_ELSEWHERE = 2**25
+GPU_TILE = 2**25
 """The same on a GPU, where a tile has to be worth its kernels: 128 MiB in float32 (tests/benchmarks/bench_gpu.py)."""
 
 MIN_CHUNK = 256
@@ -41,7 +51,7 @@ class PairLoss(nn.Module):
     Inside a process group the batch is that of all its processes: the value, the same on every one of them, is that
     of one process with the whole batch, and so are gradients once averaged over processes, as
     DistributedDataParallel averages them. Each process of the group must therefore call the loss. Batches may differ
-    in size. What open_clip is told of the processes is taken too, and held to them when the loss is computed.
+    in size. Arguments by which open_clip learns of the processes are accepted, and checked when the loss is computed.
 
     Args:
         chunk_size: texts that are held against the images of this process at a time, in forward and in backward,
@@ -78,16 +88,16 @@ class PairLoss(nn.Module):
         self.world_size = world_size
 
     def check_processes(self) -> int:
-        """Return how many processes share the batch, held to what the loss was told of them.
+        """Return how many processes share the batch, checked against the arguments of the loss.
 
         Raises:
-            InputError: there are other processes than it was told.
+            InputError: there are others than its arguments say.
         """
-        rank, count = place_in(self.group)
+        rank, count = rank_and_count(self.group)
         if self.world_size not in (None, count):
-            told, found = f"world_size={self.world_size}", f"{count} process{'es' if count > 1 else ''}"
+            processes = f"{count} process{'es' if count > 1 else ''}"
             fix = "call torch.distributed.init_process_group first" if count == 1 else "leave it out, or give group="
-            raise InputError(f"{told}, but {found} would share the batch; {fix}")
+            raise InputError(f"world_size={self.world_size}, but {processes} would share the batch; {fix}")
         if count > 1 and self.rank not in (None, rank):
             raise InputError(f"rank={self.rank}, but this is process {rank} of {count}; leave it out")
         return count
@@ -109,7 +119,7 @@ class GatheringLoss(PairLoss):
         local_loss: taken: gradients, once averaged over processes, are the same. The value here is always that of the
             whole batch, the mean of the local ones.
         gather_with_grad: False is an error among several processes, where it would leave out gradients. True where
-            nothing is told of the processes; False, as in open_clip, where only other arguments of these are given.
+            no argument names the processes; False, as in open_clip, where only other arguments of these are given.
         use_horovod: True is an error.
         options: those of `PairLoss`.
 
@@ -129,15 +139,15 @@ class GatheringLoss(PairLoss):
         super().__init__(**options)
         if use_horovod:
             raise InputError("use_horovod: processes share a batch through torch.distributed alone; leave it out")
-        told_nothing = local_loss is None and self.rank is None and self.world_size is None
+        without_options = local_loss is None and self.rank is None and self.world_size is None
         self.local_loss = bool(local_loss)
-        self.gather_with_grad = told_nothing if gather_with_grad is None else bool(gather_with_grad)
+        self.gather_with_grad = without_options if gather_with_grad is None else bool(gather_with_grad)
         self.use_horovod = False
         if self.world_size is not None and self.world_size > 1:
             self._check_gradients()
 
     def check_processes(self) -> int:
-        """Return how many processes share the batch, held to what the loss was told of them and of gradients."""
+        """Return how many processes share the batch, checked against the arguments of the loss."""
         count = super().check_processes()
         if count > 1:
             self._check_gradients()
@@ -211,31 +221,31 @@ class Pairs:
 
 
 def tiles(images: Tensor, texts: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the logits `[B, chunk]` of all texts, a chunk of columns at a time, with where they stand."""
+    """Yield the logits `[B, chunk]` of all texts, a chunk of columns at a time, each with its columns."""
     columns = len(texts)
-    step = chunk_size or max(MIN_CHUNK, TILE.get(images.device.type, TILE_ELSEWHERE) // len(images))
+    step = chunk_size or max(MIN_CHUNK, TILE.get(images.device.type, GPU_TILE) // len(images))
     for start in range(0, columns, step):
-        where = slice(start, min(start + step, columns))
-        yield where, images @ texts[where].T
+        chunk = slice(start, min(start + step, columns))
+        yield chunk, images @ texts[chunk].T
 
 
-def own_pairs(tile: Tensor, where: slice, first: int) -> tuple[slice, Tensor]:
+def paired_entries(tile: Tensor, chunk: slice, first: int) -> tuple[slice, Tensor]:
     """Return which rows of a tile `[B, chunk]` have their own pair in it, and a view of those entries.
 
     Args:
-        tile: columns `where` of a matrix whose row `i` has its own pair in column `first + i`.
-        where: the columns.
+        tile: columns `chunk` of a matrix whose row `i` has its own pair in column `first + i`.
+        chunk: the columns.
         first: number of the first row among those of all processes.
     """
-    entries = tile.diagonal(first - where.start)
-    start = min(max(0, where.start - first), len(tile))
+    entries = tile.diagonal(first - chunk.start)
+    start = min(max(0, chunk.start - first), len(tile))
     return slice(start, start + len(entries)), entries
 
 
 def check_one(name: str, value: Any, features: Tensor) -> None:
     """Check that a logit scale or bias is one floating-point number beside the features."""
     if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim > 1 or not value.is_floating_point():
-        raise InputError(f"{name} must be a floating-point tensor [] or [1], found {told(value)}")
+        raise InputError(f"{name} must be a floating-point tensor [] or [1], found {describe_argument(value)}")
     _check_device(name, value, features)
 
 
@@ -248,11 +258,11 @@ def check_number(name: str, value: Any) -> None:
 def is_set(name: str, value: Any) -> bool:
     """Return a switch, which is True or False."""
     if not isinstance(value, bool):
-        raise InputError(f"{name} must be True or False, found {told(value)}")
+        raise InputError(f"{name} must be True or False, found {describe_argument(value)}")
     return value
 
 
-def told(value: Any) -> str:
+def describe_argument(value: Any) -> str:
     """Return what an argument is, for an error."""
     return described(value) if isinstance(value, Tensor) else f"{type(value).__name__} {describe(value)}"
 
@@ -260,7 +270,9 @@ def told(value: Any) -> str:
 def _check_features(images: Any, texts: Any, prefix: str) -> None:
     for name, features in (("image_features", images), ("text_features", texts)):
         if not isinstance(features, Tensor) or features.dtype not in DTYPES:
-            raise InputError(f"{prefix}{name} must be a floating-point tensor [B, D], found {told(features)}")
+            raise InputError(
+                f"{prefix}{name} must be a floating-point tensor [B, D], found {describe_argument(features)}"
+            )
     if images.ndim != 2 or images.shape != texts.shape:
         raise InputError(
             f"expected image and text features of one shape [B, D], found {prefix}image_features "
@@ -273,7 +285,9 @@ def _check_ids(ids: Any, features: Tensor) -> None:
     if ids is None:
         return
     if not isinstance(ids, Tensor) or ids.dtype != torch.int64 or ids.shape != features.shape[:1]:
-        raise InputError(f"ids must be a tensor of int64 [{len(features)}], one of each pair, found {told(ids)}")
+        raise InputError(
+            f"ids must be a tensor of int64 [{len(features)}], one of each pair, found {describe_argument(ids)}"
+        )
     _check_device("ids", ids, features)
 
 

@@ -1,4 +1,4 @@
-"""The sigmoid loss of SigLIP: of every image and every text, whether they belong together."""
+"""Sigmoid loss of SigLIP over all pairs of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from zoo_core.errors import InputError, describe, one_of
 from zoo_losses.gathering import Group
-from zoo_losses.pairs import PairLoss, Pairs, check_one, is_set, own_pairs, tiles
+from zoo_losses.pairs import PairLoss, Pairs, check_one, is_set, paired_entries, tiles
 
 __all__ = ["SigLipLoss"]
 
@@ -111,12 +111,12 @@ class _Signs:
     def of(cls, pairs: Pairs) -> _Signs:
         return cls(pairs.shard.start, pairs.row_ids, pairs.column_ids)
 
-    def flipped(self, tile: Tensor, where: slice) -> Tensor:
+    def flipped(self, tile: Tensor, chunk: slice) -> Tensor:
         """Return a tile with the sign of all pairs that belong together changed; the tile is used up."""
         if self.rows is None or self.columns is None:
-            own_pairs(tile, where, self.first)[1].neg_()
+            paired_entries(tile, chunk, self.first)[1].neg_()
             return tile
-        return torch.where(self.rows[:, None] == self.columns[where], -tile, tile)
+        return torch.where(self.rows[:, None] == self.columns[chunk], -tile, tile)
 
 
 class _Sum(Function):
@@ -136,29 +136,31 @@ class _Sum(Function):
         chunk_size: int | None,
         grad_enabled: bool,
     ) -> Tensor:
-        wants_images, wants_texts, wants_bias = (grad_enabled and one for one in ctx.needs_input_grad[:3])
+        wants_images, wants_texts, wants_bias = (grad_enabled and needed for needed in ctx.needs_input_grad[:3])
         losses = images.new_zeros(len(images))
         to_images = torch.zeros_like(images) if wants_images else None
         to_texts = torch.empty_like(texts) if wants_texts else None
         to_bias = torch.zeros_like(bias) if wants_bias else None
-        for where, logits in tiles(images, texts, chunk_size):
-            wrongness = signs.flipped(logits.add_(bias), where)
+        for chunk, logits in tiles(images, texts, chunk_size):
+            wrongness = signs.flipped(logits.add_(bias), chunk)
             losses += F.softplus(wrongness, threshold=SOFTPLUS_IS_LINEAR).sum(dim=1)
             if not (wants_images or wants_texts or wants_bias):
                 continue
             # Not sigmoid(logits) - 1 for positives, which loses what is left of a well-placed pair.
-            gradient = signs.flipped(wrongness.sigmoid_(), where)
+            gradient = signs.flipped(wrongness.sigmoid_(), chunk)
             if to_bias is not None:
                 to_bias += gradient.sum()
             if to_images is not None:
-                to_images.addmm_(gradient, texts[where])
+                to_images.addmm_(gradient, texts[chunk])
             if to_texts is not None:
-                torch.mm(gradient.T, images, out=to_texts[where])
+                torch.mm(gradient.T, images, out=to_texts[chunk])
         ctx.save_for_backward(to_images, to_texts, to_bias)
         return losses.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        to_images, to_texts, to_bias = (None if one is None else weight * one for one in ctx.saved_tensors)
+        to_images, to_texts, to_bias = (
+            None if gradient is None else weight * gradient for gradient in ctx.saved_tensors
+        )
         return to_images, to_texts, to_bias, None, None, None
