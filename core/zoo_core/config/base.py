@@ -1,7 +1,7 @@
-"""Base of every config: strict, frozen data, owned by the class that it builds.
+"""Base of every config: strict, frozen data.
 
-Unknown keys, wrong types, non-finite numbers and broken cross-field rules are all found in one pass, and each is told
-in one line with the nearest name. Rules that span fields are yielded by `rules`, with the key that they blame, so that
+Unknown keys, wrong types, non-finite numbers and broken cross-field rules are all found in one pass. Each is reported
+in one line, with the nearest name. Rules that span fields are yielded by `rules` with the key that they blame, so that
 a YAML error points at a line.
 """
 
@@ -105,13 +105,13 @@ class Config(Contract, BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Describe each field by the string below it."""
-        found = handler(schema)
-        properties = handler.resolve_ref_schema(found).get("properties", {})
+        described = handler(schema)
+        properties = handler.resolve_ref_schema(described).get("properties", {})
         for name, text in field_docstrings(cls, Config).items():
             field = cls.model_fields.get(name)
             if field is not None and field.description is None:
                 properties[name if name in properties else field.alias]["description"] = text
-        return found
+        return described
 
     @model_validator(mode="wrap")
     @classmethod

@@ -1,4 +1,4 @@
-"""Options of a residual block, in a section `block:` of a tower's config (no torch here).
+"""Options of a residual block: the section `block` of a tower's config.
 
 Each is off by default: the plain block is the one of Radford et al. 2021. `zoo_core.nn.transformer` builds them.
 """

@@ -1,7 +1,7 @@
-"""What the strings below the fields of a config say, read from its source when somebody asks.
+"""Docstrings of config fields, read from the source on demand.
 
-What you would not guess: pydantic reads them as it makes a class (`use_attribute_docstrings`), and that takes longer
-than making it. Nobody but a JSON Schema wants them.
+pydantic would read them whenever it makes a class (`use_attribute_docstrings`), which takes longer than making it. Only
+a JSON Schema needs them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def field_docstrings(cls: type, base: type) -> dict[str, str]:
     A field that is declared again has only what stands below it there. A class without source, such as one of an
     interactive session, gives none.
     """
-    found: dict[str, str] = {}
+    docs: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         if owner is not base and issubclass(owner, base):
             for name in inspect.get_annotations(owner):
-                found.pop(name, None)
-            found |= _own(owner)
-    return found
+                docs.pop(name, None)
+            docs |= _declared_docs(owner)
+    return docs
 
 
 @cache
-def _own(cls: type) -> dict[str, str]:
+def _declared_docs(cls: type) -> dict[str, str]:
     try:
         source = inspect.getsource(cls)
     except (OSError, TypeError):
@@ -40,11 +40,11 @@ def _own(cls: type) -> dict[str, str]:
     (definition,) = ast.parse(f"if True:\n{source}" if inner else source).body
     if inner:
         (definition,) = cast("ast.If", definition).body
-    found: dict[str, str] = {}
+    docs: dict[str, str] = {}
     for field, below in pairwise(cast("ast.ClassDef", definition).body):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = inspect.cleandoc(text)
+                docs[name] = inspect.cleandoc(text)
             case _:
                 pass
-    return found
+    return docs

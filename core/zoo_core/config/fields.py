@@ -16,25 +16,25 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
-def _beside(name: str) -> str:
+def _as_file_name(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or set(name) & set("\\\0:"):
         raise wrong(f"names a file outside of the folder: {describe(name)}")
     return name
 
 
-FileName = Annotated[str, AfterValidator(_beside)]
+FileName = Annotated[str, AfterValidator(_as_file_name)]
 """Path of a file below the folder of a model, with forward slashes."""
 
 
 def _as_pair(value: Any) -> tuple[int, int]:
     """Turn `224` and `[224, 336]` into a (height, width) pair."""
-    told = describe(cast("object", value))
+    text = describe(cast("object", value))
     pair = list(cast("list[Any]", value)) if isinstance(value, list | tuple) else [value, value]
     if len(pair) != 2 or any(type(side) is not int for side in pair):
-        raise wrong(f"expected a size such as 224 or [224, 336], found {told}")
+        raise wrong(f"expected a size such as 224 or [224, 336], found {text}")
     if not all(1 <= side <= MAX_IMAGE_SIDE for side in pair):
-        raise wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {told}")
+        raise wrong(f"each side must be from 1 to {MAX_IMAGE_SIDE} pixels, found {text}")
     return pair[0], pair[1]
 
 

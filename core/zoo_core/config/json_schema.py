@@ -1,8 +1,8 @@
-"""JSON Schema of architecture files, so that an editor completes keys and marks mistakes as they are typed.
+"""JSON Schema of architecture files, for completion and checks in an editor.
 
-It is written from the config classes of the installed components, so it knows the parts of strangers too.
-Every component appears twice: `whole`, as a file without `extends` needs it, and `partial`, where nothing is
-required. What no schema can say (a patch that divides the image) is left to `zoo validate`.
+It is made from the config classes of the installed components, those of other distributions included. Every component
+appears twice: `whole`, as a file without `extends` needs it, and `partial`, where nothing is required. What no schema
+can express (a patch that divides the image) is left to `zoo validate`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from zoo_core.plugin import KINDS, Kind
+from zoo_core.plugin import KINDS
 from zoo_core.registry import Component, Registry
 
 __all__ = ["architecture_schema"]
@@ -42,7 +42,7 @@ _NARROWINGS = {"enum", "const", "pattern", "format", "minLength", "maxLength"}
 def architecture_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (draft 2020-12) of an architecture file.
 
-    A component whose config cannot be imported or told as a schema is left out; `$comment` names it and why.
+    A component whose config cannot be imported or described by a schema is left out; `$comment` names it and why.
     """
     definitions: Schema = {}
     left_out: list[str] = []
@@ -56,7 +56,7 @@ def architecture_schema(registry: Registry) -> Schema:
             continue
         definitions |= {_key(component, "whole"): whole, _key(component, "partial"): partial}
     for variant in ("whole", "partial"):
-        for kind in (one for one in KINDS if one not in NO_PARTS):
+        for kind in (kind for kind in KINDS if kind not in NO_PARTS):
             definitions[f"{variant}:{kind}"] = _union(definitions, f"{variant}:{kind}:")
     return {
         "$schema": DIALECT,
@@ -88,8 +88,9 @@ def _component_schema(component: Component, variant: str) -> Schema:
     schema["properties"][selector] = schema["properties"].get(selector, {}) | {"enum": names}
     for node in _nodes(schema):
         node.pop("title", None)
-        _name_sections(node, variant)
-        _take_references(node)
+        if PLACEHOLDER in node:  # a section holds any component of its kind
+            node["$ref"] = f"#/$defs/{variant}:{node[PLACEHOLDER]}"
+        _allow_reference(node)
         if variant == "partial":
             node.pop("required", None)
     if variant == "whole":
@@ -103,29 +104,25 @@ def _component_schema(component: Component, variant: str) -> Schema:
 def _nodes(schema: Schema) -> Iterator[Schema]:
     """Yield every schema below `schema`, innermost first, so that each may be changed as it comes."""
     inner: list[object] = [
-        *(one for key in _MAPPINGS for one in cast("Mapping[str, object]", schema.get(key, {})).values()),
-        *(one for key in _LISTS for one in cast("Sequence[object]", schema.get(key, ()))),
+        *(node for key in _MAPPINGS for node in cast("Mapping[str, object]", schema.get(key, {})).values()),
+        *(node for key in _LISTS for node in cast("Sequence[object]", schema.get(key, ()))),
         *(schema[key] for key in _SINGLES if key in schema),
     ]
-    for one in inner:
-        if isinstance(one, dict):
-            yield from _nodes(cast("Schema", one))
+    for node in inner:
+        if isinstance(node, dict):
+            yield from _nodes(cast("Schema", node))
     yield schema
 
 
-def _name_sections(node: Schema, variant: str) -> None:
-    """Let a section hold any component of its kind."""
-    kind: Kind | None = node.get(PLACEHOLDER)
-    if kind is not None:
-        node["$ref"] = f"#/$defs/{variant}:{kind}"
+def _allow_reference(node: Schema) -> None:
+    """Let `${key}` stand for a value that is no string of any kind: `{type: integer}` becomes
 
-
-def _take_references(node: Schema) -> None:
-    """Let a scalar be `${key}` too."""
-    if "oneOf" in node:  # two branches may take one reference
+    {anyOf: [{type: integer}, REFERENCE]}
+    """
+    if "oneOf" in node:  # exactly one branch must match, but a reference may match two
         node["anyOf"] = node.pop("oneOf")
     kind = node.get("type")
-    is_text = kind == "string" or kind is None
-    if kind in _NUMBERS or (is_text and _NARROWINGS & node.keys()):
+    is_narrow_text = kind in ("string", None) and bool(_NARROWINGS & node.keys())  # a plain string takes `${key}` as is
+    if kind in _NUMBERS or is_narrow_text:
         value = {key: node.pop(key) for key in list(node) if key not in ("description", "default", "$defs")}
         node["anyOf"] = [value, REFERENCE]

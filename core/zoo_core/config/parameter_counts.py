@@ -1,4 +1,7 @@
-"""Parameter counts by arithmetic, so that a config can be refused before anything is allocated (no torch here)."""
+"""Parameter counts by arithmetic.
+
+A config can be refused by its size before anything is allocated.
+"""
 
 from zoo_core.config.block import BlockConfig
 
@@ -18,21 +21,18 @@ def transformer_parameters(
     perceptron = 2 * width * hidden + hidden + width
     norms = 4 * width
     scales = 2 * width if layer_scale else 0
-    options = _block_options(block or BlockConfig(), width, heads, hidden)
-    return layers * (attention + perceptron + norms + scales + options)
-
-
-def _block_options(block: BlockConfig, width: int, heads: int, hidden: int) -> int:
-    return sum(
+    chosen = block or BlockConfig()
+    options = sum(
         (
-            4 * (width // heads) * block.qk_norm,
-            heads * block.scaled_cosine,
-            heads * block.scale_heads,
-            2 * width * block.scale_attn_inner,
-            2 * width * block.scale_attn,
-            2 * hidden * block.scale_fc,
+            4 * (width // heads) * chosen.qk_norm,
+            heads * chosen.scaled_cosine,
+            heads * chosen.scale_heads,
+            2 * width * chosen.scale_attn_inner,
+            2 * width * chosen.scale_attn,
+            2 * hidden * chosen.scale_fc,
         )
     )
+    return layers * (attention + perceptron + norms + scales + options)
 
 
 def attentional_pooler_parameters(width: int, context_width: int, queries: int) -> int:

@@ -1,4 +1,4 @@
-"""What every reader of a file here shares: bounds, the text of a file, and the place of each key."""
+"""Documents: the content of a file, the line of each key, and bounds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TOKENIZER_CONFIG = Bounds(bytes=16 << 20, values=1_000_000)
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a key stands; lines and columns count from 1, and are 0 where there is no file."""
+    """Line and column of a key; lines and columns count from 1, and are 0 where there is no file."""
 
     source: str
     line: int = 0
@@ -104,8 +104,8 @@ def read_text(path: Path, limit: int = Bounds.bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found = f"byte {error.start} is 0x{content[error.start]:02x}"
-        raise ConfigError(Problem(f"is not UTF-8 text: {found}", source=source)) from error
+        byte = f"byte {error.start} is 0x{content[error.start]:02x}"
+        raise ConfigError(Problem(f"is not UTF-8 text: {byte}", source=source)) from error
     if "\0" in text:
         raise ConfigError(Problem("is a binary file, expected text", source=source))
     return text

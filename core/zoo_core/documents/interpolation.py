@@ -1,4 +1,4 @@
-"""References: a value `${key}` of a document stands for the value of another key.
+"""References: values `${key}` replaced by the value of another key.
 
 OmegaConf looks them up, so they mean what they mean there. It follows a chain anew from each of its links, which is why
 a document holds a bounded number of them. Documents without any do not import it.
@@ -26,12 +26,12 @@ def interpolate(document: Document) -> Iterator[Problem]:
     if not references:
         return
     if len(references) > MAX_REFERENCES:
-        told = f"holds {len(references):,} references; at most {MAX_REFERENCES} are followed"
-        yield document.mark(next(iter(references))).problem(told)
+        what = f"holds {len(references):,} references; at most {MAX_REFERENCES} are followed"
+        yield document.mark(next(iter(references))).problem(what)
         return
     malformed = {path: _malformed(document.data, path, text) for path, text in references.items()}
     if any(malformed.values()):
-        yield from (document.mark(path).problem(told, dotted(path)) for path, told in malformed.items() if told)
+        yield from (document.mark(path).problem(what, dotted(path)) for path, what in malformed.items() if what)
         return
     from omegaconf import OmegaConf
 
@@ -71,10 +71,10 @@ def _referred(tree: Any, path: KeyPath) -> Any:
     try:
         value = _container(tree, path)[path[-1]]
     except (OmegaConfBaseException, RecursionError) as error:
-        told = str(error).splitlines()[0] if str(error) else ""
-        if isinstance(error, RecursionError) or "Recursi" in told:  # OmegaConf detects it, or Python does
+        first_line = str(error).splitlines()[0] if str(error) else ""
+        if isinstance(error, RecursionError) or "Recursi" in first_line:  # OmegaConf detects it, or Python does
             raise ValueError("leads back to itself, or through too many others") from None
-        raise ValueError(f"leads nowhere: {told}") from None
+        raise ValueError(f"leads nowhere: {first_line}") from None
     if OmegaConf.is_config(value):
         raise ValueError("names a section; only single values can be referred to")
     return value

@@ -1,4 +1,4 @@
-"""Reading JSON within bounds, with the line of every key.
+"""Reader of JSON files, with bounds and the line of every key.
 
 Brackets and values are counted by a scan that does not recurse, before a parser that does sees the text.
 """
@@ -57,7 +57,7 @@ class _Level:
 
 
 def _scan(text: str, source: str, bounds: Bounds, marks: dict[KeyPath, Mark]) -> Iterator[Problem]:
-    """Note the mark of every key; yield each key that stands twice. Text that is no JSON is left to the parser.
+    """Record the mark of every key; yield each key that stands twice. Text that is no JSON is left to the parser.
 
     Raises:
         ConfigError: a bound is exceeded.

@@ -1,4 +1,4 @@
-"""Reader of mappings that a caller hands in, within the bounds of a file."""
+"""Reader of mappings, within the bounds of a file."""
 
 from __future__ import annotations
 

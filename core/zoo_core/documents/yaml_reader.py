@@ -1,4 +1,4 @@
-"""Reading a YAML file so that every value knows its line, and so that no file can hurt.
+"""Reader of YAML files, with bounds and the line of every key.
 
 Values are those of YAML 1.2's core schema: `no` and `on` are strings, `1e-3` is a number, a date is a string. Aliases,
 merge keys, tags and duplicate keys are refused: `extends` and `${key}` do what they are for.
@@ -68,14 +68,14 @@ def read_value(text: str) -> Any:
 
 
 def _parse(text: str, source: str, marks: dict[KeyPath, Mark]) -> Any:
-    """Return the value of a YAML text, and note the mark of every key."""
+    """Return the value of a YAML text, and record the mark of every key."""
     _check_events(text, source)
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        found = [] if node is None else list(_walk(node, (), source, marks))
-        if found:
-            raise ConfigError(found)
+        problems = [] if node is None else list(_walk(node, (), source, marks))
+        if problems:
+            raise ConfigError(problems)
         return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError) as error:
         raise _not_yaml(error, source) from None
@@ -116,7 +116,7 @@ def _not_yaml(error: Exception, source: str) -> ConfigError:
 
 
 def _walk(node: yaml.Node, path: KeyPath, source: str, marks: dict[KeyPath, Mark]) -> Iterator[Problem]:
-    """Note the mark of every key below `node`; yield what is refused."""
+    """Record the mark of every key below `node`; yield what is refused."""
     if node.tag not in _PLAIN_TAGS:
         yield _mark(node, source).problem(f"the tag {node.tag!r} is not supported; write a plain value", dotted(path))
     if isinstance(node, yaml.SequenceNode):
