@@ -1,4 +1,4 @@
-"""What the test kit checks of a tower's capabilities: claimed ones work, all others are refused as such."""
+"""Checks of a tower's capabilities: claimed ones work, others are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.nn.intermediates import BlockwiseModule
 from zoo_core.plugin import CAPABILITIES
 from zoo_core.registry import Component
-from zoo_core.testing import fail
+from zoo_core.testing.failure import fail
 
 __all__ = ["check_capabilities", "check_shape", "close", "example_input", "seeded"]
 
@@ -73,7 +73,7 @@ def _check_refusal(component: Component, capability: str, call: Callable[[], obj
     fail(f"{component} does not claim '{capability}', but offers it; claim it, or leave it out")
 
 
-def _check_tokens(component: Component, tower: Tower, claimed: bool) -> None:
+def check_tokens(component: Component, tower: Tower, claimed: bool) -> None:
     inputs = example_input(tower, 2)
     forward_tokens: Callable[[Tensor], tuple[Tensor, Tensor]] = cast("Any", tower).forward_tokens
     if not claimed:
@@ -86,7 +86,7 @@ def _check_tokens(component: Component, tower: Tower, claimed: bool) -> None:
         fail(f"{component}: the tokens of forward_tokens must be [2, N, width], found {list(tokens.shape)}")
 
 
-def _check_intermediates(component: Component, tower: Tower, claimed: bool) -> None:
+def check_intermediates(component: Component, tower: Tower, claimed: bool) -> None:
     inputs = example_input(tower, 2)
     give: Callable[..., dict[str, Any]] = cast("Any", tower).forward_intermediates
     if not claimed:
@@ -104,8 +104,8 @@ def _check_intermediates(component: Component, tower: Tower, claimed: bool) -> N
         fail(f"{component}: the features of forward_intermediates are not those of forward")
     if f"{side}_features" in last:
         fail(f"{component}: forward_intermediates returns features despite intermediates_only")
-    kept = last[f"{side}_intermediates"]
-    if len(kept) != 1 or not close(kept[0], everything[f"{side}_intermediates"][-1]):
+    outputs = last[f"{side}_intermediates"]
+    if len(outputs) != 1 or not close(outputs[0], everything[f"{side}_intermediates"][-1]):
         fail(f"{component}: forward_intermediates(indices=1) must return the last block's output alone")
     for wrong in ({"output_fmt": "nonsense"}, {"indices": [10_000]}):
         try:
@@ -116,7 +116,7 @@ def _check_intermediates(component: Component, tower: Tower, claimed: bool) -> N
 
 
 def _check_blocks(component: Component, tower: Tower, inputs: Tensor) -> None:
-    """Check what `forward_intermediates` is derived from: how many blocks there are, and which tokens are extra."""
+    """Check what `forward_intermediates` is derived from: the number of blocks, and which tokens are extra."""
     if type(tower).forward_blocks is BlockwiseModule.forward_blocks:  # a library runs the blocks
         return
     outputs = list(tower.forward_blocks(inputs))
@@ -130,21 +130,21 @@ def _check_blocks(component: Component, tower: Tower, inputs: Tensor) -> None:
 
 
 def _check_extra_tokens(component: Component, tower: Tower, inputs: Tensor, count: int) -> None:
-    """Check that `count` tokens of a block are those of the text or of the patches, and as many extra ones as told."""
+    """Check that a block has `count` tokens: prefix, text or patches, suffix."""
     if isinstance(tower, TextTower):
-        own, what = inputs.shape[1], "token ids"
+        length, what = inputs.shape[1], "token ids"
     else:
         rows, columns = tower.patch_grid(inputs)
-        own, what = rows * columns, f"patches of patch_grid() ({rows} x {columns})"
+        length, what = rows * columns, f"patches of patch_grid() ({rows} x {columns})"
     prefix, suffix = tower.num_prefix_tokens, tower.num_suffix_tokens
-    if count != prefix + own + suffix:
+    if count != prefix + length + suffix:
         fail(
-            f"{component}: forward_blocks yields {count} tokens for {own} {what}, "
+            f"{component}: forward_blocks yields {count} tokens for {length} {what}, "
             f"but num_prefix_tokens is {prefix} and num_suffix_tokens is {suffix}"
         )
 
 
-def _check_locking(component: Component, tower: Tower, claimed: bool) -> None:
+def check_locking(component: Component, tower: Tower, claimed: bool) -> None:
     tower.lock()
     if any(parameter.requires_grad for parameter in tower.parameters()):
         fail(f"{component}: lock() leaves parameters trainable")
@@ -161,7 +161,7 @@ def _check_locking(component: Component, tower: Tower, claimed: bool) -> None:
         fail(f"{component}: its layer groups leave some parameters out")
 
 
-def _check_gradient_checkpointing(component: Component, tower: Tower, claimed: bool) -> None:
+def check_gradient_checkpointing(component: Component, tower: Tower, claimed: bool) -> None:
     inputs = example_input(tower, 2)
     plain, plain_bytes = _gradients(tower, inputs)
     if not plain or any(not bool(gradient.isfinite().all()) for gradient in plain.values()):
@@ -179,11 +179,11 @@ def _check_gradient_checkpointing(component: Component, tower: Tower, claimed: b
 
 def _gradients(tower: Tower, inputs: Tensor) -> tuple[dict[str, Tensor], int]:
     """Return the gradients of a training step, and how many bytes were kept for the backward pass."""
-    kept = 0
+    saved_bytes = 0
 
     def pack(tensor: Tensor) -> Tensor:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
+        nonlocal saved_bytes
+        saved_bytes += tensor.numel() * tensor.element_size()
         return tensor
 
     with (
@@ -194,10 +194,10 @@ def _gradients(tower: Tower, inputs: Tensor) -> tuple[dict[str, Tensor], int]:
         tower(inputs).square().sum().backward()
     return {
         name: parameter.grad.clone() for name, parameter in tower.named_parameters() if parameter.grad is not None
-    }, kept
+    }, saved_bytes
 
 
-def _check_variable_image_size(component: Component, tower: Tower, claimed: bool) -> None:
+def check_variable_image_size(component: Component, tower: Tower, claimed: bool) -> None:
     if isinstance(tower, VisionTower):
         _check_attribute(component, "variable-image-size", tower, "variable_image_size", claimed)
         if claimed:
@@ -206,8 +206,8 @@ def _check_variable_image_size(component: Component, tower: Tower, claimed: bool
             check_shape(component, f"forward of {2 * height} x {width} pixels", features, (2, tower.output_dim))
 
 
-def _check_image_patches(component: Component, tower: Tower, claimed: bool) -> None:
-    """Check that an image and its patches have one feature, and that padding and other pictures change none."""
+def check_image_patches(component: Component, tower: Tower, claimed: bool) -> None:
+    """Check that an image and its patches have one feature, and that padding and other images change none."""
     if not isinstance(tower, VisionTower):
         return
     size = tower.image_patches
@@ -218,22 +218,22 @@ def _check_image_patches(component: Component, tower: Tower, claimed: bool) -> N
         return
     images = example_input(tower, 3)
     small = images[2, :, : size[0], : size[1]]  # one patch
-    pictures = [patchify(image, size) for image in (*images[:2], small)]
-    length = len(pictures[0]["patches"])
+    patched = [patchify(image, size) for image in (*images[:2], small)]
+    length = len(patched[0]["patches"])
     with torch.no_grad():
         expected = tower(images[:2])
-        found = {more: tower(pad_patches(pictures, length + more)) for more in (0, 3)}
-        alone = tower(pad_patches(pictures[2:]))
-    check_shape(component, "forward of patches", found[0], (3, tower.output_dim))
-    if not close(found[0][:2], expected):
+        features, padded = (tower(pad_patches(patched, length + padding)) for padding in (0, 3))
+        alone = tower(pad_patches(patched[2:]))
+    check_shape(component, "forward of patches", features, (3, tower.output_dim))
+    if not close(features[:2], expected):
         fail(f"{component}: an image and its patches have different features")
-    if not close(found[0], found[3]) or not close(found[0][2:], alone):
+    if not close(features, padded) or not close(features[2:], alone):
         fail(f"{component}: padding changes the features of patches")
 
 
-def _check_variable_text_length(component: Component, tower: Tower, claimed: bool) -> None:
+def check_variable_text_length(component: Component, tower: Tower, claimed: bool) -> None:
     if isinstance(tower, TextTower):
-        # a claim says that some configs take shorter rows: how a tower pools may depend on its config
+        # A claim says that some configs take shorter rows: how a tower pools may depend on its config.
         if not claimed:
             _check_attribute(component, "variable-text-length", tower, "variable_text_length", claimed)
         if tower.variable_text_length:
@@ -246,7 +246,7 @@ def _check_variable_text_length(component: Component, tower: Tower, claimed: boo
 def _check_read_lengths(component: Component, tower: TextTower) -> None:
     """Check that no feature depends on the ids that `read_lengths` leaves out, nor on whether they are there."""
     ids = example_input(tower, 4)
-    for row in range(3):  # the last one is full
+    for row in range(3):  # the fourth row is full
         ids[row, row * tower.context_length // 4] = tower.vocab_size - 1
     lengths = tower.read_lengths(ids)
     if lengths is None:
@@ -268,25 +268,25 @@ def _check_attribute(component: Component, capability: str, tower: Tower, name: 
 
 
 _CAPABILITY_CHECKS: dict[str, Callable[[Component, Tower, bool], None]] = {
-    "tokens": _check_tokens,
-    "intermediates": _check_intermediates,
-    "locking": _check_locking,
-    "gradient-checkpointing": _check_gradient_checkpointing,
-    "variable-image-size": _check_variable_image_size,
-    "image-patches": _check_image_patches,
-    "variable-text-length": _check_variable_text_length,
+    "tokens": check_tokens,
+    "intermediates": check_intermediates,
+    "locking": check_locking,
+    "gradient-checkpointing": check_gradient_checkpointing,
+    "variable-image-size": check_variable_image_size,
+    "image-patches": check_image_patches,
+    "variable-text-length": check_variable_text_length,
 }
 
 
-def check_shape(component: Component, what: str, found: object, shape: tuple[int, ...]) -> None:
-    """Check that `found` holds finite features of `shape`."""
-    if not isinstance(found, Tensor) or not found.is_floating_point() or tuple(found.shape) != shape:
-        told = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        fail(f"{component}: {what} must return floating-point features {list(shape)}, found {told}")
-    if not bool(found.isfinite().all()):
+def check_shape(component: Component, what: str, features: object, shape: tuple[int, ...]) -> None:
+    """Check that `features` are finite, of floating point, and of this shape."""
+    if not isinstance(features, Tensor) or not features.is_floating_point() or tuple(features.shape) != shape:
+        actual = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        fail(f"{component}: {what} must return floating-point features {list(shape)}, found {actual}")
+    if not bool(features.isfinite().all()):
         fail(f"{component}: {what} returns values that are not finite")
 
 
-def close(one: Tensor, other: Tensor) -> bool:
+def close(actual: Tensor, expected: Tensor) -> bool:
     """Tell whether two tensors are equal but for rounding in float32."""
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+    return actual.shape == expected.shape and torch.allclose(actual, expected, rtol=1e-4, atol=1e-5)

@@ -1,50 +1,22 @@
-"""The test kit of plugin authors: what zoo promises its users of every part, checked on those that you wrote.
-
-    from zoo_core.testing import check_component, check_plugin
-
-    def test_my_towers():
-        for component in check_plugin("acme-towers"):
-            check_component(component, {"image_size": 32, "width": 8})
-
-Nothing here knows a part by name, and zoo's own pass the same checks. What does not hold is told in one
-sentence that names the component. Only `check_component` imports torch.
-"""
+"""Checks of what a distribution declares, without building any of it."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any, Never
 
-from zoo_core import config as configs
 from zoo_core.architectures import Architectures
 from zoo_core.architectures.load import ArchitectureLoader
-from zoo_core.config import ComponentConfig
-from zoo_core.errors import PluginError, ZooError
-from zoo_core.plugin import Kind
+from zoo_core.errors import ZooError
 from zoo_core.registry import Component, Plugin, Registry, default_registry
+from zoo_core.testing.configs import checked_config_class
+from zoo_core.testing.failure import fail
 
-__all__ = ["HEAVY", "BrokenPromiseError", "check_component", "check_config", "check_plugin", "fail"]
+__all__ = ["HEAVY", "check_plugin"]
 
 HEAVY = ("torch", "torchvision", "timm", "transformers")
 """Packages that a plugin's light modules must not import."""
-
-_BASES: dict[Kind, type[ComponentConfig]] = {
-    "vision-tower": configs.VisionTowerConfig,
-    "text-tower": configs.TextTowerConfig,
-    "model": configs.ModelConfig,
-    "tokenizer": configs.TokenizerConfig,
-    "loss": configs.LossConfig,
-    "preprocessor": configs.PreprocessConfig,
-    "checkpoint-format": configs.CheckpointFormatConfig,
-}
-
-
-class BrokenPromiseError(ZooError, AssertionError):
-    """A component that does not do what its kind or its spec promises."""
 
 
 def check_plugin(distribution: str, registry: Registry | None = None) -> tuple[Component, ...]:
@@ -61,7 +33,7 @@ def check_plugin(distribution: str, registry: Registry | None = None) -> tuple[C
         its components, for `check_component`.
 
     Raises:
-        BrokenPromiseError: something does not hold.
+        BrokenPromiseError: a promise is broken.
     """
     registry = registry or default_registry()
     plugins = [plugin for plugin in registry.plugins if plugin.belongs_to(distribution)]
@@ -71,9 +43,9 @@ def check_plugin(distribution: str, registry: Registry | None = None) -> tuple[C
         if plugin.error is not None:
             fail(f"plugin {plugin.label} is quarantined: {plugin.error}")
         _check_light(plugin)
-    components = tuple(one for one in registry.components() if one.plugin in plugins)
+    components = tuple(component for component in registry.components() if component.plugin in plugins)
     for component in components:
-        _config_class(component)
+        checked_config_class(component)
     loader = ArchitectureLoader(Architectures(registry))
     for entry in loader.architectures.entries:
         if entry.plugin in plugins:
@@ -84,69 +56,13 @@ def check_plugin(distribution: str, registry: Registry | None = None) -> tuple[C
     return components
 
 
-def check_component(component: Component, values: Mapping[str, Any] | ComponentConfig, *, embed_dim: int = 16) -> None:
-    """Check a component's config, and of a tower all that its kind and its capabilities promise.
-
-    Args:
-        component: one of those that `check_plugin` returns, or `registry.get(kind, name)`.
-        values: a small config of it, with or without the key that names the component.
-        embed_dim: width of the feature that a tower is built for.
-
-    Raises:
-        BrokenPromiseError: something does not hold.
-    """
-    try:
-        config = check_config(component, values)
-        if isinstance(config, configs.TowerConfig):
-            from zoo_core.testing.towers import check_tower
-
-            check_tower(component, config, embed_dim=embed_dim)
-    except PluginError as error:  # what users would be told
-        fail(str(error))
-
-
-def check_config(component: Component, values: Mapping[str, Any] | ComponentConfig) -> ComponentConfig:
-    """Check that a config names its component, is plain data, and comes back from it unchanged.
-
-    Returns:
-        the config of `values`.
-    """
-    config_class = _config_class(component)
-    config = values if isinstance(values, ComponentConfig) else config_class.parse(values)
-    if not isinstance(config, config_class):
-        fail(f"{component} takes a {config_class.__name__}, found a {type(config).__name__}")
-    try:
-        data = json.loads(json.dumps(config.data(), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        fail(f"{component}: data() of its config is not plain data: {error}")
-    if config_class.parse(data) != config:
-        fail(f"{component}: its config does not come back from data(), found {data}")
-    return config
-
-
-def fail(sentence: str) -> Never:
-    """Raise a `BrokenPromiseError`."""
-    raise BrokenPromiseError(sentence)
-
-
-def _config_class(component: Component) -> type[ComponentConfig]:
-    spec, base = component.spec, _BASES[component.spec.kind]
-    found = component.config_class()
-    if not issubclass(found, base):
-        fail(f"{component}: its config {spec.config} must derive from zoo_core.config.{base.__name__}")
-    default = found.model_fields[base.selector].default
-    if default != spec.name:
-        fail(f"{component}: '{base.selector}' of {found.__name__} must default to '{spec.name}', found {default!r}")
-    return found
-
-
 def _check_light(plugin: Plugin) -> None:
-    modules = {target.partition(":")[0] for target in (plugin.target, *(one.config for one in plugin.components))}
+    modules = {target.partition(":")[0] for target in (plugin.target, *(spec.config for spec in plugin.components))}
     command = [sys.executable, "-c", _IMPORT_ALL, ",".join(HEAVY), *sorted(modules)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip() or "its modules cannot be imported").splitlines()[-1]
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if completed.returncode:
+        reason = (completed.stderr.strip() or "its modules cannot be imported").splitlines()[-1]
         fail(f"plugin {plugin.label}: {reason}")
 
 

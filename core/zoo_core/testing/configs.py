@@ -1,0 +1,64 @@
+"""Checks of a component's config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from zoo_core.config import (
+    CheckpointFormatConfig,
+    ComponentConfig,
+    LossConfig,
+    ModelConfig,
+    PreprocessConfig,
+    TextTowerConfig,
+    TokenizerConfig,
+    VisionTowerConfig,
+)
+from zoo_core.plugin import Kind
+from zoo_core.registry import Component
+from zoo_core.testing.failure import fail
+
+__all__ = ["check_config", "checked_config_class"]
+
+_BASES: dict[Kind, type[ComponentConfig]] = {
+    "vision-tower": VisionTowerConfig,
+    "text-tower": TextTowerConfig,
+    "model": ModelConfig,
+    "tokenizer": TokenizerConfig,
+    "loss": LossConfig,
+    "preprocessor": PreprocessConfig,
+    "checkpoint-format": CheckpointFormatConfig,
+}
+
+
+def checked_config_class(component: Component) -> type[ComponentConfig]:
+    """Return the config class of a component, which has the base of its kind and names the component by default."""
+    spec, base = component.spec, _BASES[component.spec.kind]
+    config_class = component.config_class()
+    if not issubclass(config_class, base):
+        fail(f"{component}: its config {spec.config} must derive from zoo_core.config.{base.__name__}")
+    name = config_class.model_fields[base.selector].default
+    if name != spec.name:
+        fail(f"{component}: '{base.selector}' of {config_class.__name__} must default to '{spec.name}', found {name!r}")
+    return config_class
+
+
+def check_config(component: Component, values: Mapping[str, Any] | ComponentConfig) -> ComponentConfig:
+    """Check that a config names its component, is plain data, and comes back from it unchanged.
+
+    Returns:
+        the config of `values`.
+    """
+    config_class = checked_config_class(component)
+    config = values if isinstance(values, ComponentConfig) else config_class.parse(values)
+    if not isinstance(config, config_class):
+        fail(f"{component} takes a {config_class.__name__}, found a {type(config).__name__}")
+    try:
+        data = json.loads(json.dumps(config.data(), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        fail(f"{component}: data() of its config is not plain data: {error}")
+    if config_class.parse(data) != config:
+        fail(f"{component}: its config does not come back from data(), found {data}")
+    return config
