@@ -1,8 +1,8 @@
-"""The vision transformer (Dosovitskiy et al. 2020) in the shape that CLIP gave it (Radford et al. 2021).
+"""CLIP's vision transformer (Dosovitskiy et al. 2020; Radford et al. 2021).
 
-Beside the paper: a norm before the blocks, no bias in the patch projection, and the class token's output, normed
-and projected, as the feature. Other poolings leave the class token where it is. Parameter names are those of
-published CLIP checkpoints.
+CLIP adds to the paper a norm before the blocks, leaves out the bias of the patch projection, and takes the class
+token's output, normed and projected, as the feature. Other poolings do not remove the class token. Parameter names are
+those of published CLIP checkpoints.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class VisionTransformer(VisionTower):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of images `[B, 3, H, W]`."""
-        return self._pool(self.transformer(self._embed(image)))
+        x = self._embed(image)  # [B, 1 + N, width]
+        x = self.transformer(x)
+        return self._pool(x, with_tokens=False)[0]
 
     def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and tokens.
@@ -77,7 +79,43 @@ class VisionTransformer(VisionTower):
         These are the patches `[B, N, width]`, normed unless `final_ln_after_pool`; after attentional pooling they are
         what the queries gave `[B, queries, embed_dim]`, but for `single` without the first, and normed there.
         """
-        return self._pool_with_tokens(self.transformer(self._embed(image)))
+        return self._pool(self.transformer(self._embed(image)), with_tokens=True)
+
+    def _embed(self, image: Tensor) -> Tensor:
+        x = self.conv1(image).flatten(2).transpose(1, 2)  # [B, N, width]
+        class_token = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([class_token, x], dim=1)  # [B, 1 + N, width]
+        x = x + self.positional_embedding.to(x.dtype)
+        if self.training and self.patch_dropout > 0:  # another share of the patches for each image
+            patches = x.shape[1] - 1
+            keep = max(1, int(patches * (1 - self.patch_dropout)))
+            chosen = torch.rand(len(x), patches, device=x.device).topk(keep).indices + 1  # [B, K], the class token is 0
+            x = torch.cat([x[:, :1], x.gather(1, chosen[..., None].expand(-1, -1, x.shape[2]))], dim=1)
+        return self.ln_pre(x)
+
+    def _pool(self, x: Tensor, *, with_tokens: bool) -> tuple[Tensor, Tensor]:
+        """Return features `[B, embed_dim]` and the tokens of `forward_tokens` (any tokens without `with_tokens`)."""
+        match self.attentional_pool, self.pool_type:  # x: [B, 1 + N, width]
+            case None, "tok" if not with_tokens or self.final_ln_after_pool:
+                tokens = x[:, 1:]
+                pooled = self.ln_post(x[:, 0])  # the norms of the other tokens would be thrown away
+            case None, "avg" if self.final_ln_after_pool:
+                tokens = x[:, 1:]
+                pooled = self.ln_post(tokens.mean(dim=1))
+            case None | "single", pool_type:
+                x = self.ln_post(x if self.attn_pool is None else self.attn_pool(x))  # or [B, queries, embed_dim]
+                tokens = x[:, 1:]
+                pooled = x[:, 0] if pool_type == "tok" else tokens.mean(dim=1)
+            case "parallel", _:
+                assert self.attn_pool is not None and self.attn_pool_contrastive is not None
+                x = self.ln_post(x)
+                tokens = self.attn_pool(x) if with_tokens else x  # [B, queries, embed_dim]
+                pooled = self.attn_pool_contrastive(x)[:, 0]
+            case "cascade", _:
+                assert self.attn_pool is not None and self.attn_pool_contrastive is not None
+                tokens = self.attn_pool(self.ln_post(x))  # [B, queries, embed_dim]
+                pooled = self.attn_pool_contrastive(tokens)[:, 0]
+        return pooled @ self.proj, tokens
 
     def num_blocks(self) -> int:
         """Return the number of residual blocks."""
@@ -89,7 +127,7 @@ class VisionTransformer(VisionTower):
 
     def forward_head(self, x: Tensor, image: Tensor, /) -> Tensor:
         """Return features `[B, embed_dim]` of the last block's output."""
-        return self._pool(x)
+        return self._pool(x, with_tokens=False)[0]
 
     def final_norm(self) -> LayerNorm:
         """Return the norm of the blocks' width.
@@ -137,55 +175,6 @@ class VisionTransformer(VisionTower):
 
     def _learned_positions(self) -> list[nn.Parameter]:
         return [self.positional_embedding] if isinstance(self.positional_embedding, nn.Parameter) else []
-
-    def _embed(self, image: Tensor) -> Tensor:
-        x = self.conv1(image).flatten(2).transpose(1, 2)  # [B, N, C]
-        x = torch.cat([self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
-        x = x + self.positional_embedding.to(x.dtype)
-        if self._drops_patches():
-            x = self._keep_some(x)
-        return self.ln_pre(x)
-
-    def _drops_patches(self) -> bool:
-        return self.training and self.patch_dropout > 0
-
-    def _keep_some(self, x: Tensor) -> Tensor:
-        """Keep the class token and a random share of the patches, another for each image."""
-        batch, tokens, width = x.shape
-        keep = max(1, int((tokens - 1) * (1 - self.patch_dropout)))
-        chosen = torch.rand(batch, tokens - 1, device=x.device).topk(keep).indices + 1  # [B, K], the class token is 0
-        patches = x.gather(1, chosen[..., None].expand(-1, -1, width))
-        return torch.cat([x[:, :1], patches], dim=1)
-
-    def _pool(self, x: Tensor) -> Tensor:
-        if self.attn_pool is None and self.pool_type == "tok":
-            return self.ln_post(x[:, 0]) @ self.proj  # the norms of the other tokens would be thrown away
-        if self.attentional_pool == "parallel" and self.attn_pool_contrastive is not None:
-            return self.attn_pool_contrastive(self.ln_post(x))[:, 0] @ self.proj  # as would the tokens
-        return self._pool_with_tokens(x)[0]
-
-    def _pool_with_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features `[B, embed_dim]` and the tokens of `forward_tokens`."""
-        pooled, tokens = self._pooled_and_tokens(x)
-        return pooled @ self.proj, tokens
-
-    def _pooled_and_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.attn_pool is None:
-            if not self.final_ln_after_pool:
-                return self._split(self.ln_post(x))
-            pooled, tokens = self._split(x)
-            return self.ln_post(pooled), tokens
-        if self.attn_pool_contrastive is None:
-            return self._split(self.ln_post(self.attn_pool(x)))
-        x = self.ln_post(x)
-        tokens = self.attn_pool(x)
-        context = x if self.attentional_pool == "parallel" else tokens
-        return self.attn_pool_contrastive(context)[:, 0], tokens
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pooled one of tokens `[B, 1 + N, C]`, and those that are no class token `[B, N, C]`."""
-        tokens = x[:, 1:]
-        return x[:, 0] if self.pool_type == "tok" else tokens.mean(dim=1), tokens
 
 
 class ClassTokenTransformer(VisionTransformer):
