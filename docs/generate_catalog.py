@@ -1,6 +1,6 @@
 """Write what the catalog knows of the shipped architectures: `python docs/generate_catalog.py` (some minutes).
 
-`listing.json` holds the sizes that `zoo list` shows, `parameter_shapes.txt` the entries of each state dict. The suite
+`listing.json` holds the sizes that `zoo list` shows, `state_dict_shapes.json.gz` the entries of each state dict. The suite
 compares both with the configs and the models. With the argument `listing` only the first is written, in seconds.
 """
 
@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 from zoo.catalog.architectures import architectures, load_config
 from zoo.catalog.listing import DATA, SHIPPED, digest_of, sizes_of
-from zoo.catalog.state_dict_shapes import Shape, written
+from zoo.catalog.state_dict_shapes import TABLE, Shape, encode
 from zoo.materialize.skeleton import skeleton
 from zoo_core.config import ComponentConfig, ModelConfig
-
-TABLE = Path(__file__).parents[1] / "zoo" / "zoo" / "parameter_shapes.txt"
 
 ENTRIES = [entry for entry in architectures().entries if entry.plugin.architectures == SHIPPED]
 
@@ -44,4 +41,4 @@ def shapes(name: str) -> dict[str, Shape]:
 if __name__ == "__main__":
     DATA.write_text(listing(), encoding="utf-8")
     if sys.argv[1:] != ["listing"]:
-        TABLE.write_text(written({entry.name: shapes(entry.name) for entry in ENTRIES}), encoding="utf-8")
+        TABLE.write_bytes(encode({entry.name: shapes(entry.name) for entry in ENTRIES}))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -15,9 +19,9 @@ from hypothesis import strategies as st
 import zoo
 from support.checkpoints.published_encoders import HubConfigs
 from support.checkpoints.state_dict_deviations import DEVIATIONS
-from zoo.catalog import state_dict_shapes as parameter_shapes
+from zoo.catalog import state_dict_shapes
 from zoo.catalog.architectures import architectures
-from zoo.catalog.state_dict_shapes import Shape, names, shapes_of, written
+from zoo.catalog.state_dict_shapes import Shape, encode, names, shapes_of
 from zoo.materialize.skeleton import skeleton
 from zoo_core.errors import UnknownNameError
 
@@ -81,30 +85,24 @@ SHAPES = st.lists(st.integers(0, 3), max_size=2).map(tuple)
 
 
 @given(st.dictionaries(st.sampled_from(["x", "y", "z"]), st.dictionaries(KEYS, SHAPES, min_size=1), min_size=1))
-def test_a_table_comes_back_from_its_text(table: dict[str, dict[str, Shape]]) -> None:
-    parameter_shapes._sections.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parameter_shapes, "files", lambda _: Text(written(table)))
+def test_a_table_comes_back_from_its_file(table: dict[str, dict[str, Shape]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        file = Path(folder) / "table.json.gz"
+        file.write_bytes(encode(table))
+        patch.setattr(state_dict_shapes, "TABLE", file)
+        patch.setattr(state_dict_shapes, "_table", state_dict_shapes._table.__wrapped__)
         assert {name: shapes_of(name) for name in names()} == table
-    parameter_shapes._sections.cache_clear()
 
 
-class Text:
-    """A package whose only file holds a text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def joinpath(self, _: str) -> Text:
-        return self
-
-    def read_text(self, encoding: str) -> str:
-        return self.text
+def test_entries_of_one_shape_stand_together_and_equal_architectures_once() -> None:
+    entries: dict[str, Shape] = {"b.w": (2, 3), "a.w": (2, 3), "scale": ()}
+    data = json.loads(gzip.decompress(encode({"y": entries, "x": entries})))
+    assert data == {"x": {"2 3": "a.w b.w", "": "scale"}, "y": "x"}
 
 
-def test_runs_are_folded() -> None:
-    text = written({"x": {f"a.{number}.b.{part}.w": (2,) for number in range(12) for part in range(2)}})
-    assert text == "[x]\na.{0-11}.b.{0-1}.w [2]\n"
+def test_the_same_table_gives_the_same_file() -> None:
+    table: dict[str, dict[str, Shape]] = {"x": {"b": (1,), "a": ()}}
+    assert encode(table) == encode({"x": dict(reversed(table["x"].items()))})
 
 
 def test_the_table_is_read_without_torch() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -300,6 +301,17 @@ def test_a_file_that_holds_no_weights_is_told_what_it_is(content: bytes, message
     with pytest.raises(CheckpointError, match=message) as caught:
         open_container(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_tensor_that_is_named_twice_is_refused_where_the_library_takes_it(tmp_path: Path) -> None:
+    """One reason why headers are not read by the library, whose readers need not agree on which of the two counts."""
+    path = tmp_path / "x.safetensors"
+    first, second = (f'"a": {json.dumps(entry([1], 0, 4, dtype))}' for dtype in ("F32", "I32"))
+    path.write_bytes(header(f"{{{first}, {second}}}", bytes(4)))
+    with safe_open(path, framework="np") as library:
+        assert list(library.keys()) == ["a"]
+    with pytest.raises(CheckpointError, match="a key stands there twice"):
+        open_container(path)
 
 
 def test_what_is_no_regular_file_is_told_at_once(tmp_path: Path) -> None:
