@@ -27,7 +27,7 @@ from bench_tokenizer import captions
 from bench_towers import peer_of
 
 import zoo
-from zoo.evaluation.zero_shot import template_set
+from zoo.evaluation.templates import template_set
 
 BATCH = 64
 

@@ -17,7 +17,7 @@ from torch import Tensor
 import zoo
 from support.peer import randomized
 from zoo.evaluation.calibration import MAX_SCALE, fit
-from zoo.evaluation.zero_shot import template_set, template_sets
+from zoo.evaluation.templates import template_set, template_sets
 from zoo_core.errors import InputError, TruncatedTextWarning, UnknownNameError
 
 LABELS = ["cat", "dog", "a {} in braces", "zebra crossing"]

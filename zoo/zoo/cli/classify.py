@@ -34,7 +34,8 @@ def classify_command(
     """Tell which of some labels fits an image best."""
     from zoo.embeddings.encode import find_images
     from zoo.embeddings.image_folders import PassedOver
-    from zoo.evaluation.zero_shot import classify, parse_labels
+    from zoo.evaluation.labels import parse_labels
+    from zoo.evaluation.zero_shot import classify
 
     choice = ModelChoice.of(model, pretrained)
     names = parse_labels(labels)

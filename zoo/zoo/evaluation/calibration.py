@@ -1,7 +1,8 @@
-"""Calibration: the scale of the cosines, and the bias of sigmoids, under which labelled images are likeliest.
+"""Calibration of zero-shot probabilities to labelled images.
 
-A softmax has one number to fit, its temperature (Guo et al. 2017), and sigmoids have two, as in Platt scaling. Both
-likelihoods are convex in them, so that Newton's method finds the one best fit.
+It fits the scale of the cosines, and for sigmoids the bias, by maximum likelihood. A softmax has one number to fit, its
+temperature (Guo et al. 2017), and sigmoids have two, as in Platt scaling. Both likelihoods are convex in them, so that
+Newton's method finds the one best fit.
 """
 
 from __future__ import annotations
@@ -79,9 +80,9 @@ def fit(cosines: Tensor, targets: Tensor, scoring: Scoring) -> Calibration:
         step = cast("Tensor", torch.linalg.solve(damped, slope))  # pyright: ignore[reportUnknownMemberType]
         for _ in range(HALVINGS):
             trial = numbers - step
-            found = likelihood(trial, cosines, targets) if 0 < trial[0] <= MAX_SCALE else None
-            if found is not None and found[0] < loss:
-                numbers, (loss, slope, curvature) = trial, found
+            fitted = likelihood(trial, cosines, targets) if 0 < trial[0] <= MAX_SCALE else None
+            if fitted is not None and fitted[0] < loss:
+                numbers, (loss, slope, curvature) = trial, fitted
                 break
             step = step / 2
         else:  # nothing is likelier

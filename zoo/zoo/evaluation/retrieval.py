@@ -1,6 +1,6 @@
-"""Retrieval metrics: how often the right text is among the k nearest of an image, and the other way round.
+"""Recall of image-text retrieval, in both directions.
 
-Similarities are made tile by tile and counted, so memory is that of one tile, however many pairs there are.
+Similarities are computed and counted tile by tile, so that memory is that of one tile, however many pairs there are.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def retrieval_metrics(
     image_features = tensor_of(image_features, "image_features")
     text_features = tensor_of(text_features, "text_features")
     if image_features.ndim != 2 or text_features.ndim != 2 or image_features.shape[1] != text_features.shape[1]:
-        found = f"{list(image_features.shape)} and {list(text_features.shape)}"
-        raise InputError(f"expected image features [N, D] and text features [M, D], found {found}")
+        shapes = f"{list(image_features.shape)} and {list(text_features.shape)}"
+        raise InputError(f"expected image features [N, D] and text features [M, D], found {shapes}")
     if image_features.device != text_features.device:
         raise InputError(
             f"image features are on {image_features.device}, text features on {text_features.device}; move one of them"
@@ -123,8 +123,8 @@ def _tiles(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield similarities `[n, chunk]` and where they are those of right answers."""
     for start in range(0, len(answers), chunk):
-        some = answers[start : start + chunk].to(rows.dtype)
-        yield rows @ some.T, labels[:, None] == answer_labels[start : start + chunk]
+        columns = answers[start : start + chunk].to(rows.dtype)
+        yield rows @ columns.T, labels[:, None] == answer_labels[start : start + chunk]
 
 
 def _check_norms(features: Tensor, name: str, chunk: int) -> None:

@@ -1,27 +1,24 @@
-"""Zero-shot classification: which of some labels fits a picture (Radford et al. 2021).
+"""Zero-shot classification of images (Radford et al. 2021).
 
-A label becomes the mean of the features of several captions about it, each of unit norm, and so is their mean. A class
-that has an id, several names, or a name that another class has too, is an item of a mapping.
+A label becomes the mean of the features of several captions about it, each of unit norm, and so is their mean.
 Probabilities are those that the model was trained to give: those of a model with a logit bias (SigLIP) answer yes or no
 for each label and need not add up to 1.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from itertools import islice
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from zoo.embeddings.encode import Refused, embed_images, read_captions
+from zoo.embeddings.encode import Refused, embed_images
 from zoo.evaluation.calibration import Calibration, fit, tensor_of
+from zoo.evaluation.labels import Labels, names_of
+from zoo.evaluation.templates import TEMPLATE, Template, caption_of, check_templates
 from zoo_core.boundary import checked
-from zoo_core.errors import InputError, UnknownNameError, describe, did_you_mean, reason
+from zoo_core.errors import InputError
 from zoo_core.text.truncation import Overflow, report_once
 
 if TYPE_CHECKING:
@@ -30,24 +27,8 @@ if TYPE_CHECKING:
 
     from zoo_core.models.dual_encoder import DualEncoder
 
-__all__ = [
-    "TEMPLATE",
-    "Classified",
-    "Template",
-    "ZeroShotClassifier",
-    "classify",
-    "parse_labels",
-    "template_set",
-    "template_sets",
-]
+__all__ = ["Classified", "ZeroShotClassifier", "classify"]
 
-Labels = Iterable[str] | Mapping[str, str | Sequence[str]] | Mapping[int, str | Sequence[str]]
-"""Names, each once; or the name or names of each class by its id, a string or a number."""
-
-Template = str | Callable[[str], str]
-"""A caption in which `{}` stands for the label, or what makes a caption of a label."""
-
-TEMPLATE = "a photo of a {}"
 PROMPTS = 8_192
 """Captions that are encoded at a time."""
 
@@ -107,20 +88,20 @@ class ZeroShotClassifier:
         from zoo_core.models.dual_encoder import dual_encoder_of
 
         self.model = model  # as it came: a compiled one is the faster
-        names = _checked_labels(labels, dual_encoder_of(model).scoring)
+        names = names_of(labels, dual_encoder_of(model).scoring)
         self.labels, self.names = list(names), list(names.values())
-        self.templates = _checked_templates(templates)
+        self.templates = check_templates(templates)
         self.class_features = _class_features(model, self.names, self.templates, overflow)
 
     def __repr__(self) -> str:
-        told = f"{len(self.labels)} labels, {len(self.templates)} templates, {self.model.scoring}"
-        return f"{type(self).__name__}({told}{', calibrated' if self.calibration else ''})"
+        sizes = f"{len(self.labels)} labels, {len(self.templates)} templates, {self.model.scoring}"
+        return f"{type(self).__name__}({sizes}{', calibrated' if self.calibration else ''})"
 
     @checked
     def similarity(self, images: Any) -> Tensor:
         """Return the cosine of each image and each label `[B, C]`; `images` is as in `encode_image`."""
-        features, known = self._beside(_image_features(self.model, images))
-        return features @ known.T
+        features, class_features = self._with_class_features(_image_features(self.model, images))  # [B, D], [C, D]
+        return features @ class_features.T
 
     @checked
     def probabilities(self, images: Any) -> Tensor:
@@ -148,8 +129,8 @@ class ZeroShotClassifier:
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, found {batch_size}")
-        rest = iter(images)
-        while batch := list(islice(rest, batch_size)):
+        remaining = iter(images)
+        while batch := list(islice(remaining, batch_size)):
             yield from self.top(batch, k)
 
     @checked
@@ -167,13 +148,15 @@ class ZeroShotClassifier:
         """
         import torch
 
-        known = isinstance(images, torch.Tensor) and images.ndim == 2
-        features = images if known else _image_features(self.model, images)
-        features, labels = self._beside(features.float())
-        if features.shape[1] != labels.shape[1]:
-            told = f"[N, {labels.shape[1]}], found {list(features.shape)}"
-            raise InputError(f"images: expected pictures, or unit-norm features {told}")
-        cosines = (features @ labels.T).double().cpu()
+        are_features = isinstance(images, torch.Tensor) and images.ndim == 2
+        features = images if are_features else _image_features(self.model, images)
+        features, class_features = self._with_class_features(features.float())  # [N, D], [C, D]
+        width = class_features.shape[1]
+        if features.shape[1] != width:
+            raise InputError(
+                f"images: expected images, or unit-norm features [N, {width}], found {list(features.shape)}"
+            )
+        cosines = (features @ class_features.T).double().cpu()  # [N, C]
         self.calibration = fit(cosines, tensor_of(targets, "targets").cpu(), self.model.scoring)
         return self.calibration
 
@@ -181,14 +164,14 @@ class ZeroShotClassifier:
         import torch
 
         with torch.no_grad():
-            features, known = self._beside(features)
+            features, class_features = self._with_class_features(features)  # [B, D], [C, D]
             if self.calibration is None:
-                return self.model.feature_probabilities(features, known)
-            logits = (features @ known.T).float() * self.calibration.scale + self.calibration.bias
+                return self.model.feature_probabilities(features, class_features)
+            logits = (features @ class_features.T).float() * self.calibration.scale + self.calibration.bias  # [B, C]
             return logits.softmax(dim=-1) if self.model.scoring == "softmax" else logits.sigmoid()
 
-    def _beside(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features of images and of the labels in one dtype and in one place: the model may have been moved."""
+    def _with_class_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and class features in one dtype on one device, since the model may have been moved."""
         import torch
 
         dtype = torch.promote_types(features.dtype, self.class_features.dtype)
@@ -230,40 +213,6 @@ def classify(
     return ZeroShotClassifier(model, labels, template).classify(images, refused=refused)
 
 
-def parse_labels(text: str) -> list[str]:
-    """Return the labels of `"cat, dog"`, or of `"@labels.txt"`, a file with a label a line, which may hold commas.
-
-    Raises:
-        InputError: there is none, or one stands there twice, or the file cannot be read.
-    """
-    listed = read_captions([text[1:]]) if text.startswith("@") else text.split(",")
-    labels = [label.strip() for label in listed if label.strip()]
-    if not labels:
-        raise InputError(f"labels: expected names with commas between them, such as 'cat,dog', found {describe(text)}")
-    if labels[0] == text.strip() and text.endswith(".txt") and Path(labels[0]).is_file():
-        raise InputError(f"labels: {describe(labels[0])} is a file; write @{labels[0]} for the labels in it")
-    _expect_once(labels)
-    return labels
-
-
-def template_sets() -> tuple[str, ...]:
-    """Return the names of the sets of templates that come with zoo."""
-    return tuple(sorted(one.name.removesuffix(".txt") for one in files("zoo").joinpath("templates").iterdir()))
-
-
-@cache
-def template_set(name: str) -> tuple[str, ...]:
-    """Return the templates of a set.
-
-    Raises:
-        UnknownNameError: there is no such set; the nearest is named.
-    """
-    if name not in template_sets():
-        raise UnknownNameError(f"there is no set of templates {describe(name)}{did_you_mean(name, template_sets())}")
-    lines = files("zoo").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(line for line in lines if not line.startswith("#"))
-
-
 def _image_features(model: DualEncoder, images: Any) -> Tensor:
     import torch
 
@@ -278,90 +227,18 @@ def _class_features(
     import torch
     import torch.nn.functional as F
 
-    at_once = max(1, PROMPTS // (len(templates) * max(map(len, names))))
+    labels_at_once = max(1, PROMPTS // (len(templates) * max(map(len, names))))
     means: list[Tensor] = []
     with torch.no_grad(), report_once():  # no inference mode: the features may become weights that are trained
-        for start in range(0, len(names), at_once):
-            prompts = [
-                [_prompt(template, name) for name in some for template in templates]
-                for some in names[start : start + at_once]
+        for start in range(0, len(names), labels_at_once):
+            captions = [
+                [caption_of(name, template) for name in label_names for template in templates]
+                for label_names in names[start : start + labels_at_once]
             ]
-            features = model.encode_text([one for some in prompts for one in some], normalize=True, overflow=overflow)
-            sizes = [len(some) for some in prompts]
-            means += [some.mean(dim=0) for some in torch.split(features, sizes)]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        return F.normalize(torch.stack(means), dim=-1)
-
-
-def _prompt(template: Template, label: str) -> str:
-    if isinstance(template, str):
-        return template.replace("{}", label)
-    try:
-        made: object = template(label)
-    except Exception as error:
-        told = f"template: {describe(template)} failed for {describe(label)}: {reason(error, 100)}"
-        raise InputError(told) from error
-    if not isinstance(made, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"template: {describe(template)} must make a string of {describe(label)}, found {type(made).__name__}"
-        )
-    return made
-
-
-def _checked_labels(labels: Labels, scoring: str) -> dict[str, tuple[str, ...]]:
-    """Return the names of each label."""
-    if isinstance(labels, Mapping):
-        classes = cast("Mapping[object, object]", labels)
-        names = {str(label): _checked_names(label, given) for label, given in classes.items()}
-        if len(names) < len(classes):
-            raise InputError("labels: two ids are the same as strings; give each class an id of its own")
-    else:
-        unordered = isinstance(labels, str | Set)
-        known: list[object] = [] if unordered else list(labels)
-        if unordered or not all(isinstance(label, str) for label in known):
-            told = describe(cast("object", labels))
-            raise InputError(f"labels: expected a list of strings, in the order of the scores, found {told}")
-        listed = cast("list[str]", known)
-        _expect_once(listed)
-        names = {label: (label,) for label in listed}
-    needed = 2 if scoring == "softmax" else 1
-    if len(names) < needed:
-        told = "two" if needed == 2 else "one"
-        raise InputError(f"labels: expected at least {told} to choose from, found {len(names)}")
-    return names
-
-
-def _checked_names(label: object, given: object) -> tuple[str, ...]:
-    listed = isinstance(given, list | tuple)
-    names = tuple(cast("Sequence[object]", given)) if listed else (given,)
-    if not isinstance(label, str | int) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"labels: expected a name or a list of names for each id, found {describe(given)} for {describe(label)}"
-        )
-    return cast("tuple[str, ...]", names)
-
-
-def _expect_once(labels: list[str]) -> None:
-    twice = sorted(label for label, count in Counter(labels).items() if count > 1)
-    if twice:
-        several = f"{', '.join(twice[:6])} {'is' if len(twice) == 1 else 'are'} there twice"
-        raise InputError(
-            f"labels: {several}; give each label once, or, where they are different classes, a mapping from ids to "
-            "names, such as dict(enumerate(labels))"
-        )
-
-
-def _checked_templates(templates: Template | Iterable[Template]) -> tuple[Template, ...]:
-    if isinstance(templates, str):
-        known = (templates,) if "{}" in templates or " " in templates else template_set(templates)
-    else:
-        known = (templates,) if callable(templates) else tuple(templates)
-    if not known:
-        raise InputError("templates: expected at least one caption with '{}' in it, found none")
-    for template in known:
-        if not isinstance(template, str) and not callable(template):
-            raise InputError(
-                f"template: expected a caption with '{{}}' in it or a function, found {describe(template)}"
+            features = model.encode_text(
+                [caption for of_label in captions for caption in of_label], normalize=True, overflow=overflow
             )
-        if isinstance(template, str) and "{}" not in template:
-            raise InputError(f"template: '{{}}' has to stand where the label goes, found {describe(template)}")
-    return known
+            sizes = [len(of_label) for of_label in captions]
+            by_label = torch.split(features, sizes)  # pyright: ignore[reportUnknownMemberType]
+            means += [of_label.mean(dim=0) for of_label in by_label]
+        return F.normalize(torch.stack(means), dim=-1)  # [C, D]
