@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.commands import app
 
 TARGET = Path(__file__).with_name("command-line.md")
 
