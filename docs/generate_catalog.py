@@ -1,8 +1,8 @@
 """Write what the catalog knows of the shipped architectures.
 
 `python docs/generate_catalog.py` takes some minutes; with the argument `listing` it takes seconds and writes the first
-of two files: `listing.json` holds the sizes that `zoo list` shows, `state_dict_shapes.json.gz` the entries of each state
-dict. The suite compares both with the configs and the models.
+of two files: `listing.json` holds the sizes that `zoo list` shows, `state_dict_shapes.json.gz` the entries of each
+state dict. The suite compares both with the configs and the models.
 """
 
 from __future__ import annotations
