@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-import zoo
+from zoo._version import __version__
 from zoo_core.config import Config
 from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, PluginError, ZooError
@@ -307,7 +307,7 @@ def _summed_up(side: str, choices: Sequence[Choice]) -> list[Optimization]:
 def _memory(tower: nn.Module, sample: Tensor) -> Path:
     """Return the file that remembers the choices for a tower: it is named by all that they depend on."""
     parameters = [(str(one.dtype), str(one.device)) for one in tower.parameters()]
-    key = [zoo.__version__, torch.__version__, _machine(sample.device), torch.get_num_threads(), repr(tower)]
+    key = [__version__, torch.__version__, _machine(sample.device), torch.get_num_threads(), repr(tower)]
     digest = hashlib.sha256(json.dumps([*key, sorted(set(parameters)), list(sample.shape)]).encode())
     return user_folder() / "inference" / f"{digest.hexdigest()}.json"
 
