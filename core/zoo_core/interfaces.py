@@ -204,13 +204,13 @@ class TextTower(Tower):
         """
         raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
 
-    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
-        """Return the tokens `[B, n, width]` of ids `[B, n]` that follow those in `memory`, which takes them up.
+    def decode_step(self, text: Tensor, cache: KVCache) -> Tensor:
+        """Return the tokens `[B, n, width]` of ids `[B, n]` that follow those in `cache`, and add them to it.
 
         They are what `forward_tokens` gives at these places of a row without padding.
 
         Raises:
-            CapabilityError: tokens of this tower depend on later ones, or it cannot go on from a memory.
+            CapabilityError: tokens of this tower depend on later ones, or it has no KV cache.
         """
         raise CapabilityError(f"{type(self).__name__} cannot go on from the tokens before; its config says so")
 

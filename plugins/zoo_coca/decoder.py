@@ -91,16 +91,16 @@ class MultimodalDecoder(Transformer):
         """Return what `decode_step` looks at of image tokens `[B, N, C]`."""
         return [cross.keys_and_values(image_tokens) for cross in self._cross_blocks()]
 
-    def decode_step(self, x: Tensor, memory: KVCache, context: Context = ()) -> Tensor:
-        """Return logits `[B, vocab_size]` of the token after the last of those that follow the ones in `memory`.
+    def decode_step(self, x: Tensor, cache: KVCache, context: Context = ()) -> Tensor:
+        """Return logits `[B, vocab_size]` of the token after the last of those that follow the ones in `cache`.
 
         Args:
             x: tokens `[B, n, C]` of the text tower.
-            memory: of the tokens before them; takes them up.
+            cache: of the tokens before them, which are added to it.
             context: of the image, from `context`.
         """
         for number, ((block, cross), (key, value)) in enumerate(zip(self._pairs(), context, strict=True)):
-            x = cross.look(block(x, memory=memory.block(number)), key, value)
+            x = cross.look(block(x, cache=cache.block(number)), key, value)
         return self.ln_final(x[:, -1]) @ self.text_projection
 
     def _cross_blocks(self) -> Sequence[CrossBlock]:
@@ -123,13 +123,13 @@ class CaptionSteps:
         self._text = text
         self._decoder = decoder
         self._context = decoder.context(image_tokens)
-        self._text_memory = KVCache()
-        self._decoder_memory = KVCache()
+        self._text_cache = KVCache()
+        self._decoder_cache = KVCache()
 
     def next_logits(self, ids: Tensor) -> Tensor:
         """Return logits `[R, vocab_size]` of the token after ids `[R, n]`, which follow those given before."""
-        tokens = self._text.decode_step(ids, self._text_memory)
-        return self._decoder.decode_step(tokens, self._decoder_memory, self._context)
+        tokens = self._text.decode_step(ids, self._text_cache)
+        return self._decoder.decode_step(tokens, self._decoder_cache, self._context)
 
     def repeat(self, times: int) -> None:
         """Turn each caption into `times` captions of its image, before the first token."""
@@ -139,5 +139,5 @@ class CaptionSteps:
 
     def take(self, rows: Tensor) -> None:
         """Go on with these of the captions, int64 `[R]`: each in a place of the same image."""
-        self._text_memory.take(rows)
-        self._decoder_memory.take(rows)
+        self._text_cache.take(rows)
+        self._decoder_cache.take(rows)

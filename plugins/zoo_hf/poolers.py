@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from zoo_core.nn.pooling import mean_of_kept
+from zoo_core.nn.pooling import masked_mean
 
 __all__ = ["PoolType", "pool"]
 
@@ -31,7 +31,7 @@ def pool(pool_type: PoolType, tokens: Tensor, kept: Tensor, pooler_output: Tenso
     """
     match pool_type:
         case "mean":
-            return mean_of_kept(tokens, _some(kept))
+            return masked_mean(tokens, _some(kept))
         case "max":
             return tokens.masked_fill(~_some(kept).unsqueeze(-1), float("-inf")).amax(dim=1)
         case "cls":

@@ -150,7 +150,7 @@ class Attention(MultiHead):
         return [self.in_proj]
 
     def forward(
-        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: LayerKVCache | None = None
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, cache: LayerKVCache | None = None
     ) -> Tensor:
         """Attend among the tokens of `x`.
 
@@ -158,15 +158,15 @@ class Attention(MultiHead):
             x: tokens `[B, N, C]`.
             causal: hide later tokens from earlier ones; where there is a mask, the mask has to do that.
             mask: bool `[B, 1, N or 1, N]`, true where a token (third dimension) may look at one (fourth).
-            memory: of the tokens before those of `x`, which look at them too; takes up those of `x`. Causal, and
-                without a mask.
+            cache: keys and values of the tokens before those of `x`, which attend to them too and are added to it. It
+                is causal and needs no mask.
 
         Returns:
             `[B, N, C]`.
         """
         query, key, value = self.split_heads(self.in_proj(x), 3)
-        if memory is not None:
-            return self.attend(query, *memory.append(key, value), mask=memory.causal_mask(x.shape[1]))
+        if cache is not None:
+            return self.attend(query, *cache.append(key, value), mask=cache.causal_mask(x.shape[1]))
         return self.attend(query, key, value, causal, mask)
 
     def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
-"""What attention remembers of a row that grows: the keys and values of its tokens, block by block.
+"""KV cache: the keys and values of a growing row, block by block.
 
-A causal tower gives each token the same output whatever follows, so that a row that grows by one token costs the
+A causal tower gives each token the same output whatever follows. A row that grows by one token therefore costs the
 work of one token.
 """
 
@@ -13,7 +13,7 @@ __all__ = ["KVCache", "LayerKVCache"]
 
 
 class LayerKVCache:
-    """Keys and values `[B, H, N, C / H]` of the tokens that one attention has seen."""
+    """Keys and values `[B, H, N, C / H]` of the tokens that one attention layer has seen."""
 
     def __init__(self) -> None:
         self.key: Tensor | None = None
@@ -24,20 +24,20 @@ class LayerKVCache:
         return 0 if self.key is None else self.key.shape[2]
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Take up those of further tokens, and return those of all."""
+        """Add keys and values of further tokens, and return those of all tokens."""
         self.key = key if self.key is None else torch.cat([self.key, key], dim=2)
         self.value = value if self.value is None else torch.cat([self.value, value], dim=2)
         return self.key, self.value
 
     def causal_mask(self, tokens: int) -> Tensor | None:
-        """Return which of all tokens the last ones may look at, bool `[tokens, N]`; None where they see all."""
+        """Return which of all N tokens the last ones attend to, bool `[tokens, N]`; None where they attend to all."""
         if tokens == 1 or self.key is None:
             return None
-        seen = torch.ones(tokens, len(self), dtype=torch.bool, device=self.key.device)
-        return seen.tril(len(self) - tokens)
+        allowed = torch.ones(tokens, len(self), dtype=torch.bool, device=self.key.device)
+        return allowed.tril(len(self) - tokens)
 
     def take(self, rows: Tensor) -> None:
-        """Go on with these of the rows, int64 `[R]`; one may be taken several times."""
+        """Replace the rows by those with these numbers, int64 `[R]`; a number may occur several times."""
         if self.key is not None and self.value is not None:
             self.key, self.value = self.key[rows], self.value[rows]
 
@@ -53,10 +53,10 @@ class KVCache:
         return max(map(len, self._blocks.values()), default=0)
 
     def block(self, number: int) -> LayerKVCache:
-        """Return what a block remembers."""
+        """Return the cache of a block."""
         return self._blocks.setdefault(number, LayerKVCache())
 
     def take(self, rows: Tensor) -> None:
-        """Go on with these of the rows, int64 `[R]`; one may be taken several times."""
+        """Replace the rows by those with these numbers, int64 `[R]`; a number may occur several times."""
         for block in self._blocks.values():
             block.take(rows)

@@ -1,4 +1,4 @@
-"""How tokens become one feature: at the end of the text, by their mean, or by attention of learned queries."""
+"""Pooling of tokens: at the end of the text, by their mean, by learned queries."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from zoo_core.nn.attention import CrossAttention
 from zoo_core.nn.layers import LayerNorm
 from zoo_core.nn.tracing import has_values
 
-__all__ = ["AttentionalPooler", "mean_of_kept", "pool_at_eos", "pool_at_largest_id"]
+__all__ = ["AttentionalPooler", "masked_mean", "pool_at_eos", "pool_at_largest_id"]
 
 
 def pool_at_largest_id(x: Tensor, text: Tensor) -> Tensor:
-    """Return of tokens `[B, L, C]` those at the first largest id of each row of `text` `[B, L]`, as `[B, C]`.
+    """Return the tokens `[B, C]` of `x` `[B, L, C]` at the first largest id of each row of `text` `[B, L]`.
 
     It is CLIP's end of text wherever that is the last id of the vocabulary (Radford et al. 2021).
     """
@@ -22,7 +22,7 @@ def pool_at_largest_id(x: Tensor, text: Tensor) -> Tensor:
 
 
 def pool_at_eos(x: Tensor, text: Tensor, eos_id: int) -> Tensor:
-    """Return of tokens `[B, L, C]` those at the first `eos_id` of each row of `text` `[B, L]`, as `[B, C]`.
+    """Return the tokens `[B, C]` of `x` `[B, L, C]` at the first `eos_id` of each row of `text` `[B, L]`.
 
     A row without one has no feature: it is NaN where looking would stall a device or break a graph.
 
@@ -40,11 +40,11 @@ def pool_at_eos(x: Tensor, text: Tensor, eos_id: int) -> Tensor:
     return pooled.masked_fill(missing[:, None], torch.nan)
 
 
-def mean_of_kept(x: Tensor, kept: Tensor) -> Tensor:
-    """Return the mean `[B, C]` of those of the tokens `[B, L, C]` that `kept`, bool `[B, L]`, says; at least one."""
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean `[B, C]` of the tokens `[B, L, C]` where `mask`, bool `[B, L]`, is true; each row has one."""
     exact = torch.promote_types(x.dtype, torch.float32)  # a sum of a long row exceeds float16
-    total = (x * kept.unsqueeze(-1)).sum(dim=1, dtype=exact)
-    return (total / kept.sum(dim=1, keepdim=True)).to(x.dtype)
+    total = (x * mask.unsqueeze(-1)).sum(dim=1, dtype=exact)
+    return (total / mask.sum(dim=1, keepdim=True)).to(x.dtype)
 
 
 class AttentionalPooler(nn.Module):

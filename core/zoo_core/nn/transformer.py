@@ -79,10 +79,10 @@ class ResidualBlock(nn.Module):
         self.ls_2 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
 
     def forward(
-        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: LayerKVCache | None = None
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, cache: LayerKVCache | None = None
     ) -> Tensor:
-        """Transform tokens `[B, N, C]`; `causal`, `mask` and `memory` are those of `Attention`."""
-        x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, memory)))
+        """Transform tokens `[B, N, C]`; `causal`, `mask` and `cache` are those of `Attention`."""
+        x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, cache)))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
     def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
@@ -106,12 +106,12 @@ class InPlaceBlock(ResidualBlock):
     """A residual block that writes activations and sums over tensors of its own, where no gradient needs them."""
 
     def forward(
-        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, memory: LayerKVCache | None = None
+        self, x: Tensor, causal: bool = False, mask: Tensor | None = None, cache: LayerKVCache | None = None
     ) -> Tensor:
         """Transform tokens `[B, N, C]`, which stay as they are; see `ResidualBlock`."""
         if x.requires_grad:
-            return super().forward(x, causal, mask, memory)
-        x = self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, memory))).add_(x)
+            return super().forward(x, causal, mask, cache)
+        x = self.ls_1(self.ln_attn(self.attn(self.ln_1(x), causal, mask, cache))).add_(x)
         return self.ls_2(self.mlp(self.ln_2(x))).add_(x)
 
 
@@ -189,10 +189,10 @@ class Transformer(nn.Module):
             x = block(x, causal, mask)
         return last.forward_row(x, row, causal, mask)
 
-    def decode_step(self, x: Tensor, memory: KVCache) -> Tensor:
-        """Transform the tokens `[B, n, C]` that follow those in `memory`, which takes them up. It is causal."""
+    def decode_step(self, x: Tensor, cache: KVCache) -> Tensor:
+        """Transform the tokens `[B, n, C]` that follow those in `cache`, and add them to it. It is causal."""
         for number, block in enumerate(self.blocks()):
-            x = block(x, memory=memory.block(number))
+            x = block(x, cache=cache.block(number))
         return x
 
 

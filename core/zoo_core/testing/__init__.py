@@ -6,8 +6,8 @@
         for component in check_plugin("acme-towers"):
             check_component(component, {"image_size": 32, "width": 8})
 
-The kit knows no component by name, and zoo's own components pass the same checks. A broken promise becomes one sentence
-that names the component.
+The kit knows no component by name, and zoo's own components pass the same checks. A broken promise becomes one
+sentence that names the component.
 """
 
 from zoo_core.testing.components import check_component

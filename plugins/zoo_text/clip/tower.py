@@ -1,8 +1,8 @@
-"""CLIP's text transformer (Radford et al. 2021), in the shapes that its kin gave it.
+"""CLIP's text transformer (Radford et al. 2021) and its variants.
 
-Plain, it is causal and pooled at the end-of-text token, which has the largest id. Whatever follows cannot change the
-feature, which is why rows may then be shorter than the context length; any other pooling needs whole rows.
-Parameter names are the published ones.
+By default it is causal and pooled at the end-of-text token, which has the largest id. What follows that token cannot
+change the feature, so rows may be shorter than the context length. Any other pooling needs whole rows. Parameter names
+are the published ones.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class TextTransformer(TextTower):
 
     @property
     def attn_mask(self) -> Tensor | None:
-        """What is added to the attention of all positions `[N, N]`: minus infinity to later ones; None without order.
+        """Mask that is added to the attention of all positions `[N, N]`, minus infinity at later ones.
 
-        It is made for those who ask; the tower itself says `causal` to its attention.
+        None in a tower that is not causal. The tower itself passes `causal` to its attention and makes no mask.
         """
         if not self.causal:
             return None
@@ -82,7 +82,54 @@ class TextTransformer(TextTower):
 
     def forward(self, text: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""
-        return self._pool(self._encode(text), text)
+        x = self._encode(text)  # [B, L, width], or [B, L + 1, width] with a class token
+        return self.forward_head(x, text)
+
+    def _encode(self, text: Tensor) -> Tensor:
+        mask = self._mask(text)
+        return self.transformer(self._embed(text), causal=self.causal and mask is None, mask=mask)
+
+    def _embed(self, text: Tensor) -> Tensor:
+        dtype = self.positional_embedding.dtype
+        x = self.token_embedding(text).to(dtype)  # [B, L, width]
+        if self.cls_emb is not None:
+            x = torch.cat([x, self.cls_emb.to(dtype).expand(x.shape[0], 1, -1)], dim=1)  # [B, L + 1, width]
+        return x + self.positional_embedding[: x.shape[1]]
+
+    def _mask(self, text: Tensor) -> Tensor | None:
+        """Return which tokens may look at which, `[B, 1, N or 1, N]`; None where no padding has to be hidden."""
+        if self.pad_id is None:
+            return None
+        seen = text != self.pad_id  # [B, L]
+        if self.cls_emb is not None:
+            always = seen.new_ones(seen.shape[0], 1)
+            # The published mask is one position late; see `class_token_mask` of the config.
+            seen = torch.cat([seen, always] if self.exact_class_mask else [always, seen], dim=1)  # [B, L + 1]
+        mask = seen[:, None, None, :]
+        if not self.causal:
+            return mask
+        return mask & torch.ones(seen.shape[1], seen.shape[1], dtype=torch.bool, device=text.device).tril()
+
+    def forward_head(self, x: Tensor, text: Tensor, /) -> Tensor:
+        """Return features `[B, embed_dim]` of the last block's output `[B, L, width]` (with a class token, L + 1)."""
+        match self.pool_type:
+            case "argmax":
+                pooled = pool_at_largest_id(x, text)
+            case "eos":
+                assert self.eos_id is not None
+                pooled = pool_at_eos(x, text, self.eos_id)
+            case "first":
+                pooled = x[:, 0]
+            case "last":
+                pooled = x[:, -1]
+        return self._project(pooled)
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        """Return features `[B, embed_dim]` of the pooled tokens `[B, width]`."""
+        x = self.ln_final(pooled)
+        if self.text_projection is None:
+            return x
+        return self.text_projection(x) if isinstance(self.text_projection, nn.Module) else x @ self.text_projection
 
     def read_lengths(self, text: Tensor) -> Tensor | None:
         """Return where each row of `text` `[B, L]` is pooled, plus one: no token sees a later one."""
@@ -99,20 +146,20 @@ class TextTransformer(TextTower):
         The tokens are normed, but for a tower with a class token: as in CoCa, only that one is, and it is left out.
         """
         x = self._encode(text)
-        return self._pool(x, text), self.ln_final(x) if self.cls_emb is None else x[:, :-1]
+        return self.forward_head(x, text), self.ln_final(x) if self.cls_emb is None else x[:, :-1]
 
-    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
+    def decode_step(self, text: Tensor, cache: KVCache) -> Tensor:
         """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.decode_step`.
 
         No padding is hidden, and a class token, which looks at the others but is not looked at, is left out.
         """
         if not self.causal:
             raise CapabilityError("this text tower is not causal: its tokens depend on later ones")
-        seen = len(memory)
+        seen = len(cache)
         if seen + text.shape[1] > self.context_length:
             raise InputError(f"{seen + text.shape[1]} tokens are more than the context length {self.context_length}")
         positions = self.positional_embedding[seen : seen + text.shape[1]]
-        x = self.transformer.decode_step(self.token_embedding(text).to(positions.dtype) + positions, memory)
+        x = self.transformer.decode_step(self.token_embedding(text).to(positions.dtype) + positions, cache)
         return self.ln_final(x) if self.cls_emb is None else x
 
     def num_blocks(self) -> int:
@@ -123,10 +170,6 @@ class TextTransformer(TextTower):
         """Yield the output of each block, tokens `[B, L, width]`, and behind them the class token, if there is one."""
         mask = self._mask(text)
         return self.transformer.forward_blocks(self._embed(text), causal=self.causal and mask is None, mask=mask)
-
-    def forward_head(self, x: Tensor, text: Tensor, /) -> Tensor:
-        """Return features `[B, embed_dim]` of the last block's output."""
-        return self._pool(x, text)
 
     def final_norm(self) -> LayerNorm:
         """Return the norm that `forward_tokens` applies."""
@@ -158,53 +201,6 @@ class TextTransformer(TextTower):
         if type(self) is TextTransformer and self.pool_type != "eos":
             yield InferenceForm("last block for the pooled token", lambda: recast(self, PooledTokenTransformer))
 
-    def _encode(self, text: Tensor) -> Tensor:
-        mask = self._mask(text)
-        return self.transformer(self._embed(text), causal=self.causal and mask is None, mask=mask)
-
-    def _embed(self, text: Tensor) -> Tensor:
-        dtype = self.positional_embedding.dtype
-        x = self.token_embedding(text).to(dtype)  # [B, L, C]
-        if self.cls_emb is not None:
-            x = torch.cat([x, self.cls_emb.to(dtype).expand(x.shape[0], 1, -1)], dim=1)
-        return x + self.positional_embedding[: x.shape[1]]
-
-    def _mask(self, text: Tensor) -> Tensor | None:
-        """Return which tokens may look at which, `[B, 1, N or 1, N]`; None where no padding has to be hidden."""
-        if self.pad_id is None:
-            return None
-        seen = text != self.pad_id  # [B, L]
-        if self.cls_emb is not None:
-            always = seen.new_ones(seen.shape[0], 1)
-            seen = torch.cat([seen, always] if self.exact_class_mask else [always, seen], dim=1)
-        mask = seen[:, None, None, :]
-        if not self.causal:
-            return mask
-        return mask & torch.ones(seen.shape[1], seen.shape[1], dtype=torch.bool, device=text.device).tril()
-
-    def _pool(self, x: Tensor, text: Tensor) -> Tensor:
-        return self._project(self._pooled_token(x, text))
-
-    def _project(self, x: Tensor) -> Tensor:
-        pooled = self.ln_final(x)
-        if self.text_projection is None:
-            return pooled
-        if isinstance(self.text_projection, nn.Module):
-            return self.text_projection(pooled)
-        return pooled @ self.text_projection
-
-    def _pooled_token(self, x: Tensor, text: Tensor) -> Tensor:
-        match self.pool_type:
-            case "argmax":
-                return pool_at_largest_id(x, text)
-            case "eos":
-                assert self.eos_id is not None
-                return pool_at_eos(x, text, self.eos_id)
-            case "first":
-                return x[:, 0]
-            case "last":
-                return x[:, -1]
-
 
 class PooledTokenTransformer(TextTransformer):
     """A text transformer that leaves out what the pooled token does not see, in the last block and behind the text."""
@@ -213,20 +209,16 @@ class PooledTokenTransformer(TextTransformer):
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""
         if not len(text):
             return super().forward(text)
-        row = self._pooled_row(text)
+        if self.pool_type == "argmax":
+            row = text.argmax(dim=-1)  # [B], the position of each row's pooled token
+        else:
+            last = text.shape[1] - 1 + (self.cls_emb is not None)
+            row = text.new_full((len(text),), last if self.pool_type == "last" else 0, dtype=torch.int64)
         if self.variable_text_length and text.device.type == "cpu" and has_values(text):  # elsewhere one would wait
             text = text[:, : int(row.max()) + 1]
         mask = self._mask(text)
-        return self._project(
-            self.transformer.forward_row(self._embed(text), row, causal=self.causal and mask is None, mask=mask)
-        )
-
-    def _pooled_row(self, text: Tensor) -> Tensor:
-        """Return the place `[B]` of each row's pooled token."""
-        if self.pool_type == "argmax":
-            return text.argmax(dim=-1)
-        last = text.shape[1] - 1 + (self.cls_emb is not None)
-        return text.new_full((len(text),), last if self.pool_type == "last" else 0, dtype=torch.int64)
+        x = self.transformer.forward_row(self._embed(text), row, causal=self.causal and mask is None, mask=mask)
+        return self._project(x)
 
 
 def _projection(config: ClipTextConfig, embed_dim: int) -> nn.Parameter | nn.Linear | None:

@@ -1,7 +1,7 @@
-"""The parts of the modern text transformer: attention, residual block, and pooling by a learned query.
+"""Parts of the modern text transformer: attention, residual block, attention pooling.
 
-What you would not guess: with value residuals (Zhou et al. 2024), the values that the first block made of a row go
-through all blocks beside the tokens. Parameter names are those of open_clip's development branch.
+With value residuals (Zhou et al. 2024), the values of the first block go through all blocks beside the tokens.
+Parameter names are those of open_clip's development branch.
 """
 
 from __future__ import annotations
@@ -55,36 +55,36 @@ class ModernAttention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        turn: Tensor | None = None,
+        rotary: Tensor | None = None,
         causal: bool = False,
         mask: Tensor | None = None,
         first_value: Tensor | None = None,
-        memory: LayerKVCache | None = None,
+        cache: LayerKVCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend among the tokens of `x`.
 
         Args:
             x: tokens `[B, N, C]`.
-            turn: `zoo_core.nn.rotary.rotation` of their places; no positions where None.
-            causal, mask, memory: those of `zoo_core.nn.attention.Attention`.
+            rotary: `zoo_core.nn.rotary.rotation` of their positions; no position embedding where None.
+            causal, mask, cache: those of `zoo_core.nn.attention.Attention`.
             first_value: values `[B, H, N, C / H]` of the first block, for the blocks behind it.
 
         Returns:
             `[B, N, C]`, and the values of the first block; None without value residuals.
         """
-        query, key, value = split_heads(self.qkv(x), self.heads, 3)
+        query, key, value = split_heads(self.qkv(x), self.heads, 3)  # [B, H, N, C / H]
         if self.value_residual and first_value is None:
             first_value = value
         if self.vr_lambda is not None and first_value is not None:
             value = torch.lerp(first_value, value, self.vr_lambda.to(value.dtype))
         query, key = self.q_norm(query), self.k_norm(key)
-        if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
-        if memory is not None:
-            key, value = memory.append(key, value)
-            causal, mask = False, memory.causal_mask(x.shape[1])
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        if cache is not None:
+            key, value = cache.append(key, value)
+            causal, mask = False, cache.causal_mask(x.shape[1])
         heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-        mixed = heads.transpose(1, 2).reshape(x.shape)
+        mixed = heads.transpose(1, 2).reshape(x.shape)  # [B, N, C]
         if self.gate is not None:
             mixed = mixed * self.gate(x).sigmoid()
         return self.proj(mixed), first_value
@@ -110,14 +110,14 @@ class ModernBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        turn: Tensor | None = None,
+        rotary: Tensor | None = None,
         causal: bool = False,
         mask: Tensor | None = None,
         first_value: Tensor | None = None,
-        memory: LayerKVCache | None = None,
+        cache: LayerKVCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Transform tokens `[B, N, C]`; the arguments and what is returned are those of `ModernAttention`."""
-        attended, first_value = self.attn(self.norm1(x), turn, causal, mask, first_value, memory)
+        attended, first_value = self.attn(self.norm1(x), rotary, causal, mask, first_value, cache)
         x = x + self.ls1(self.norm1_post(attended))
         return x + self.ls2(self.norm2_post(self.mlp(self.norm2(x)))), first_value
 
@@ -135,12 +135,12 @@ class AttentionPool(nn.Module):
         self.q_norm = _head_norm(config)
         self.k_norm = _head_norm(config)
 
-    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Return `[B, C]` of tokens `[B, L, C]`, of which those in `kept`, bool `[B, L]`, are looked at."""
-        (query,) = split_heads(self.q(self.query.to(x.dtype)), self.heads, 1)
-        key, value = split_heads(self.kv(x), self.heads, 2)
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return `[B, C]` of the tokens `[B, L, C]` where `mask`, bool `[B, L]`, is true."""
+        (query,) = split_heads(self.q(self.query.to(x.dtype)), self.heads, 1)  # [1, H, 1, C / H]
+        key, value = split_heads(self.kv(x), self.heads, 2)  # [B, H, L, C / H]
         query = self.q_norm(query).expand(x.shape[0], -1, -1, -1)
-        heads = F.scaled_dot_product_attention(query, self.k_norm(key), value, attn_mask=kept[:, None, None, :])
+        heads = F.scaled_dot_product_attention(query, self.k_norm(key), value, attn_mask=mask[:, None, None, :])
         return heads.flatten(1)
 
 

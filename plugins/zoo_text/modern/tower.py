@@ -1,8 +1,8 @@
-"""The modern text transformer of open_clip's development branch: rotary positions, gates, RMS norms, registers.
+"""The modern text transformer of open_clip's development branch.
 
-What you would not guess: rows may be shorter than the context length, always, since padding changes no feature. Tokens
-do not look at it (in a causal tower because it stands behind them), and no pooling reads it. A row of padding alone is
-read as if its first token were none.
+It has rotary positions, gates, RMS norms and registers. Rows may always be shorter than the context length, since
+padding changes no feature: tokens do not attend to it (in a causal tower it comes after them), and no pooling reads
+it. Of a row of padding alone, the first token is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zoo_core.errors import CapabilityError, InputError
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.layers import LayerNorm, RMSNorm
-from zoo_core.nn.pooling import mean_of_kept
+from zoo_core.nn.pooling import masked_mean
 from zoo_core.nn.rotary import rotation
 from zoo_text.modern.block import AttentionPool, ModernBlock, norm_layer
 from zoo_text.modern.config import ModernTextConfig
@@ -76,33 +76,93 @@ class ModernTextTransformer(TextTower):
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""
         return self.forward_tokens(text)[0]
 
-    def read_lengths(self, text: Tensor) -> Tensor:
-        """Return the number of ids of each row of `text` `[B, L]` up to the last that is read, at least one."""
-        kept = self._kept(text)
-        return (self._ends(text, kept) if self.config.causal and self.config.pool_type == "eos" else _last(kept)) + 1
-
     def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and the normed tokens `[B, L, width]` of the text, padding included."""
-        tokens = self._own(self.ln_final(self._encode(text)))
+        x = self._embed(text)  # [B, R + L, width], the R registers first
+        rotary, mask, value = self._rotary(range(x.shape[1]), x), self._mask(text), None
+        for block in self._blocks():
+            x, value = self._run(block, x, rotary, mask, value)
+        tokens = self._without_registers(self.ln_final(x))  # [B, L, width]
         return self._pool(tokens, text), tokens
 
-    def decode_step(self, text: Tensor, memory: KVCache) -> Tensor:
+    def _embed(self, text: Tensor, registers: bool = True) -> Tensor:
+        x = self.token_embedding(text)  # [B, L, width]
+        if registers and self.reg_tokens is not None:
+            x = torch.cat([self.reg_tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)  # [B, R + L, width]
+        return self.norm_pre(x)
+
+    def _rotary(self, positions: range, x: Tensor) -> Tensor | None:
+        """Return the rotation of queries and keys at these positions; registers have positions too."""
+        config = self.config
+        if config.pos_embed == "none":
+            return None
+        return rotation(positions, config.width // config.heads, config.rope_temperature, like=x)
+
+    def _mask(self, text: Tensor) -> Tensor | None:
+        """Return which tokens others attend to, `[B, 1, 1, R + L]`; None in a causal tower, where padding is last."""
+        if self.config.causal:
+            return None
+        words = self._words(text)
+        registers = words.new_ones(words.shape[0], self.config.reg_tokens)
+        return torch.cat([registers, words], dim=1)[:, None, None, :]
+
+    def _words(self, text: Tensor) -> Tensor:
+        """Return where there is no padding, bool `[B, L]`; in a row of padding alone, the first token."""
+        words = text != self.config.pad_id
+        first = torch.arange(text.shape[1], device=text.device) == 0
+        return words | (first & ~words.any(dim=1, keepdim=True))
+
+    def _run(
+        self, block: ModernBlock, x: Tensor, rotary: Tensor | None, mask: Tensor | None, first_value: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        arguments = (x, rotary, self.config.causal, mask, first_value)
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return cast("Any", checkpoint(block, *arguments, use_reentrant=False))
+        return block(*arguments)
+
+    def _pool(self, tokens: Tensor, text: Tensor) -> Tensor:
+        words = self._words(text)
+        match self.config.pool_type:
+            case "eos":
+                pooled = tokens[torch.arange(tokens.shape[0], device=tokens.device), self._ends(text, words)]
+            case "mean":
+                pooled = masked_mean(tokens, words)
+            case "map":
+                assert self.pool is not None
+                pooled = self.pool(tokens, words)
+        return pooled if self.text_projection is None else self.text_projection(pooled)
+
+    def _ends(self, text: Tensor, words: Tensor) -> Tensor:
+        """Return the position `[B]` of each row's first end of text, or of its last word if the end was cut off."""
+        ends = text == self.config.eos_id
+        return torch.where(ends.any(dim=1), ends.int().argmax(dim=1), _last_true(words))
+
+    def _without_registers(self, x: Tensor) -> Tensor:
+        return x[:, self.config.reg_tokens :]
+
+    def read_lengths(self, text: Tensor) -> Tensor:
+        """Return the number of ids of each row of `text` `[B, L]` up to the last that is read, at least one."""
+        words = self._words(text)
+        at_end = self.config.causal and self.config.pool_type == "eos"
+        return (self._ends(text, words) if at_end else _last_true(words)) + 1
+
+    def decode_step(self, text: Tensor, cache: KVCache) -> Tensor:
         """Return the tokens `[B, n, width]` of ids that follow; see `TextTower.decode_step`.
 
-        The memory holds the registers too, before the first ids.
+        The cache holds the registers too, before the first ids.
         """
         if not self.config.causal:
             raise CapabilityError("this text tower is not causal: its tokens depend on later ones")
-        begins = len(memory) == 0
-        x = self._embed(text, registers=begins)
-        end = len(memory) + x.shape[1]
+        start = len(cache)
+        x = self._embed(text, registers=start == 0)
+        end = start + x.shape[1]
         if (tokens := end - self.config.reg_tokens) > self.context_length:
             raise InputError(f"{tokens} tokens are more than the context length {self.context_length}")
-        turn, value = self._turn(range(len(memory), end), x), None
+        rotary, value = self._rotary(range(start, end), x), None
         for number, block in enumerate(self._blocks()):
-            x, value = block(x, turn, first_value=value, memory=memory.block(number))
+            x, value = block(x, rotary, first_value=value, cache=cache.block(number))
         tokens = self.ln_final(x)
-        return self._own(tokens) if begins else tokens
+        return self._without_registers(tokens) if start == 0 else tokens
 
     def num_blocks(self) -> int:
         """Return the number of blocks."""
@@ -111,14 +171,14 @@ class ModernTextTransformer(TextTower):
     def forward_blocks(self, text: Tensor, /) -> Iterator[Tensor]:
         """Yield the output of each block, tokens `[B, R + L, width]`, registers first."""
         x = self._embed(text)
-        turn, mask, value = self._turn(range(x.shape[1]), x), self._mask(text), None
+        rotary, mask, value = self._rotary(range(x.shape[1]), x), self._mask(text), None
         for block in self._blocks():
-            x, value = self._run(block, x, turn, mask, value)
+            x, value = self._run(block, x, rotary, mask, value)
             yield x
 
     def forward_head(self, x: Tensor, text: Tensor, /) -> Tensor:
         """Return features `[B, embed_dim]` of the last block's output."""
-        return self._pool(self._own(self.ln_final(x)), text)
+        return self._pool(self._without_registers(self.ln_final(x)), text)
 
     def final_norm(self) -> LayerNorm | RMSNorm:
         """Return the norm that `forward_tokens` applies."""
@@ -139,77 +199,13 @@ class ModernTextTransformer(TextTower):
 
     def no_weight_decay(self) -> set[str]:
         """Return the registers and the query of the pool."""
-        found = {"reg_tokens": self.reg_tokens, "pool.query": self.pool}
-        return {name for name, part in found.items() if part is not None}
+        parts = {"reg_tokens": self.reg_tokens, "pool.query": self.pool}
+        return {name for name, part in parts.items() if part is not None}
 
     def _blocks(self) -> Sequence[ModernBlock]:
         return cast("Sequence[ModernBlock]", self.blocks)
 
-    def _encode(self, text: Tensor) -> Tensor:
-        """Return the last block's output `[B, R + L, width]`, registers first."""
-        x = self._embed(text)
-        turn, mask, value = self._turn(range(x.shape[1]), x), self._mask(text), None
-        for block in self._blocks():
-            x, value = self._run(block, x, turn, mask, value)
-        return x
 
-    def _run(
-        self, block: ModernBlock, x: Tensor, turn: Tensor | None, mask: Tensor | None, first_value: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        arguments = (x, turn, self.config.causal, mask, first_value)
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return cast("Any", checkpoint(block, *arguments, use_reentrant=False))
-        return block(*arguments)
-
-    def _embed(self, text: Tensor, registers: bool = True) -> Tensor:
-        x = self.token_embedding(text)  # [B, L, C]
-        if registers and self.reg_tokens is not None:
-            x = torch.cat([self.reg_tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)  # [B, R + L, C]
-        return self.norm_pre(x)
-
-    def _turn(self, places: range, x: Tensor) -> Tensor | None:
-        """Return how queries and keys are turned at these places; registers have places too."""
-        config = self.config
-        if config.pos_embed == "none":
-            return None
-        return rotation(places, config.width // config.heads, config.rope_temperature, like=x)
-
-    def _mask(self, text: Tensor) -> Tensor | None:
-        """Return which tokens are looked at, `[B, 1, 1, R + L]`; None in a causal tower, where padding comes late."""
-        if self.config.causal:
-            return None
-        seen = self._kept(text)
-        registers = seen.new_ones(seen.shape[0], self.config.reg_tokens)
-        return torch.cat([registers, seen], dim=1)[:, None, None, :]
-
-    def _kept(self, text: Tensor) -> Tensor:
-        """Return what is no padding, `[B, L]`; in a row of padding alone, the first token."""
-        kept = text != self.config.pad_id
-        first = torch.arange(text.shape[1], device=text.device) == 0
-        return kept | (first & ~kept.any(dim=1, keepdim=True))
-
-    def _own(self, x: Tensor) -> Tensor:
-        """Return the tokens without the registers."""
-        return x[:, self.config.reg_tokens :]
-
-    def _pool(self, tokens: Tensor, text: Tensor) -> Tensor:
-        kept = self._kept(text)
-        match self.config.pool_type:
-            case "eos":
-                pooled = tokens[torch.arange(tokens.shape[0], device=tokens.device), self._ends(text, kept)]
-            case "mean":
-                pooled = mean_of_kept(tokens, kept)
-            case "map":
-                assert self.pool is not None
-                pooled = self.pool(tokens, kept)
-        return pooled if self.text_projection is None else self.text_projection(pooled)
-
-    def _ends(self, text: Tensor, kept: Tensor) -> Tensor:
-        """Return where each row has its first end of text, or, if it was cut off, its last token that is kept."""
-        ends = text == self.config.eos_id
-        return torch.where(ends.any(dim=1), ends.int().argmax(dim=1), _last(kept))
-
-
-def _last(kept: Tensor) -> Tensor:
-    """Return the last place of each row that is true in `[B, L]`; 0 where none is."""
-    return (kept * torch.arange(kept.shape[1], device=kept.device)).amax(dim=1)
+def _last_true(mask: Tensor) -> Tensor:
+    """Return the last position of each row that is true in `[B, L]`; 0 where none is."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1)
