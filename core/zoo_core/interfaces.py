@@ -1,6 +1,7 @@
-"""What towers, losses and their factories are. Few methods are required; the rest is derived or refused clearly.
+"""Interfaces of towers and losses, and signatures of factories.
 
-A component's factory is called as
+Few methods are required. The rest is derived, or refused with an error that names the tower. A component's factory is
+called as
 
     vision-tower   factory(config, *, embed_dim: int) -> VisionTower
     text-tower     factory(config, *, embed_dim: int) -> TextTower
@@ -15,7 +16,7 @@ A tower must be buildable under `torch.device("meta")`, and must leave no parame
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Loss(Protocol):
 
 
 class Tower(BlockwiseModule, ABC):
-    """What vision and text towers share. A subclass sets `output_dim` and implements `forward`.
+    """Base class of vision and text towers. A subclass sets `output_dim` and implements `forward`.
 
     Attributes:
         output_dim: width of the pooled features; must be the `embed_dim` that the factory was given.
@@ -83,20 +84,17 @@ class Tower(BlockwiseModule, ABC):
         if unlocked_groups and len(groups) == 1:
             raise CapabilityError(f"{type(self).__name__} does not claim 'locking': it can only be locked whole")
         self.requires_grad_(False)
-        unlocked = groups[max(len(groups) - unlocked_groups, 0) :]
-        for part in _parts(unlocked):
+        unlocked = [part for group in groups[max(len(groups) - unlocked_groups, 0) :] for part in group]
+        for part in unlocked:
             part.requires_grad_(True)
         if not freeze_norms:
             for module in self.modules():
                 if isinstance(module, _NORMS):
                     module.requires_grad_(True)
-        open_norms = {module for part in _parts(unlocked) if isinstance(part, nn.Module) for module in part.modules()}
-        self._frozen_statistics = (
-            [module for module in self.modules() if isinstance(module, _BatchNorm) and module not in open_norms]
-            if freeze_bn_stats
-            else []
-        )
-        self.train(self.training)
+        trained = {module for part in unlocked if isinstance(part, nn.Module) for module in part.modules()}
+        batch_norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
+        self._frozen_statistics = [norm for norm in batch_norms if freeze_bn_stats and norm not in trained]
+        self.train(self.training)  # which puts them into evaluation mode
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; batch norms whose statistics are frozen stay in evaluation mode."""
@@ -222,7 +220,3 @@ class TextTower(Tower):
         if self.num_suffix_tokens:
             entries["intermediates_suffix"] = [output[:, -self.num_suffix_tokens :] for output in outputs]
         return entries
-
-
-def _parts(groups: Iterable[LayerGroup]) -> Iterable[nn.Module | nn.Parameter]:
-    return [part for group in groups for part in group]

@@ -1,8 +1,8 @@
-"""Multi-head attention, of tokens among themselves or to others, with the options of a `BlockConfig`.
+"""Multi-head attention with the options of a `BlockConfig`.
 
 Published checkpoints hold the query, key and value projections as bare parameters, `attn.in_proj_weight` and the like.
-Here each is an `nn.Linear` that is called as one, so that quantization, LoRA and hooks reach it; state dicts still
-carry the published names, on the way out and in. A projection that something else has replaced keeps its own.
+Here each is an `nn.Linear` that is called as one, so that quantization, LoRA and hooks reach it. State dicts still
+carry the published names, on the way out and in. A projection that something else has replaced loads by its own names.
 """
 
 from __future__ import annotations
@@ -26,28 +26,16 @@ MAX_LOGIT_SCALE = math.log(100)
 """Largest logarithm of the factor of cosine attention (Liu et al. 2022)."""
 
 
-def _published(name: str) -> property:
-    """Return a property that shows what has this published name, which is None where the projections have others."""
-
-    def shown(attention: MultiHead) -> Tensor | None:
-        own = attention.published.get(name)
-        return None if own is None else joined(attention, own)
-
-    return property(shown, doc=f"`{name}` as published checkpoints hold it.")
-
-
 class MultiHead(nn.Module):
-    """What both kinds of attention share: heads, their norms and scales, and the published names of projections.
+    """Base of both kinds of attention: heads, their norms and scales, published names of projections.
 
     Args:
         projections: the linear layers of queries, keys and values, by their names here.
-        published: published name -> names of the parameters that stand in it, one under the other.
+        published: published name -> names of the parameters whose rows it joins.
 
     The other arguments are those of `Attention`.
     """
 
-    in_proj_weight = _published("in_proj_weight")
-    in_proj_bias = _published("in_proj_bias")
     batch_first = True
 
     def __init__(
@@ -75,6 +63,21 @@ class MultiHead(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     @property
+    def in_proj_weight(self) -> Tensor | None:
+        """Matrices of all projections, as published; None where they are published one by one."""
+        return self.published_tensor("in_proj_weight")
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """Biases of all projections, as published."""
+        return self.published_tensor("in_proj_bias")
+
+    def published_tensor(self, name: str) -> Tensor | None:
+        """Return the parameters that stand in a published entry; None where the projections have other entries."""
+        names = self.published.get(name)
+        return None if names is None else joined(self, names)
+
+    @property
     def num_heads(self) -> int:
         """Number of heads, as `nn.MultiheadAttention` calls it."""
         return self.heads
@@ -91,25 +94,26 @@ class MultiHead(nn.Module):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False, mask: Tensor | None = None
     ) -> Tensor:
-        """Return `[B, N, C]` for queries `[B, H, N, C / H]` and as many keys and values as there are."""
+        """Return `[B, N, C]` for queries `[B, H, N, C / H]`, and keys and values `[B, H, M, C / H]`."""
         batch, heads, tokens, head_width = query.shape
         if self.ln_q is not None and self.ln_k is not None:
             query, key = self.ln_q(query), self.ln_k(key)
-        scale = None  # that is, (C / H) ** -0.5
+        scale = None  # (C / H) ** -0.5
         if self.logit_scale is not None:
             factor = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp().to(query.dtype)
             query, key, scale = F.normalize(query, dim=-1) * factor, F.normalize(key, dim=-1), 1.0
+        # [B, H, N, C / H]
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
         if self.head_scale is not None:
             x = x * self.head_scale
-        x = x.transpose(1, 2).reshape(batch, tokens, heads * head_width)
+        x = x.transpose(1, 2).reshape(batch, tokens, heads * head_width)  # [B, N, C]
         return self.out_proj(x if self.ln_inner is None else self.ln_inner(x))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set projections by their published names."""
-        own = self.__dict__.get("published", {}).get(name)
-        if own is not None and isinstance(value, Tensor):
-            put_joined(self, name, own, value)
+        names = self.__dict__.get("published", {}).get(name)
+        if names is not None and isinstance(value, Tensor):
+            put_joined(self, name, names, value)
         else:
             super().__setattr__(name, value)
 
@@ -120,9 +124,9 @@ class MultiHead(nn.Module):
         return state
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for published, own in self.published.items():
+        for published, names in self.published.items():
             if prefix + published in state_dict:
-                problem = split_entry(state_dict, prefix, published, own, self)
+                problem = split_entry(state_dict, prefix, published, names, self)
                 if problem is not None:
                     args[-1].append(problem)
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportUnknownMemberType]
@@ -146,7 +150,7 @@ class Attention(MultiHead):
         super().__init__(width, heads, options, norm_eps, projections=fused, published=names)
 
     def projections(self) -> Sequence[nn.Linear]:
-        """Return what gives queries, keys and values."""
+        """Return the linear layers of queries, keys and values."""
         return [self.in_proj]
 
     def forward(
@@ -164,18 +168,18 @@ class Attention(MultiHead):
         Returns:
             `[B, N, C]`.
         """
-        query, key, value = self.split_heads(self.in_proj(x), 3)
+        query, key, value = self.split_heads(self.in_proj(x), 3)  # [B, H, N, C / H]
         if cache is not None:
             return self.attend(query, *cache.append(key, value), mask=cache.causal_mask(x.shape[1]))
         return self.attend(query, key, value, causal, mask)
 
     def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Return of what `forward` gives the token `row` `[B]` of each sequence alone, as `[B, C]`."""
-        query, key, value = self.split_heads(self.in_proj(x), 3)
-        one = torch.arange(x.shape[0], device=x.device)
-        query = query[one, :, row][:, :, None]  # [B, H, 1, C / H]
+        """Like `forward`, but only for token `row[b]` of each sequence: `[B, C]`."""
+        query, key, value = self.split_heads(self.in_proj(x), 3)  # [B, H, N, C / H]
+        batch = torch.arange(x.shape[0], device=x.device)
+        query = query[batch, :, row][:, :, None]  # [B, H, 1, C / H]
         if mask is not None and mask.shape[2] > 1:
-            mask = mask.expand(x.shape[0], -1, -1, -1)[one, :, row][:, :, None]
+            mask = mask.expand(x.shape[0], -1, -1, -1)[batch, :, row][:, :, None]  # [B, 1, 1, N]
         elif mask is None and causal:
             mask = (torch.arange(x.shape[1], device=x.device) <= row[:, None])[:, None, None]
         return self.attend(query, key, value, mask=mask)[:, 0]
@@ -185,19 +189,16 @@ class CrossAttention(MultiHead):
     """Attention of one sequence to another; published names are those of `nn.MultiheadAttention`.
 
     Args:
-        width: channels of the tokens that look, and of what comes out.
+        width: channels of the tokens that attend, and of the result.
         heads: number of heads; divides `width`.
         options: norms and scales; none where None.
         norm_eps: epsilon of the norms.
-        context_width: channels of the tokens that are looked at; `width` where None.
+        context_width: channels of the context; `width` where None.
     """
 
     q_proj: nn.Linear
     k_proj: nn.Linear
     v_proj: nn.Linear
-    q_proj_weight = _published("q_proj_weight")
-    k_proj_weight = _published("k_proj_weight")
-    v_proj_weight = _published("v_proj_weight")
 
     def __init__(
         self,
@@ -217,21 +218,36 @@ class CrossAttention(MultiHead):
         super().__init__(width, heads, options, norm_eps, projections=separate, published=names)
 
     def projections(self) -> Sequence[nn.Linear]:
-        """Return what gives queries, keys and values."""
+        """Return the linear layers of queries, keys and values."""
         return [self.q_proj, self.k_proj, self.v_proj]
 
+    @property
+    def q_proj_weight(self) -> Tensor | None:
+        """Matrix of the queries, as published; None where `in_proj_weight` holds it."""
+        return self.published_tensor("q_proj_weight")
+
+    @property
+    def k_proj_weight(self) -> Tensor | None:
+        """Matrix of the keys, as published; None where `in_proj_weight` holds it."""
+        return self.published_tensor("k_proj_weight")
+
+    @property
+    def v_proj_weight(self) -> Tensor | None:
+        """Matrix of the values, as published; None where `in_proj_weight` holds it."""
+        return self.published_tensor("v_proj_weight")
+
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values `[B, H, N, C / H]` of what is looked at, `[B, N, context_width]`."""
+        """Return keys and values `[B, H, N, C / H]` of the context `[B, N, context_width]`."""
         (key,), (value,) = self.split_heads(self.k_proj(context)), self.split_heads(self.v_proj(context))
         return key, value
 
     def look(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return what `forward` does, of the keys and values of what is looked at."""
+        """Like `forward`, but with the keys and values of the context."""
         (query,) = self.split_heads(self.q_proj(x))
         return self.attend(query.expand(key.shape[0], -1, -1, -1), key, value)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Return `[B, L, C]` for tokens `[B, L, C]` (`[1, L, C]` for all rows) that look at `[B, N, context_width]`."""
+        """Return `[B, L, C]` for tokens `[B, L, C]` or `[1, L, C]` that attend to `[B, N, context_width]`."""
         return self.look(x, *self.keys_and_values(context))
 
 

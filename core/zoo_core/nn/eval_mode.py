@@ -1,4 +1,7 @@
-"""Training and evaluation mode, which belong to each module and not to the model."""
+"""Evaluation mode for a block of code.
+
+Modes belong to each module and not to the model: after the block, each module is back in its own.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Other forms of modules for inference: equal but for rounding, faster on some machines and slower on others.
+"""Alternative forms of modules for inference, equal but for rounding.
 
-A module offers its forms itself, with a method `inference_forms`; for those of torch that are worth it, they are here.
-A form shares its weights with the module it stands for, takes the same arguments, and is only ever used where it
-was measured faster (`zoo.build(..., optimize="inference")`). Nothing in a form changes a setting of the process.
+They are faster on some machines and slower on others. A module offers its forms with a method `inference_forms`;
+those of torch's own modules are here. A form shares its weights with the module that it replaces, takes the same
+arguments, and is only used where it was measured faster (`zoo.build(..., optimize="inference")`). It changes no
+setting of the process.
 """
 
 from __future__ import annotations

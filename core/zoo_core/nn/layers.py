@@ -1,4 +1,4 @@
-"""The small layers of transformer blocks: activations, norms, gated perceptrons, LayerScale."""
+"""Small layers of transformer blocks: activations, norms, gated perceptrons, LayerScale."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SquaredReLU(nn.Module):
 class SwiGLU(nn.Module):
     """A perceptron whose hidden channels are gated by as many others (Shazeer 2020).
 
-    What you would not guess: in `w12`, the channels come first and their gates second.
+    The first half of the outputs of `w12` are the channels, the second half their gates.
 
     Args:
         width: channels in and out.

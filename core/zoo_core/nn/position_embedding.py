@@ -1,7 +1,7 @@
-"""Positions: those that are not learned, and how learned ones become those of another grid or another length.
+"""Position embeddings: fixed ones, and resampling of learned ones.
 
-What you would not guess: a table of positions does not say the shape of its grid. It is taken from the proportions of
-the images that the weights were trained on, or of those that are wanted; what stays open is an error.
+A table of positions does not tell the shape of its grid. The shape follows from the proportions of the images that the
+weights were trained on, or of the images of the model; a table that fits neither is an error.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def sin_cos_2d(rows: int, columns: int, width: int) -> Tensor:
         torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
     )
     frequencies = PERIOD ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angles = [place.reshape(-1, 1) * frequencies for place in (column, row)]  # each [rows * columns, width / 4]
+    angles = [index.reshape(-1, 1) * frequencies for index in (column, row)]  # each [rows * columns, width / 4]
     waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
     return torch.cat(waves, dim=1).to(torch.get_default_dtype())
 
@@ -60,7 +60,7 @@ class PositionTable:
 
     @property
     def extra(self) -> int:
-        """Positions that belong to no place."""
+        """Positions of class tokens and registers."""
         return self.prefix + self.suffix
 
 
@@ -87,11 +87,11 @@ def resample(table: Tensor, old: PositionTable, new: PositionTable, mode: Resamp
         a tensor with as many dimensions and of the same dtype, computed in float32.
     """
     rows = table.float().reshape(-1, table.shape[-1])
-    before, places, behind = rows.tensor_split([old.prefix, len(rows) - old.suffix])
-    grid = places.T.reshape(1, -1, *old.size)  # [1, C, rows, columns] or [1, C, length]
+    prefix, positions, suffix = rows.tensor_split([old.prefix, len(rows) - old.suffix])
+    grid = positions.T.reshape(1, -1, *old.size)  # [1, C, rows, columns] or [1, C, length]
     if len(old.size) == 1:
         grid = F.interpolate(grid, size=new.size, mode="linear", align_corners=False)
     else:
         grid = F.interpolate(grid, size=new.size, mode=mode, align_corners=False, antialias=True)
-    found = torch.cat([before, grid.flatten(2)[0].T, behind])
-    return found.reshape(*table.shape[:-2], *found.shape).to(table.dtype)
+    resampled = torch.cat([prefix, grid.flatten(2)[0].T, suffix])
+    return resampled.reshape(*table.shape[:-2], *resampled.shape).to(table.dtype)

@@ -1,4 +1,4 @@
-"""Names of state-dict entries: how published ones become those of our modules."""
+"""Names and shapes of state-dict entries, published and our own."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ def publishes() -> bool:
 
 def own_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and persistent buffers by the names that modules have for them, detached."""
-    found: dict[str, Tensor] = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    passing = {
+    parameters: dict[str, Tensor] = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    not_persistent = {
         f"{path}.{name}" if path else name
         for path, module in cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
         for name in module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
     }
-    return found | {name: buffer for name, buffer in model.named_buffers() if name not in passing}
+    return parameters | {name: buffer for name, buffer in model.named_buffers() if name not in not_persistent}
 
 
 def rename_entry(state_dict: dict[str, Any], published: str, own: str, module: nn.Module) -> None:
     """Move a state dict's entry from its published name to the one that `module` uses, in place.
 
-    An entry that is there by its own name stays, and the published one becomes an unexpected key. But torch's
-    `set_model_state_dict` first adds every parameter of the model itself, by its own name: such an entry says
-    nothing, except how the published one has to be sharded.
+    An entry under our own name stays, and the published one then becomes an unexpected key. There is one exception:
+    torch's `set_model_state_dict` first fills our own names with the live parameters of the model. Such an entry is
+    the parameter itself, by identity. The published entry replaces it, in the shards of that parameter.
     """
     if _is_free(state_dict, own, module):
         _put(state_dict, own, state_dict.pop(published))
@@ -80,8 +80,8 @@ def split_entry(
 ) -> str | None:
     """Move the rows of a state dict's entry to the parameters of `module` that stand in it, in place.
 
-    Nothing is moved where `rename_entry` would not, or where `module` has no such parameters any more: a projection
-    that something else has replaced loads by its own names.
+    Nothing is moved where `rename_entry` would move nothing, or where `module` has no such parameters any more: a
+    projection that something else has replaced loads by its own names.
 
     Returns:
         the problem, if there are not as many rows as parameters need.
@@ -105,26 +105,24 @@ def join_entries(
 ) -> None:
     """Put parameters of `module`, whose entries begin with `prefix`, under their published names, in place.
 
-    Nothing is done in `own_names`.
-
-    Published entries come first. Those that were joined are copies, all others are the tensors that they were. What
-    is no parameter any more keeps its name; see `split_entry`.
+    In `own_names` the state dict stays as it is. Published entries come first. Those of several parameters are copies,
+    all others the same tensors. What is no parameter any more stays under its name; see `split_entry`.
     """
     if not publishes():
         return
     parameters = {name for name, _ in module.named_parameters()}
-    found = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    for name, own in published.items():
-        if parameters >= set(own):
-            parts = [found.pop(prefix + one) for one in own]
-            state_dict[prefix + name] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    state_dict.update(found)
+    entries = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+    for published_name, names in published.items():
+        if parameters >= set(names):
+            parts = [entries.pop(prefix + name) for name in names]
+            state_dict[prefix + published_name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    state_dict.update(entries)
 
 
 def joined(module: nn.Module, own: Sequence[str]) -> Tensor:
-    """Return the parameters of `module` that stand in one published entry: the only one, or their rows together.
+    """Return the parameters of `module` that stand in one published entry, their rows one after the other.
 
-    What was joined of several remembers them, for `put_joined`.
+    A tensor of several has them in its attribute `parts`, for `put_joined`.
     """
     parts: list[Tensor] = [attrgetter(name)(module) for name in own]  # in a functional call, these are no parameters
     if not all(isinstance(part, Tensor) for part in cast("Sequence[object]", parts)):
@@ -167,8 +165,8 @@ def is_functional_call() -> bool:
     """Tell whether `torch.func.functional_call` puts tensors in place, which alone may put what is no parameter."""
     if torch.compiler.is_compiling():  # there are no frames to look at
         return True
-    # Frames are looked at since nothing else tells: torch puts tensors in place with a plain `setattr`, offers no hook
-    # and sets no state. To take any tensor would be worse: one set by mistake would not be trained, without a word.
+    # Only the call stack shows it: torch swaps tensors with a plain `setattr`, offers no hook and sets no state. To
+    # accept any tensor would be worse: one set by mistake would silently not be trained.
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     for _ in range(4):
         if frame.f_globals.get("__name__") == "torch.nn.utils._named_member_accessor":
@@ -180,13 +178,13 @@ def is_functional_call() -> bool:
 
 
 def _is_free(state_dict: dict[str, Any], own: str, module: nn.Module) -> bool:
-    given = state_dict.get(own)
-    return given is None or any(given is parameter for parameter in module.parameters())
+    entry = state_dict.get(own)
+    return entry is None or any(entry is parameter for parameter in module.parameters())
 
 
 def _put(state_dict: dict[str, Any], own: str, value: Tensor) -> None:
-    given = state_dict.get(own)
-    state_dict[own] = value if given is None else sharded_like(given, value)
+    entry = state_dict.get(own)
+    state_dict[own] = value if entry is None else sharded_like(entry, value)
 
 
 def sharded_like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Whether a decision may rest on the values of a tensor, or would be baked into a graph.
+"""Detection of tracing: whether a tensor's values may be read.
 
-Whoever looks at values, to check them or to leave work out, asks `has_values` first: what a graph was made with says
-nothing of what goes through it later.
+Code that reads values, to check them or to skip work, asks `has_values` first. The values that a graph was recorded
+with say nothing of the values that it will compute with.
 """
 
 from __future__ import annotations

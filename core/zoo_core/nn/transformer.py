@@ -1,4 +1,4 @@
-"""The pre-norm transformer that the vision and the text tower share (Vaswani et al. 2017; Radford et al. 2021).
+"""Pre-norm transformer of the vision and text towers (Vaswani et al. 2017; Radford et al. 2021).
 
 The plain block is CLIP's; a `BlockConfig` adds norms and scales to it. Parameter names are the published ones.
 """
@@ -86,11 +86,11 @@ class ResidualBlock(nn.Module):
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
     def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Return of what `forward` gives the token `row` `[B]` of each sequence alone, as `[B, C]`."""
-        kept = x[torch.arange(x.shape[0], device=x.device), row]
+        """Like `forward`, but only for token `row[b]` of each sequence: `[B, C]`."""
+        token = x[torch.arange(x.shape[0], device=x.device), row]  # [B, C]
         attended = cast("Attention", self.attn).forward_row(self.ln_1(x), row, causal, mask)
-        kept = kept + self.ls_1(self.ln_attn(attended))
-        return kept + self.ls_2(self.mlp(self.ln_2(kept)))
+        token = token + self.ls_1(self.ln_attn(attended))
+        return token + self.ls_2(self.mlp(self.ln_2(token)))
 
     def get_weight_dtype(self) -> torch.dtype:
         """Return the dtype that the matrices of the block have."""
@@ -180,9 +180,9 @@ class Transformer(nn.Module):
         return block(x, causal, mask)
 
     def forward_row(self, x: Tensor, row: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Return of what `forward` gives the token `row` `[B]` of each sequence alone, as `[B, C]`.
+        """Like `forward`, but only for token `row[b]` of each sequence: `[B, C]`.
 
-        The last block then attends from that token only, and transforms it only.
+        The last block attends from that token only, and transforms it only.
         """
         *blocks, last = self.blocks()
         for block in blocks:
