@@ -1,4 +1,4 @@
-"""What there is to build: names and configs, told without importing torch."""
+"""Names and configs of the installed architectures, without torch."""
 
 from __future__ import annotations
 

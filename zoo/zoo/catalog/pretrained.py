@@ -1,6 +1,6 @@
-"""Pretrained entries: which weights there are for an architecture, as data that plugins ship.
+"""Pretrained entries, which list the weights of architectures.
 
-Each plugin may offer a folder with one YAML file an architecture; its keys are the tags.
+They are data that plugins ship: a folder with one YAML file an architecture, whose keys are the tags.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Pretrained(Config):
     """How the weights were made."""
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold the weights to one place."""
+        """Refuse weights that are nowhere, or both in a file and on the Hub."""
         yield from super().rules()
         if (self.path is None) is (self.hub is None):
             yield "path", "says where the weights are, or hub does: expected one of the two"
@@ -108,20 +108,20 @@ def entries_of(name: str) -> dict[str, Pretrained]:
         AmbiguousNameError: two plugins offer one tag, so whose weights are meant cannot be told.
     """
     entry = architectures().find(name)
-    found: dict[str, Pretrained] = {}
+    entries: dict[str, Pretrained] = {}
     owners: dict[str, Plugin] = {}
     for plugin in architectures().registry.plugins:
         if plugin.pretrained is None:
             continue
         file = Path(str(package_folder(plugin.pretrained))) / f"{entry.name}.yaml"
         for tag, pretrained in _read(file).items() if file.is_file() else ():
-            if tag in found:
+            if tag in entries:
                 raise AmbiguousNameError(
                     f"pretrained '{tag}' of '{entry.name}' is offered by {owners[tag].label} and by {plugin.label}; "
                     "leave one out with ZOO_DISABLE_PLUGINS"
                 )
-            found[tag], owners[tag] = pretrained, plugin
-    return found
+            entries[tag], owners[tag] = pretrained, plugin
+    return entries
 
 
 @checked
@@ -135,19 +135,18 @@ def list_pretrained(pattern: str = "*", *, license: str | None = None) -> dict[s
     Raises:
         UnknownNameError: nothing at all is under that licence.
     """
-    found = {name: entries_of(name) for name in list_models(pattern)}
+    tags_of = {name: entries_of(name) for name in list_models(pattern)}
     if license is not None:
-        every = {entry.license for name in list_models() for entry in entries_of(name).values()}
-        wanted = license.lower()
-        if wanted not in {one.lower() for one in every}:
+        licenses = {entry.license for name in list_models() for entry in entries_of(name).values()}
+        if license.lower() not in map(str.lower, licenses):
             raise UnknownNameError(
-                f"no weights are under the licence {describe(license)}{did_you_mean(license, every)}"
+                f"no weights are under the licence {describe(license)}{did_you_mean(license, licenses)}"
             )
-        found = {
-            name: {tag: entry for tag, entry in tags.items() if entry.license.lower() == wanted}
-            for name, tags in found.items()
+        tags_of = {
+            name: {tag: entry for tag, entry in tags.items() if entry.license.lower() == license.lower()}
+            for name, tags in tags_of.items()
         }
-    return {name: tags for name, tags in found.items() if tags}
+    return {name: tags for name, tags in tags_of.items() if tags}
 
 
 def alike_with(name: str, tag: str) -> list[str]:
@@ -159,7 +158,7 @@ def alike_with(name: str, tag: str) -> list[str]:
 
 def _read(file: Path) -> dict[str, Pretrained]:
     document = read_document(file)
-    found: dict[str, Pretrained] = {}
+    entries: dict[str, Pretrained] = {}
     for tag, data in document.data.items():
         try:
             entry = Pretrained.parse(data)
@@ -170,5 +169,5 @@ def _read(file: Path) -> dict[str, Pretrained]:
                     for problem in error.problems
                 ]
             ) from None
-        found[tag] = entry.model_copy(update={"path": file.parent / entry.path}) if entry.path else entry
-    return found
+        entries[tag] = entry.model_copy(update={"path": file.parent / entry.path}) if entry.path else entry
+    return entries

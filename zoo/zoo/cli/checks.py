@@ -1,4 +1,4 @@
-"""`zoo validate`, `schema`, `verify` and `identify`: what is wrong with files, and what they are."""
+"""The commands `zoo validate`, `schema`, `verify` and `identify`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from zoo.cli.output import report, show, show_json
 from zoo.cli.tables import table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoo.checkpoints.ranking import Candidate
     from zoo_core.errors import Problem
 
 __all__ = ["identify_command", "schema_command", "validate_command", "verify_command"]
@@ -30,18 +33,18 @@ def validate_command(
     """
     from dataclasses import asdict
 
-    found = {file: _problems(file, override or []) for file in files}
+    problems_of = {file: _problems(file, override or []) for file in files}
     if json:
         show_json(
             [
-                {"file": str(file), "ok": not problems, "problems": [asdict(one) for one in problems]}
-                for file, problems in found.items()
+                {"file": str(file), "ok": not problems, "problems": [asdict(problem) for problem in problems]}
+                for file, problems in problems_of.items()
             ]
         )
     else:
-        for file, problems in found.items():
+        for file, problems in problems_of.items():
             typer.echo("\n".join(map(str, problems)) if problems else f"{file}: ok")
-    if any(found.values()):
+    if any(problems_of.values()):
         raise typer.Exit(1)
 
 
@@ -81,11 +84,12 @@ def verify_command(
 
     findings = verify(folder, device=device, dtype=dtype_named(dtype))
     if json:
-        show_json([asdict(one) for one in findings])
+        show_json([asdict(finding) for finding in findings])
     else:
         words = {True: "ok", False: "differs", None: "not checked"}
-        show(table(("part", "result", "detail"), [(one.part, words[one.ok], one.detail) for one in findings]))
-    if any(one.ok is False for one in findings):
+        rows = [(finding.part, words[finding.ok], finding.detail) for finding in findings]
+        show(table(("part", "result", "detail"), rows))
+    if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 
 
@@ -108,34 +112,35 @@ def identify_command(
 
     from zoo.building.identify import identify
 
-    found = identify(path, limit=limit, weights=weights, architectures=architecture or ())
+    candidates = identify(path, limit=limit, weights=weights, architectures=architecture or ())
     if json:
-        show_json([asdict(one) for one in found])
-    elif not found:
+        show_json([asdict(candidate) for candidate in candidates])
+    elif not candidates:
         report(f"{path}: no architecture known here is near; name yours with --architecture FILE")
     else:
-        counts = ("missing", "unexpected", "other shape")
-        rows = [
-            (
-                f"{one.fit:.1%}",
-                ", ".join(one.names) + _alone(one.towers),
-                len(one.missing),
-                len(one.unexpected),
-                len(one.misshapen),
-            )
-            for one in found
-        ]
-        show(table(("fit", "architectures", *counts), rows, right=("fit", *counts)))
-        for one in found[:1]:
-            for key, values in one.untold.items():
-                told = ", ".join(f"{name}: {value}" for name, value in zip(one.names, values, strict=True))
-                typer.echo(f"names and shapes cannot tell {key} ({told})")
-    if not found or found[0].fit < 1:
+        _show_candidates(candidates)
+    if not candidates or candidates[0].fit < 1:
         raise typer.Exit(1)
 
 
-def _alone(towers: tuple[str, ...]) -> str:
-    return f" ({towers[0]} tower alone)" if len(towers) == 1 else ""
+def _show_candidates(candidates: Sequence[Candidate]) -> None:
+    counts = ("missing", "unexpected", "other shape")
+    rows = [
+        (
+            f"{candidate.fit:.1%}",
+            ", ".join(candidate.names)
+            + (f" ({candidate.towers[0]} tower alone)" if len(candidate.towers) == 1 else ""),
+            len(candidate.missing),
+            len(candidate.unexpected),
+            len(candidate.misshapen),
+        )
+        for candidate in candidates
+    ]
+    show(table(("fit", "architectures", *counts), rows, right=("fit", *counts)))
+    best = candidates[0]
+    for key, values in best.untold.items():
+        choices = ", ".join(f"{name}: {value}" for name, value in zip(best.names, values, strict=True))
+        typer.echo(f"names and shapes cannot tell {key} ({choices})")
 
 
 def _problems(file: Path, overrides: list[str]) -> tuple[Problem, ...]:

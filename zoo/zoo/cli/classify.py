@@ -1,4 +1,4 @@
-"""`zoo classify`: which of some labels fits a picture."""
+"""The command `zoo classify`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def classify_command(
             _show(result, "" if results else f"{choice}\n")
         results.append(result)
     if json:
-        show_json([choice.to_dict() | one for one in (*(result.to_dict() for result in results), *refused)])
+        rows = [*(result.to_dict() for result in results), *refused]
+        show_json([choice.to_dict() | row for row in rows])
     if refused or passed_over.lost:
         raise typer.Exit(1)
 

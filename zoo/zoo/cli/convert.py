@@ -1,4 +1,4 @@
-"""`zoo convert`: a model as a folder of another library, or as one of ours."""
+"""The command `zoo convert`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`zoo demo`: train a tiny CLIP here and now, then use it."""
+"""The command `zoo demo`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _next_command(result: DemoResult) -> str:
     """Return a command that asks the new model about a digit that it was not trained on."""
     from zoo.demo.settings import WORDS
 
-    template = max(result.template_accuracy, key=lambda one: result.template_accuracy[one]["word"])
+    template = max(result.template_accuracy, key=lambda template: result.template_accuracy[template]["word"])
     called = Path(sys.argv[0])
     by_path = called.name == "zoo" and which("zoo") is None  # of an environment that is not activated
     words = [str(called) if by_path else "zoo", "classify", str(result.samples[7]), "--model", str(result.folder)]

@@ -1,4 +1,4 @@
-"""`zoo embed`: a file or a growing folder of embeddings, from images or captions."""
+"""The command `zoo embed`."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def embed_command(
 
 
 def _summary(file: Writer, width: int) -> str:
-    told = f"{file.count} embeddings of width {width}"
+    summary = f"{file.count} embeddings of width {width}"
     if file.changed:
-        told += f", {file.changed} of them of images that changed"
+        summary += f", {file.changed} of them of images that changed"
     if file.kept:
-        told += f", beside {file.kept} that were there"
+        summary += f", beside {file.kept} that were there"
     if file.gone:
-        told += f" ({file.gone} of images that are gone)"
+        summary += f" ({file.gone} of images that are gone)"
     if file.failed_before:
-        told += f"; {file.failed_before} of other runs failed"
-    return told
+        summary += f"; {file.failed_before} of other runs failed"
+    return summary

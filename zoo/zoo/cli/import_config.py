@@ -1,4 +1,4 @@
-"""`zoo import`: another library's config as an architecture file."""
+"""The command `zoo import`."""
 
 from __future__ import annotations
 

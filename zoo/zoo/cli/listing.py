@@ -1,4 +1,7 @@
-"""`zoo list`, `zoo info` and `zoo plugins`: what there is, told without torch; layer groups alone need it."""
+"""The commands `zoo list`, `zoo info` and `zoo plugins`.
+
+None of them imports torch, but for the layer groups of `zoo info`.
+"""
 
 from __future__ import annotations
 
@@ -34,21 +37,23 @@ def list_command(
 def _list_pretrained(pattern: str, license: str | None, json: bool) -> None:
     from zoo.catalog.pretrained import list_pretrained
 
-    found = list_pretrained(pattern, license=license)
+    tags_of = list_pretrained(pattern, license=license)
     if json:
         show_json(
             {
-                name: {tag: {"terms": one.terms} | one.data() for tag, one in tags.items()}
-                for name, tags in found.items()
+                name: {tag: {"terms": entry.terms} | entry.data() for tag, entry in tags.items()}
+                for name, tags in tags_of.items()
             }
         )
         return
-    if not found:
+    if not tags_of:
         under = "" if license is None else f" under the licence '{license}'"
         typer.echo(f"no weights{under} are known for '{pattern}'", err=True)
         return
     rows = [
-        (name, tag, one.place, one.activation, one.license) for name, tags in found.items() for tag, one in tags.items()
+        (name, tag, entry.place, entry.activation, entry.license)
+        for name, tags in tags_of.items()
+        for tag, entry in tags.items()
     ]
     show(table(("NAME", "PRETRAINED", "FROM", "ACTIVATION", "LICENSE"), rows))
 
@@ -76,30 +81,32 @@ def info_command(
     from zoo.catalog.pretrained import licence_for_people
     from zoo_core.text.contract import TextContract
 
-    found = describe_model(name)
+    model = describe_model(name)
     if json:
-        show_json(found)
+        show_json(model)
         return
     import yaml
 
-    parts = found["components"]
     show(
         fields(
             (
-                ("name", found["name"]),
-                ("description", found["description"]),
-                ("aliases", ", ".join(found["aliases"]) or None),
-                ("file", found["file"]),
-                ("parameters", _exact(found["parameters"])),
-                *((f"  {section}", _exact(tower["parameters"])) for section, tower in found["towers"].items()),
+                ("name", model["name"]),
+                ("description", model["description"]),
+                ("aliases", ", ".join(model["aliases"]) or None),
+                ("file", model["file"]),
+                ("parameters", _exact(model["parameters"])),
+                *((f"  {section}", _exact(tower["parameters"])) for section, tower in model["towers"].items()),
             )
         ),
         "",
-        table(("TEXT", "CONTRACT"), TextContract(**found["text_contract"]).told()),
+        table(("TEXT", "CONTRACT"), TextContract(**model["text_contract"]).told()),
         "",
         table(
             ("PART", "COMPONENT", "FROM", "CAPABILITIES"),
-            [(section, part["name"], _origin(part), _abilities(part)) for section, part in parts.items()],
+            [
+                (section, part["name"], f"{part['distribution']} {part['version']}", _abilities(part))
+                for section, part in model["components"].items()
+            ],
         ),
         "",
         table(
@@ -107,18 +114,18 @@ def info_command(
             [
                 (
                     tag,
-                    one["from"],
-                    licence_for_people(one["license"], one["terms"]),
-                    _changes(one["preprocess"]),
-                    one["description"],
+                    entry["from"],
+                    licence_for_people(entry["license"], entry["terms"]),
+                    _changes(entry["preprocess"]),
+                    entry["description"],
                 )
-                for tag, one in found["pretrained"].items()
+                for tag, entry in model["pretrained"].items()
             ],
         )
-        if found["pretrained"]
+        if model["pretrained"]
         else "no pretrained weights",
         "",
-        yaml.safe_dump(found["config"], sort_keys=False, default_flow_style=None, width=100).rstrip(),
+        yaml.safe_dump(model["config"], sort_keys=False, default_flow_style=None, width=100).rstrip(),
     )
 
 
@@ -128,18 +135,21 @@ def plugins_command(json: AsJson = False) -> None:
     from zoo.catalog.architectures import registry
 
     claimed = clashes()
-    found = [describe_plugin(plugin, claimed) for plugin in registry().plugins]
+    plugins = [describe_plugin(plugin, claimed) for plugin in registry().plugins]
     if json:
-        show_json(found)
+        show_json(plugins)
         return
-    plugins = [(one["name"], one["distribution"], one["version"], one["status"], one["reason"]) for one in found]
+    columns = ("name", "distribution", "version", "status", "reason")
     parts = [
-        (part["kind"], part["name"], one["name"], _abilities(part), part["summary"])
-        for one in found
-        for part in one["components"]
+        (part["kind"], part["name"], plugin["name"], _abilities(part), part["summary"])
+        for plugin in plugins
+        for part in plugin["components"]
     ]
     show(
-        table(("PLUGIN", "DISTRIBUTION", "VERSION", "STATUS", "REASON"), plugins),
+        table(
+            ("PLUGIN", "DISTRIBUTION", "VERSION", "STATUS", "REASON"),
+            [[plugin[column] for column in columns] for plugin in plugins],
+        ),
         "",
         table(("KIND", "COMPONENT", "PLUGIN", "CAPABILITIES", "SUMMARY"), parts),
         *(f"clash: {clash}" for clash in claimed),
@@ -154,20 +164,20 @@ def _changes(preprocess: dict[str, Any]) -> str:
 def _show_groups(name: str, lock_image: int | None, lock_text: int | None, json: bool) -> None:
     from zoo.building.layer_groups import layer_groups
 
-    found = layer_groups(name, lock_image=lock_image, lock_text=lock_text)
+    groups_of = layer_groups(name, lock_image=lock_image, lock_text=lock_text)
     if json:
-        show_json({section: [one.to_dict() for one in groups] for section, groups in found.items()})
+        show_json({section: [group.to_dict() for group in groups] for section, groups in groups_of.items()})
         return
     rows = [
-        (section, one.number, _first(one), _exact(one.parameters), _trainable(one))
-        for section, groups in found.items()
-        for one in groups
+        (section, group.number, _first_name(group), _exact(group.parameters), _trainable(group))
+        for section, groups in groups_of.items()
+        for group in groups
     ]
     columns = ("TOWER", "GROUP", "FIRST PARAMETER", "PARAMETERS", "TRAINABLE")
     show(table(columns, rows, right=("GROUP", "PARAMETERS")))
 
 
-def _first(group: Group) -> str:
+def _first_name(group: Group) -> str:
     name, *others = group.names or ("none",)
     return f"{name} and {len(others)} more" if others else name
 
@@ -180,10 +190,6 @@ def _trainable(group: Group) -> str:
 
 def _exact(number: int | None) -> str:
     return "not known" if number is None else f"{number:,}"
-
-
-def _origin(part: dict[str, Any]) -> str:
-    return f"{part['distribution']} {part['version']}"
 
 
 def _abilities(part: dict[str, Any]) -> str:

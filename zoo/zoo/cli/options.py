@@ -1,4 +1,4 @@
-"""Options that several commands share: which model computes, where, and in what numbers."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def dtype_named(name: str | None) -> torch.dtype | None:
     """
     import torch
 
-    found: Any = None if name is None else getattr(torch, name, None)
-    if name is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+    if name is None:
+        return None
+    dtype: Any = getattr(torch, name, None)
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise InputError(f"--dtype '{name}'{did_you_mean(name, DTYPES, cutoff=0.4)}")
-    return found
+    return dtype

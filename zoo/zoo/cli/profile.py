@@ -1,4 +1,4 @@
-"""`zoo profile`: what a model costs on this machine."""
+"""The command `zoo profile`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def profile_command(
     from zoo.inference.profiling import profile_model
 
     model = build_source(resolve(name), target={"device": device, "dtype": dtype_named(dtype)})
-    found = profile_model(
+    profile = profile_model(
         model,
         image_size=model.config.vision.image_size,
         context_length=model.config.text.context_length,
@@ -48,15 +48,14 @@ def profile_command(
         device=device or "cpu",
         trace_dir=None if no_trace else trace,
     ).to_dict()
-    found = {"model": name, **found}
+    profile = {"model": name, **profile}
     if json:
-        show_json(found)
+        show_json(profile)
     else:
-        _show(found)
+        _show(profile)
 
 
-def _show(found: dict[str, Any]) -> None:
-    hardware = found["hardware"]
+def _show(profile: dict[str, Any]) -> None:
     rows = [
         (
             tower,
@@ -67,7 +66,7 @@ def _show(found: dict[str, Any]) -> None:
             f"{cost['samples_per_second']:.1f}",
             f"{cost['peak_activation_bytes'] / 2**20:.1f}",
         )
-        for tower, cost in found["towers"].items()
+        for tower, cost in profile["towers"].items()
     ]
     columns = ("TOWER", "PARAMETERS", "MACS", "FLOPS", "MS/BATCH", "SAMPLES/S", "MIB")
     show(
@@ -75,18 +74,18 @@ def _show(found: dict[str, Any]) -> None:
         "",
         fields(
             (
-                ("model", found["model"]),
-                ("parameters", f"{found['parameters']:,} ({found['parameter_bytes'] / 2**20:.1f} MiB)"),
-                ("latency", f"median of {found['steps']} batches"),
-                *((key, value) for key, value in hardware.items()),
+                ("model", profile["model"]),
+                ("parameters", f"{profile['parameters']:,} ({profile['parameter_bytes'] / 2**20:.1f} MiB)"),
+                ("latency", f"median of {profile['steps']} batches"),
+                *((key, value) for key, value in profile["hardware"].items()),
                 ("MACs, FLOPs", "of one sample; a multiply-add is two FLOPs"),
                 ("MiB", "peak of the activations of a batch"),
-                ("trace", found["trace"]),
+                ("trace", profile["trace"]),
             )
         ),
         *(
-            ["", "next:", shlex.join(["tensorboard", "--logdir", str(Path(found["trace"]).parent)])]
-            if found["trace"]
+            ["", "next:", shlex.join(["tensorboard", "--logdir", str(Path(profile["trace"]).parent)])]
+            if profile["trace"]
             else []
         ),
     )

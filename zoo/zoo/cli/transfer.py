@@ -1,4 +1,4 @@
-"""`zoo pull` and `zoo push`: models as folders that need no network, and folders as repositories of the Hub."""
+"""The commands `zoo pull` and `zoo push`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The demo: a tiny CLIP learns handwritten digits from captions, and is judged on digits and prompts it never saw.
+"""The demo: a tiny CLIP learns handwritten digits from captions.
 
-Nothing is downloaded: the digits come with scikit-learn. Importing this package imports neither torch, nor
-scikit-learn, nor matplotlib; each name below is looked up on first use.
+It is tested on digits and prompts that it never saw. Nothing is downloaded, since the digits come with scikit-learn.
+Importing this package imports neither torch, nor scikit-learn, nor matplotlib: each name below is looked up on first
+use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The digits as pictures, their split, and the pictures as tensors that training can distort.
+"""The demo's images of digits, split and distorted for training.
 
-scikit-learn's digits are 8x8 greys from 0 to 16, light ink on dark paper. They are enlarged to ordinary pictures first
+scikit-learn's digits are 8x8 greys from 0 to 16, light ink on dark paper. They are enlarged to ordinary images first
 and reach the model through its own preprocessing, as a user's file does, so that what is measured is what is used.
 """
 
@@ -30,7 +30,7 @@ BRIGHTEST = 16
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures with the digit that each shows, and where they stand in scikit-learn's data set."""
+    """Images with the digit that each shows, and their indices in scikit-learn's data set."""
 
     pictures: list[Image.Image]
     labels: np.ndarray[Any, np.dtype[np.int64]]
@@ -58,17 +58,17 @@ def load_digits(seed: int, test_share: float) -> Digits:
     split = optional("sklearn.model_selection").train_test_split
     labels = data.target.astype(np.int64)
     train, test = split(np.arange(len(labels)), test_size=test_share, stratify=labels, random_state=seed)
-    return Digits(*(Split([_picture(data.images[i]) for i in part], labels[part], part) for part in (train, test)))
+    return Digits(*(Split([_enlarged(data.images[i]) for i in part], labels[part], part) for part in (train, test)))
 
 
-def _picture(greys: np.ndarray[Any, np.dtype[np.float64]]) -> Image.Image:
-    """Enlarge greys `[8, 8]` from 0 to 16 to a picture."""
+def _enlarged(greys: np.ndarray[Any, np.dtype[np.float64]]) -> Image.Image:
+    """Enlarge greys `[8, 8]` from 0 to 16 to an image."""
     pixels = np.round(greys * (255 / BRIGHTEST)).astype(np.uint8)
     return Image.fromarray(pixels).resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC)
 
 
 def tensors(pictures: Sequence[Image.Image], preprocess: Callable[[Image.Image], Tensor]) -> Tensor:
-    """Preprocess pictures into `[N, 3, H, W]` float32."""
+    """Preprocess images into `[N, 3, H, W]` float32."""
     return torch.stack([preprocess(picture) for picture in pictures])
 
 
@@ -107,10 +107,7 @@ def distort(images: Tensor, recipe: Recipe, generator: Generator, strength: floa
         return strength * width * (2 * torch.rand(count, generator=generator) - 1)
 
     angle, shear, zoom = spread(math.radians(recipe.rotation)), spread(recipe.shear), 1 + spread(recipe.scale)
-    right, down = (
-        spread(2 * recipe.shift),
-        spread(2 * recipe.shift),
-    )  # the grid spans -1..1: twice the fraction
+    right, down = spread(2 * recipe.shift), spread(2 * recipe.shift)  # the grid spans -1..1: twice the fraction
     cosine, sine = angle.cos() * zoom, angle.sin() * zoom
     rows = [torch.stack([cosine, shear - sine, right], 1), torch.stack([sine, cosine, down], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)

@@ -1,4 +1,4 @@
-"""Zero-shot evaluation: held-out digits against held-out prompts, through the path that a user's picture takes."""
+"""Zero-shot evaluation of the demo on held-out digits and prompts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The demo's picture: held-out digits as the model names them, beside the confusion matrix.
+"""The demo's figure of predictions and confusion matrix.
 
-Each row of digits answers one held-out template alone, so that the picture shows every prompt at work; the matrix and
+Each row of digits answers one held-out template alone, so that the figure shows every prompt at work. The matrix and
 the headline are those of all prompts together.
 """
 
@@ -30,9 +30,9 @@ def draw(evaluation: Evaluation, split: Split, path: Path, seed: int = 0) -> Pat
     backend = optional("matplotlib.backends.backend_agg")
     figure = optional("matplotlib.figure").Figure(figsize=(14.4, 7.0), dpi=120, facecolor="white")
     backend.FigureCanvasAgg(figure)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.32, 1))
-    _draw_digits(left, evaluation, split, seed)
-    _draw_confusion(right, evaluation)
+    digits, confusion = figure.subfigures(1, 2, width_ratios=(1.32, 1))
+    _draw_digits(digits, evaluation, split, seed)
+    _draw_confusion(confusion, evaluation)
     figure.savefig(path)
     return path
 

@@ -1,4 +1,4 @@
-"""The whole demo in one call: train, judge, save, draw.
+"""The whole demo in one call.
 
 The model folder also receives `recipe.json`, `demo.png` and `samples/`: one held-out digit of each class as PNG.
 """
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import zoo
-from zoo.demo.data import Digits, Split, load_digits
-from zoo.demo.evaluation import Evaluation, evaluate
+from zoo.demo.data import Split, load_digits
+from zoo.demo.evaluation import evaluate
 from zoo.demo.picture import draw
 from zoo.demo.settings import ARCHITECTURE, RECIPE, Recipe, optional, recipe
 from zoo.demo.training import Progress, train
@@ -88,11 +88,16 @@ def run_demo(
     optional("matplotlib.figure")  # to fail now rather than after the training
     start = time.perf_counter()
     digits = load_digits(seed, chosen.test_share)
-    model = _fresh_model(seed)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+        model: Any = zoo.build(ARCHITECTURE)
     losses = train(model, digits.train, chosen, seed, progress)
     evaluation = evaluate(model, digits.test)
     target = Path(zoo.save(model, folder))
-    picture, samples = _write_extras(target, digits, evaluation, chosen, seed)
+    record = {**recipe(), "steps": chosen.steps, "seed": seed, "torch": torch.__version__}
+    (target / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    picture = draw(evaluation, digits.test, target / "demo.png", seed)
+    samples = _write_samples(target / "samples", digits.test)
     return DemoResult(
         accuracy=evaluation.accuracy,
         template_accuracy=evaluation.template_accuracy,
@@ -116,22 +121,6 @@ def _checked(seed: int, steps: int | None) -> Recipe:
     if steps < 1:
         raise InputError(f"steps must be at least 1, found {steps}")
     return replace(RECIPE, steps=steps)
-
-
-def _fresh_model(seed: int) -> Any:
-    """Build the model with weights that depend on the seed alone; the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
-        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
-        return zoo.build(ARCHITECTURE)
-
-
-def _write_extras(
-    folder: Path, digits: Digits, evaluation: Evaluation, chosen: Recipe, seed: int
-) -> tuple[Path, tuple[Path, ...]]:
-    """Write what goes beside the weights; return the paths of the picture and of the samples."""
-    record = {**recipe(), "steps": chosen.steps, "seed": seed, "torch": torch.__version__}
-    (folder / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return draw(evaluation, digits.test, folder / "demo.png", seed), _write_samples(folder / "samples", digits.test)
 
 
 def _write_samples(folder: Path, split: Split) -> tuple[Path, ...]:

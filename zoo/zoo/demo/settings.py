@@ -1,4 +1,4 @@
-"""What the demo trains with: the hyperparameters and the words. Plain data; nothing heavy is imported.
+"""Hyperparameters and captions of the demo, as plain data.
 
 The prompts of `HELD_OUT_TEMPLATES` never occur in training, so that a right answer to one of them shows that the text
 tower reads the digit in a sentence rather than recalls the sentence.

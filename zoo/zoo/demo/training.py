@@ -1,7 +1,8 @@
-"""Training in groups of ten: each group shows every digit once, so that no caption has a second right picture.
+"""Contrastive training of the demo, in groups of ten digits.
 
-A batch of pairs drawn at random holds the same digit many times over, and the contrastive loss would push each
-picture away from captions that describe it. One forward pass serves all groups; only the loss sees them apart.
+Each group shows every digit once, so that no caption has a second right image. A batch of pairs drawn at random holds
+the same digit many times over, and the contrastive loss would push each image away from captions that describe it.
+One forward pass serves all groups; only the loss sees them apart.
 """
 
 from __future__ import annotations
@@ -50,7 +51,14 @@ def train(model: Any, split: Split, recipe: Recipe, seed: int, progress: Progres
         the loss of each step.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, recipe), lr=recipe.learning_rate, betas=recipe.betas)
+    parameters: list[nn.Parameter] = list(model.parameters())
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases, gains and the logit scale
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, recipe))
     loss_of = zoo.loss("contrastive")
     model.logit_scale.data.fill_(math.log(recipe.initial_logit_scale))
@@ -89,20 +97,13 @@ def _batches(model: Any, split: Split, recipe: Recipe, generator: torch.Generato
 
 def _group_loss(model: Any, images: Tensor, tokens: Tensor, recipe: Recipe, loss_of: Loss) -> Tensor:
     """Return the mean loss of the groups; group g is held against caption set g modulo their number."""
-    pictured = model.encode_image(images, normalize=True).unflatten(0, (recipe.groups, 10))
-    written = model.encode_text(tokens, normalize=True).unflatten(0, (recipe.caption_sets, 10))
+    image_features = model.encode_image(images, normalize=True).unflatten(0, (recipe.groups, 10))  # [G, 10, D]
+    text_features = model.encode_text(tokens, normalize=True).unflatten(0, (recipe.caption_sets, 10))  # [S, 10, D]
     scale = model.logit_scale.exp()
-    losses = [loss_of(group, written[index % len(written)], scale) for index, group in enumerate(pictured)]
-    return torch.stack(losses).mean()
-
-
-def _parameter_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
-    """Decay matrices; leave biases, gains and the logit scale alone."""
-    parameters: list[nn.Parameter] = list(model.parameters())
-    return [
-        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    losses = [
+        loss_of(group, text_features[index % len(text_features)], scale) for index, group in enumerate(image_features)
     ]
+    return torch.stack(losses).mean()
 
 
 def _learning_rate(step: int, recipe: Recipe) -> float:
