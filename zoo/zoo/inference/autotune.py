@@ -1,9 +1,9 @@
-"""Chooses the forms of a model's modules for inference by measuring them on this machine, and remembers the choice.
+"""Choice of the inference forms that are fastest on this machine.
 
-Outer modules are settled before those inside them. Modules of one kind, size and input are one class: one of them is
-measured, on the input that one image or text gave it, repeated to a batch. What is faster by itself is then measured
-within the tower, where caches and memory are shared, and taken if the tower is faster. A form that does not give what
-the module gives is an error of its author.
+Outer modules are measured before those inside them. Modules of one kind, size and input are an equivalence group: one
+of them is measured, on the input that one image or text gave it, repeated to a batch. The forms that are faster by
+themselves are candidates. They are accepted if the tower is faster with them, where caches and memory are shared. A
+form that does not give what the module gives is an error of its author. The choice is recorded for the user.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Choice(Config):
     gain: Annotated[float, Field(gt=0)]
 
 
-class Memory(Config):
-    """The choices for one tower on one machine, as a file remembers them."""
+class Record(Config):
+    """The choices for one tower on one machine, as a file holds them."""
 
     choices: list[Choice]
 
@@ -76,7 +76,7 @@ def optimize_for_inference(model: DualEncoder, measure: Measure | None = None) -
 
     Args:
         model: whose `optimizations` will tell what was done.
-        measure: takes the times; without one they are taken by `measured` and remembered for the user.
+        measure: takes the times; without one they are taken by `measured` and recorded for the user.
 
     Raises:
         PluginError: a form gives other numbers than the module that offers it.
@@ -121,35 +121,35 @@ def measured(calls: Sequence[Call]) -> list[float]:
 
 
 def _optimized(holder: nn.ModuleDict, sample: Tensor, measure: Measure | None) -> list[Choice]:
-    """Give the tower of `holder` its forms: those remembered for this tower and machine, or those measured now."""
+    """Give the tower of `holder` its forms: those recorded for this tower and machine, or those measured now."""
     if measure is not None:
-        return _chosen(holder, sample, measure)
-    path = _memory(holder["tower"], sample)
-    remembered = _remembered(path)
-    if remembered is not None:
+        return _accept_faster(holder, sample, measure)
+    path = _record_path(holder["tower"], sample)
+    recorded = _recorded(path)
+    if recorded is not None:
         before = holder["tower"]
         holder["tower"] = twin(before)
-        if all(_take(holder, choice.path, choice.form) for choice in remembered):
-            return remembered
+        if all(_replace(holder, choice.path, choice.form) for choice in recorded):
+            return recorded
         holder["tower"] = before
-    choices = _chosen(holder, sample, measured)
+    choices = _accept_faster(holder, sample, measured)
     with suppress(OSError, ZooError), atomic_write(path) as (scratch,):  # a user without a folder measures each time
-        scratch.write_text(json.dumps(Memory(choices=choices).data()), encoding="utf-8")
+        scratch.write_text(json.dumps(Record(choices=choices).data()), encoding="utf-8")
     return choices
 
 
-def _remembered(path: Path) -> list[Choice] | None:
+def _recorded(path: Path) -> list[Choice] | None:
     """Return the choices of a file; None where it is not there, or cannot be used, so that they are measured anew."""
     try:
-        return Memory.from_document(read_json(path)).choices
+        return Record.from_document(read_json(path)).choices
     except ConfigError as error:
         if os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where the name is too long
             _log.info("forms are measured anew: %s", error)
         return None
 
 
-def _take(holder: nn.ModuleDict, path: str, name: str) -> bool:
-    """Give the module at a path the form of a name; tell whether there is such a form."""
+def _replace(holder: nn.ModuleDict, path: str, name: str) -> bool:
+    """Replace the module at a path by its form of a name; return whether there is such a form."""
     try:
         module = holder.get_submodule(path)
     except AttributeError:
@@ -162,62 +162,60 @@ def _take(holder: nn.ModuleDict, path: str, name: str) -> bool:
     return False
 
 
-def _chosen(holder: nn.ModuleDict, sample: Tensor, measure: Measure) -> list[Choice]:
-    """Measure the forms that there are in a tower, level by level, and take those with which the tower is faster."""
+def _accept_faster(holder: nn.ModuleDict, sample: Tensor, measure: Measure) -> list[Choice]:
+    """Measure the forms of a tower's modules, from the outermost inwards; accept those that make the tower faster."""
     repeats = _repeats(lambda: holder["tower"](sample))
     batch = _repeated(sample, repeats)
-    settled: set[str] = set()
-    choices: list[Choice] = []
-    while open_modules := _outermost(holder, settled):
+    measured_paths: set[str] = set()
+    accepted: list[Choice] = []
+    while modules := _outermost(holder, measured_paths):
         before = holder["tower"]
-        found = _level(holder, open_modules, sample, repeats, measure)
-        if found:
+        candidates: dict[str, str] = {}
+        for paths, inputs in _equivalence_groups(holder, modules, sample):
+            form = _fastest(modules[paths[0]], inputs, repeats, measure)
+            if form is not None:
+                candidates |= dict.fromkeys(paths, form)
+        if candidates:
             holder["tower"] = twin(before)
-            for path, form in found.items():
-                _take(holder, path, form)
+            for path, form in candidates.items():
+                _replace(holder, path, form)
+            # what is faster alone may still slow the tower down, where caches are shared
             slow, fast = measure([partial(before, batch), partial(holder["tower"], batch)])
             gain = slow / max(fast, 1e-9)
             if gain >= GAIN:
-                choices += [Choice(path=path, form=form, gain=round(gain, 3)) for path, form in found.items()]
+                accepted += [Choice(path=path, form=form, gain=round(gain, 3)) for path, form in candidates.items()]
             else:
                 holder["tower"] = before
-        settled.update(open_modules)
-    return choices
+        measured_paths.update(modules)
+    return accepted
 
 
-def _level(
-    holder: nn.ModuleDict, modules: Mapping[str, nn.Module], sample: Tensor, repeats: int, measure: Measure
-) -> dict[str, str]:
-    """Return the forms that are faster by themselves, by the path of the module."""
-    found: dict[str, str] = {}
-    for paths, given in _classes(holder, modules, sample):
-        form = _fastest(modules[paths[0]], given, repeats, measure)
-        if form is not None:
-            found |= dict.fromkeys(paths, form)
-    return found
-
-
-def _outermost(holder: nn.Module, settled: Collection[str], prefix: str = "") -> dict[str, nn.Module]:
-    """Return the modules with forms that no other module with forms holds, but for those settled, by path."""
-    found: dict[str, nn.Module] = {}
+def _outermost(holder: nn.Module, measured_paths: Collection[str], prefix: str = "") -> dict[str, nn.Module]:
+    """Return by path the modules with forms that lie in no other such module, but for those that were measured."""
+    modules: dict[str, nn.Module] = {}
     for name, module in holder.named_children():
         path = prefix + name
-        if path not in settled and forms_of(module):
-            found[path] = module
+        if path not in measured_paths and forms_of(module):
+            modules[path] = module
         else:
-            found |= _outermost(module, settled, f"{path}.")
-    return found
+            modules |= _outermost(module, measured_paths, f"{path}.")
+    return modules
 
 
-Given = tuple[tuple[Any, ...], dict[str, Any]]
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def _classes(holder: nn.ModuleDict, modules: Mapping[str, nn.Module], sample: Tensor) -> list[tuple[list[str], Given]]:
-    """Return the paths of modules of one class, and the input of the first; those that are not called are left out."""
-    given: dict[str, Given] = {}
+def _equivalence_groups(
+    holder: nn.ModuleDict, modules: Mapping[str, nn.Module], sample: Tensor
+) -> list[tuple[list[str], Inputs]]:
+    """Return the paths of each group of modules of one kind, size and input, and the input of its first.
+
+    Modules that the tower does not call are left out.
+    """
+    inputs_of: dict[str, Inputs] = {}
 
     def record(path: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given.setdefault(path, (args, kwargs))
+        inputs_of.setdefault(path, (args, kwargs))
 
     hooks = [
         module.register_forward_pre_hook(partial(record, path), with_kwargs=True) for path, module in modules.items()
@@ -227,24 +225,25 @@ def _classes(holder: nn.ModuleDict, modules: Mapping[str, nn.Module], sample: Te
     finally:
         for hook in hooks:
             hook.remove()
-    classes: dict[str, list[str]] = defaultdict(list)
-    for path, inputs in given.items():
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path, inputs in inputs_of.items():
         module = modules[path]
-        classes[f"{type(module)} {module!r} {_mapped(inputs, lambda one: (one.shape, one.dtype))}"].append(path)
-    return [(paths, given[paths[0]]) for paths in classes.values()]
+        kind = f"{type(module)} {module!r} {_map_tensors(inputs, lambda tensor: (tensor.shape, tensor.dtype))}"
+        groups[kind].append(path)
+    return [(paths, inputs_of[paths[0]]) for paths in groups.values()]
 
 
-def _fastest(module: nn.Module, given: Given, repeats: int, measure: Measure) -> str | None:
+def _fastest(module: nn.Module, inputs: Inputs, repeats: int, measure: Measure) -> str | None:
     """Return the name of the fastest form of a module; None where none is faster than the module."""
     forms = forms_of(module)
-    args, kwargs = _mapped(given, lambda one: _repeated(one, repeats))
-    candidates = [module, *(form.make().eval() for form in forms)]
-    expected, *outputs = [candidate(*args, **kwargs) for candidate in candidates]
+    args, kwargs = _map_tensors(inputs, lambda tensor: _repeated(tensor, repeats))
+    variants = [module, *(form.make().eval() for form in forms)]
+    expected, *outputs = [variant(*args, **kwargs) for variant in variants]
     for form, output in zip(forms, outputs, strict=True):
         _check_same(module, form, output, expected)
-    own, *seconds = measure([partial(one, *args, **kwargs) for one in candidates])
+    module_seconds, *seconds = measure([partial(variant, *args, **kwargs) for variant in variants])
     best = min(range(len(forms)), key=seconds.__getitem__)
-    return forms[best].name if seconds[best] < own else None
+    return forms[best].name if seconds[best] < module_seconds else None
 
 
 def _check_same(module: nn.Module, form: InferenceForm, output: Any, expected: Any) -> None:
@@ -261,7 +260,7 @@ def _check_same(module: nn.Module, form: InferenceForm, output: Any, expected: A
 
 def _sample(model: DualEncoder, side: str, tower: VisionTower | TextTower) -> Tensor:
     """Return one input of a tower, in which nothing can be left out."""
-    parameter = next(one for one in tower.parameters() if one.ndim > 1)
+    parameter = next(parameter for parameter in tower.parameters() if parameter.ndim > 1)
     if side == "image":
         tower = cast("VisionTower", tower)
         image = torch.randn(1, tower.image_channels, *tower.image_size, generator=torch.Generator().manual_seed(0))
@@ -286,14 +285,14 @@ def _repeated(tensor: Tensor, times: int) -> Tensor:
     return tensor.repeat(times, *[1] * (tensor.ndim - 1)) if tensor.ndim and len(tensor) == 1 else tensor
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+def _map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     """Return arguments with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple | list):
-        return tuple(_mapped(one, change) for one in cast("Sequence[Any]", value))
+        return tuple(_map_tensors(inner, change) for inner in cast("Sequence[Any]", value))
     if isinstance(value, dict):
-        return {key: _mapped(one, change) for key, one in cast("dict[str, Any]", value).items()}
+        return {key: _map_tensors(inner, change) for key, inner in cast("dict[str, Any]", value).items()}
     return value
 
 
@@ -301,19 +300,19 @@ def _summed_up(side: str, choices: Sequence[Choice]) -> list[Optimization]:
     gains: dict[str, list[float]] = defaultdict(list)
     for choice in choices:
         gains[choice.form].append(choice.gain)
-    return [Optimization(side, form, len(found), max(found)) for form, found in gains.items()]
+    return [Optimization(side, form, len(of_form), max(of_form)) for form, of_form in gains.items()]
 
 
-def _memory(tower: nn.Module, sample: Tensor) -> Path:
-    """Return the file that remembers the choices for a tower: it is named by all that they depend on."""
-    parameters = [(str(one.dtype), str(one.device)) for one in tower.parameters()]
+def _record_path(tower: nn.Module, sample: Tensor) -> Path:
+    """Return the file of the choices for a tower, which is named by all that they depend on."""
+    parameters = [(str(parameter.dtype), str(parameter.device)) for parameter in tower.parameters()]
     key = [__version__, torch.__version__, _machine(sample.device), torch.get_num_threads(), repr(tower)]
     digest = hashlib.sha256(json.dumps([*key, sorted(set(parameters)), list(sample.shape)]).encode())
     return user_folder() / "inference" / f"{digest.hexdigest()}.json"
 
 
 def _machine(device: torch.device) -> str:
-    """Return what tells the processor from others: two of one name may differ in what they can do."""
+    """Return name and abilities of the processor, since two of one name may differ in what they can do."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError):

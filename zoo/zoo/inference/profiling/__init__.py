@@ -1,8 +1,8 @@
-"""What a model costs: parameters, multiply-adds, latency and memory per tower, and traces for TensorBoard.
+"""Profiles of towers, and traces for TensorBoard.
 
-`tensorboard_trace_handler` also serves on its own: torch's function of that name writes traces whose
-`record_function` spans and call stacks TensorBoard's profiler plugin does not show. Importing this package
-imports torch.
+A profile holds parameters, multiply-adds, latency and memory. `tensorboard_trace_handler` also serves on its own:
+torch's function of that name writes traces whose `record_function` spans and call stacks TensorBoard's profiler plugin
+does not show. Importing this package imports torch.
 """
 
 from zoo.inference.profiling.measure import profile_model

@@ -1,4 +1,4 @@
-"""What a model costs per tower: parameters, multiply-adds, latency and the memory of its activations.
+"""Measurement of the towers' multiply-adds, latency and activation memory.
 
 Multiply-adds are counted with fused kernels switched off. torch's counter knows operators one by one, and has
 no entry for the fused attention of CPUs nor for the fast path of `nn.MultiheadAttention`: it counts 0 for the
@@ -85,8 +85,10 @@ def profile_model(
         if trace_dir is not None:
             spans = {f"{name} tower": partial(tower, batches[name]) for name, tower in towers.items()}
             trace = write_trace(spans, trace_dir, steps=steps, worker_name=worker_name)
-        found = {name: _profile_tower(tower, batches[name], steps) for name, tower in towers.items()}
-    return ModelProfile(*_parameters(model), found, steps, _hardware(device), trace)
+        profiles = {name: _profile_tower(tower, batches[name], steps) for name, tower in towers.items()}
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    hardware = Hardware(str(device), _cpu_name(), gpu, torch.get_num_threads(), torch.__version__)
+    return ModelProfile(*_parameters(model), profiles, steps, hardware, trace)
 
 
 def _check_positive(counts: dict[str, int]) -> None:
@@ -99,15 +101,17 @@ def _towers(model: nn.Module, device: torch.device) -> dict[str, nn.Module]:
     """Return the towers that there are, once it is certain that they stand on `device`."""
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device: found '{device}', memory is measured on cpu and cuda only")
-    found = {"image": getattr(model, "visual", None), "text": getattr(model, "text", None)}
-    towers = {name: tower for name, tower in found.items() if isinstance(tower, nn.Module)}
+    views = {"image": getattr(model, "visual", None), "text": getattr(model, "text", None)}
+    towers = {name: tower for name, tower in views.items() if isinstance(tower, nn.Module)}
     if not towers:
         raise InputError(f"{type(model).__name__} has no tower to profile, neither `visual` nor `text`")
     for name, tower in towers.items():
         for parameter in tower.parameters():
             if parameter.device.type != device.type or device.index not in (None, parameter.device.index):
-                where = f"the {name} tower is on '{parameter.device}'"
-                raise InputError(f"device: found '{device}' but {where}; call model.to('{device}') first")
+                raise InputError(
+                    f"device: found '{device}' but the {name} tower is on '{parameter.device}'; call "
+                    f"model.to('{device}') first"
+                )
     return towers
 
 
@@ -190,11 +194,6 @@ def _peak_cpu_bytes(forward: Callable[[], object]) -> int:
             held -= live.pop(change["Addr"], 0)
         peak = max(peak, held)
     return peak
-
-
-def _hardware(device: torch.device) -> Hardware:
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return Hardware(str(device), _cpu_name(), gpu, torch.get_num_threads(), torch.__version__)
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""What `profile_model` returns: plain numbers that print, compare and become JSON."""
+"""Reports of profiles, as plain numbers."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """Profiler traces that TensorBoard's PyTorch plugin reads whole.
 
-torch's traces have moved on since the plugin (torch-tb-profiler 0.4.3) learnt to read them, and two things
-get lost. Spans of `record_function`, those of the data loader among them, have the category
-`user_annotation`, which the plugin drops unless it is a step: a span is no operator, and the time spent
-loading data is always 0. And no operator carries its `Call stack` any more, so the plugin shows none; the
-frames are still there, as events of their own. `mend_trace` puts both back where the plugin looks.
+Two things get lost between torch's traces and the plugin (torch-tb-profiler 0.4.3). Spans of `record_function`, those
+of the data loader among them, have the category `user_annotation`, which the plugin drops unless it is a step. So the
+time spent loading data is always 0. No operator carries its `Call stack` any more: the frames are events of their own.
+`mend_trace` puts both where the plugin reads them.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def write_trace(
     folder, worker = Path(folder), _worker(worker_name)
     _create(folder)
     with profile(
-        activities=_activities(),
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])],
         # torch leaves the result of `schedule` untyped
         schedule=torch.profiler.schedule(wait=0, warmup=1, active=steps, repeat=1),  # pyright: ignore
         record_shapes=True,
@@ -165,11 +164,6 @@ def _nanoseconds(event: Event) -> tuple[int, int]:
     """Return start and end as integers: in float microseconds `ts + dur` can lie beyond the next `ts`."""
     start = round(event["ts"] * 1000)
     return start, start + round(event["dur"] * 1000)
-
-
-def _activities() -> list[ProfilerActivity]:
-    cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-    return [ProfilerActivity.CPU, *cuda]
 
 
 def _worker(name: str | None) -> str:
