@@ -26,10 +26,13 @@ __all__ = [
     "API_VERSION",
     "CAPABILITIES",
     "ENTRY_POINT_GROUP",
+    "IMAGE",
     "KINDS",
+    "TEXT",
     "Capability",
     "ComponentSpec",
     "Kind",
+    "ModalitySpec",
     "hookimpl",
 ]
 
@@ -38,8 +41,17 @@ API_VERSION = 1
 
 ENTRY_POINT_GROUP = "zoo.plugins"
 
-Kind = Literal["vision-tower", "text-tower", "model", "tokenizer", "loss", "preprocessor", "checkpoint-format"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Kind = str
+"""One of `KINDS`, or the tower or preprocessor of a modality that a plugin declares (`"depth-tower"`)."""
+KINDS: tuple[Kind, ...] = (
+    "vision-tower",
+    "text-tower",
+    "model",
+    "tokenizer",
+    "loss",
+    "preprocessor",
+    "checkpoint-format",
+)
 
 Capability = Literal[
     "tokens",  # gives every token beside the pooled feature
@@ -53,6 +65,8 @@ Capability = Literal[
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_EXTENSION = re.compile(r"(\.[a-z0-9]+)+")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9]+([-_.]+[A-Za-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -73,6 +87,8 @@ class ComponentSpec:
         requires: names of distributions beyond zoo's own, such as `("timm",)`, checked before the part is built;
             versions belong in the plugin's own metadata.
         capabilities: what a tower claims beyond its required methods.
+        modality: of a part of another modality than images and text, whose kind is `"tower"` or `"preprocessor"`:
+            the name of the `ModalitySpec`. Its kind becomes `"depth-tower"` where the modality is `"depth"`.
 
     Raises:
         ValueError: a field is malformed; the message names the field and what is allowed.
@@ -85,10 +101,10 @@ class ComponentSpec:
     summary: str = ""
     requires: tuple[str, ...] = ()
     capabilities: frozenset[Capability] = frozenset()
+    modality: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"component {self.name!r}: unknown kind {self.kind!r}; allowed: {', '.join(KINDS)}")
+        self._check_kind()
         if not _matches(_NAME, self.name):
             raise ValueError(f"{self.kind} {self.name!r}: a name is kebab-case, such as 'my-tower'")
         for field in ("config", "factory"):
@@ -116,9 +132,111 @@ class ComponentSpec:
                 f"{self.kind} '{self.name}': unknown capabilities {unknown}; allowed: {', '.join(CAPABILITIES)}"
             )
 
+    def _check_kind(self) -> None:
+        """Hold the kind to those that there are, and complete that of a part of another modality."""
+        if self.modality is None:
+            if self.kind not in KINDS:
+                other = "; a tower of another modality has kind 'tower' and names its modality"
+                raise ValueError(
+                    f"component {self.name!r}: unknown kind {self.kind!r}; allowed: {', '.join(KINDS)}{other}"
+                )
+            return
+        if not _matches(_IDENTIFIER, self.modality):
+            raise ValueError(f"component {self.name!r}: modality is a name such as 'depth', found {self.modality!r}")
+        part = self.kind.removeprefix(f"{self.modality.replace('_', '-')}-")
+        if part not in ("tower", "preprocessor"):
+            raise ValueError(
+                f"component {self.name!r}: a part of a modality has kind 'tower' or 'preprocessor', found {self.kind!r}"
+            )
+        object.__setattr__(self, "kind", f"{self.modality.replace('_', '-')}-{part}")
+
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """What a plugin declares of a kind of input, such as depth maps: data only, nothing is imported until it is used.
+
+    Args:
+        name: what `encode`, `towers=` and outputs call it (`"depth"`); lower-case letters, digits and underscores.
+        handler: `"module:Class"`, a subclass of `zoo_core.models.modality.Modality`: how inputs are prepared, checked
+            and encoded.
+        tower_config: `"module:Class"`, the base of the configs of its towers. Light: no torch.
+        processor_config: `"module:Class"`, the base of the configs of what makes batches of raw inputs.
+        section: key of the tower in an architecture; `name` unless given.
+        processor: key of the processor in an architecture, and the attribute of a model that holds it;
+            `<name>_preprocess` unless given.
+        module: child module of a model that holds the tower, and so the prefix in state dicts; `name` unless given.
+        files: how the files end that hold its inputs, such as `(".npy",)`; none where inputs are no files.
+        tower_kind, processor_kind: kinds of its components; `<name>-tower` and `<name>-preprocessor` unless given.
+
+    Raises:
+        ValueError: a field is malformed; the message names the field and what is allowed.
+    """
+
+    name: str
+    handler: str
+    tower_config: str
+    processor_config: str
+    section: str = ""
+    processor: str = ""
+    module: str = ""
+    files: tuple[str, ...] = ()
+    tower_kind: Kind = ""
+    processor_kind: Kind = ""
+
+    def __post_init__(self) -> None:
+        if not _matches(_IDENTIFIER, self.name):
+            raise ValueError(f"modality {self.name!r}: a name is an identifier in lower case, such as 'depth'")
+        kind = self.name.replace("_", "-")
+        defaults = {
+            "section": self.name,
+            "processor": f"{self.name}_preprocess",
+            "module": self.name,
+            "tower_kind": f"{kind}-tower",
+            "processor_kind": f"{kind}-preprocessor",
+        }
+        for field, default in defaults.items():
+            object.__setattr__(self, field, getattr(self, field) or default)
+        for field in ("section", "processor", "module"):
+            if not _matches(_IDENTIFIER, getattr(self, field)):
+                raise ValueError(
+                    f"modality '{self.name}': {field} must be an identifier, found {getattr(self, field)!r}"
+                )
+        for field in ("handler", "tower_config", "processor_config"):
+            if not _matches(_TARGET, getattr(self, field)):
+                raise ValueError(
+                    f"modality '{self.name}': {field} must read 'module:name', found {getattr(self, field)!r}"
+                )
+        if isinstance(self.files, str) or not all(_matches(_EXTENSION, extension) for extension in self.files):
+            raise ValueError(f"modality '{self.name}': files holds endings such as ('.npy',), found {self.files!r}")
+        object.__setattr__(self, "files", tuple(self.files))
+
+
+IMAGE = ModalitySpec(
+    name="image",
+    handler="zoo_core.models.image_inputs:ImageModality",
+    tower_config="zoo_core.config:VisionTowerConfig",
+    processor_config="zoo_core.config:PreprocessConfig",
+    section="vision",
+    processor="preprocess",
+    module="visual",
+    files=(".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    tower_kind="vision-tower",
+    processor_kind="preprocessor",
+)
+TEXT = ModalitySpec(
+    name="text",
+    handler="zoo_core.models.text_inputs:TextModality",
+    tower_config="zoo_core.config:TextTowerConfig",
+    processor_config="zoo_core.config:TokenizerConfig",
+    processor="tokenizer",
+    processor_kind="tokenizer",
+)
+MODALITIES = (IMAGE, TEXT)
+"""Those of zoo itself, declared as a plugin declares its own."""
 
 
 class ZooHooks:
@@ -127,6 +245,11 @@ class ZooHooks:
     @_hookspec
     def zoo_components(self) -> Iterable[ComponentSpec]:  # type: ignore[empty-body]
         """Return the component specs of this plugin."""
+        raise AssertionError("a hook specification is never called")
+
+    @_hookspec
+    def zoo_modalities(self) -> Iterable[ModalitySpec]:  # type: ignore[empty-body]
+        """Return the modalities of this plugin: kinds of input beyond images and text."""
         raise AssertionError("a hook specification is never called")
 
     @_hookspec

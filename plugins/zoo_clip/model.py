@@ -7,23 +7,21 @@ writes its state dict in the published layout; the parts exist once, the names a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from zoo_clip.checkpoints import flatten, nest, own_names
-from zoo_clip.config import ClipConfig
 from zoo_core.boundary import checked
 from zoo_core.config import TextTowerConfig, VisionTowerConfig
 from zoo_core.config.dual_encoder import ConstructorArguments
-from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.models.build_tower import build_tower
 from zoo_core.models.constructors import low_precision, parse_towers
 from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder
-from zoo_core.models.towers import build_tower
 from zoo_core.nn.precision import cast_matrices
 from zoo_core.nn.state_dict import is_functional_call, publishes
-from zoo_core.registry import Registry, default_registry
+from zoo_core.registry import default_registry
 
 SHOWN = {"attn_mask": "attn_mask", "text_eos_id": "eos_id", "text_pool_type": "pool_type"}
 """What CLIP shows of its text tower beside the parts, by the names that it has there."""
@@ -74,8 +72,10 @@ class CustomTextCLIP(DualEncoder):
             vision_cfg, text_cfg, vision="vit", text="clip-transformer", quick_gelu=arguments.quick_gelu
         )
         super().__init__(
-            build_tower(registry, vision, arguments.embed_dim, VisionTower),
-            build_tower(registry, text, arguments.embed_dim, TextTower),
+            {
+                "image": build_tower(registry, vision, arguments.embed_dim),
+                "text": build_tower(registry, text, arguments.embed_dim),
+            },
             init_logit_scale=arguments.init_logit_scale,
             init_logit_bias=arguments.init_logit_bias,
             nonscalar_logit_scale=arguments.nonscalar_logit_scale,
@@ -83,20 +83,6 @@ class CustomTextCLIP(DualEncoder):
         )
         if half is not None:
             cast_matrices(self, half)
-
-    @classmethod
-    def from_config(cls, config: ClipConfig, *, towers: tuple[str, ...], registry: Registry) -> Self:
-        """Build the `towers` of an architecture."""
-        model = cls.__new__(cls)
-        DualEncoder.__init__(
-            model,
-            build_tower(registry, config.vision, config.embed_dim, VisionTower) if "image" in towers else None,
-            build_tower(registry, config.text, config.embed_dim, TextTower) if "text" in towers else None,
-            init_logit_scale=config.init_logit_scale,
-            init_logit_bias=config.init_logit_bias,
-            nonscalar_logit_scale=config.nonscalar_logit_scale,
-        )
-        return model
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if self.text is not None:

@@ -20,10 +20,10 @@ from zoo_core.boundary import checked
 from zoo_core.config import TextTowerConfig, VisionTowerConfig
 from zoo_core.config.dual_encoder import ConstructorArguments
 from zoo_core.errors import CapabilityError, ConfigError, InputError, Problem, describe
-from zoo_core.interfaces import TextTower, VisionTower
+from zoo_core.models.build_tower import build_tower
 from zoo_core.models.constructors import low_precision, parse_towers
 from zoo_core.models.dual_encoder import LOGIT_SCALE, DualEncoder
-from zoo_core.models.towers import build_tower, tokens_of
+from zoo_core.models.features import tokens_of
 from zoo_core.nn.eval_mode import evaluating
 from zoo_core.nn.precision import cast_matrices
 from zoo_core.registry import Registry, default_registry
@@ -90,8 +90,10 @@ class CoCa(DualEncoder):
         _check_parts(decoder, vision, text, arguments.embed_dim, text_sees_ahead, pad_id)
         registry = default_registry()
         super().__init__(
-            build_tower(registry, vision, arguments.embed_dim, VisionTower),
-            build_tower(registry, text, arguments.embed_dim, TextTower),
+            {
+                "image": build_tower(registry, vision, arguments.embed_dim),
+                "text": build_tower(registry, text, arguments.embed_dim),
+            },
             init_logit_scale=arguments.init_logit_scale,
             init_logit_bias=arguments.init_logit_bias,
             nonscalar_logit_scale=arguments.nonscalar_logit_scale,
@@ -102,28 +104,23 @@ class CoCa(DualEncoder):
             cast_matrices(self, half)
 
     @classmethod
-    def from_config(cls, config: CocaConfig, *, towers: tuple[str, ...], registry: Registry) -> Self:
+    def from_config(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, config: CocaConfig, *, towers: Sequence[str], registry: Registry, **options: Any
+    ) -> Self:
         """Build the `towers` of an architecture, and the decoder if both are asked for."""
-        both = "image" in towers and "text" in towers
-        model = cls.__new__(cls)
-        DualEncoder.__init__(
-            model,
-            build_tower(registry, config.vision, config.embed_dim, VisionTower) if "image" in towers else None,
-            build_tower(registry, config.text, config.embed_dim, TextTower) if "text" in towers else None,
-            init_logit_scale=config.init_logit_scale,
-            init_logit_bias=config.init_logit_bias,
-            nonscalar_logit_scale=config.nonscalar_logit_scale,
-            output_dict=True,
+        model = super().from_config(config, towers=towers, registry=registry, output_dict=True, **options)
+        is_whole = len(model.towers) == len(model.modalities)
+        model.text_decoder = (
+            MultimodalDecoder(config.multimodal, vocab_size=config.text.vocab_size) if is_whole else None
         )
-        model.text_decoder = MultimodalDecoder(config.multimodal, vocab_size=config.text.vocab_size) if both else None
         return model
 
     @property
     def pad_id(self) -> int | None:
         """Id of the padding that the text tower hides; None where it hides none."""
-        return self._text_tower().pad_id
+        return self._tower("text").pad_id
 
-    def forward(self, image: Any = None, text: Any = None) -> dict[str, Any]:
+    def forward(self, image: Any = None, text: Any = None) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return unit-norm features, the exponentiated logit scale, and logits for each token of the captions.
 
         Args:
@@ -143,16 +140,13 @@ class CoCa(DualEncoder):
         if image is not None:
             output["image_features"], image_tokens = self._encode_image(image)
         if text is not None:
-            ids = self._token_ids(text, self._text_tower())
+            ids = self._inputs("text", text)
             output["text_features"], text_tokens = self._encode_ids(ids)
             if image_tokens is not None and text_tokens is not None:
                 _check_pairs(image_tokens, text_tokens)
                 output["logits"] = self._decoder()(image_tokens, text_tokens[:, :-1])
                 output["labels"] = ids[:, 1:].long()
-        output["logit_scale"] = self._published(self.logit_scale.exp())
-        if self.logit_bias is not None:
-            output["logit_bias"] = self._published(self.logit_bias)
-        return output
+        return output | self._scale_and_bias()
 
     @torch.no_grad()
     @checked
@@ -186,8 +180,8 @@ class CoCa(DualEncoder):
             InputError: an input does not fit, or `max_length` exceeds the context length.
         """
         parsed = GenerationConfig.parse(options)
-        tower, decoder = self._text_tower(), self._decoder()
-        config = self._config()
+        tower, decoder = self._tower("text"), self._decoder()
+        config = self.__dict__.get("config")
         if config is not None and not config.text.supports_kv_cache():
             raise CapabilityError(
                 f"this model cannot write captions: tokens of its text tower '{config.text.component}' depend on "
@@ -224,12 +218,11 @@ class CoCa(DualEncoder):
         return self.text_decoder is not None if key.startswith("text_decoder.") else super().takes(key)
 
     def _encode_image(self, image: Any) -> tuple[Tensor, Tensor]:
-        tower = self._image_tower()
-        features, tokens = tokens_of(tower, self._image_input(image, tower))
+        features, tokens = tokens_of(self._tower("image"), self._inputs("image", image))
         return F.normalize(features, dim=-1), tokens
 
     def _encode_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        features, tokens = tokens_of(self._text_tower(), ids)
+        features, tokens = tokens_of(self._tower("text"), ids)
         return F.normalize(features, dim=-1), tokens
 
     def _decoder(self) -> MultimodalDecoder:

@@ -20,6 +20,7 @@ __all__ = [
     "ComponentConfig",
     "LossConfig",
     "PreprocessConfig",
+    "ProcessorConfig",
     "TextTowerConfig",
     "TokenIds",
     "TokenizerConfig",
@@ -60,16 +61,47 @@ class ComponentConfig(Config):
         yield from ()
 
 
+class ProcessorConfig(ComponentConfig):
+    """Base of the configs of what makes batches of a modality's raw inputs, such as a tokenizer."""
+
+    modality: ClassVar[str]
+
+
 class TowerConfig(ComponentConfig):
-    """What the configs of vision and text towers share."""
+    """What the configs of towers share, whatever their modality."""
 
     selector: ClassVar[str] = "tower"
+    modality: ClassVar[str]
     fixed_activation: ClassVar[str | None] = None
     """The activation of a tower that leaves no choice of one; None where a field `activation` chooses it."""
 
     def rules_for(self, embed_dim: int) -> Iterator[tuple[str, str]]:
         """Yield `(dotted key, what is wrong with it)` for each value that does not go with this `embed_dim`."""
         yield from ()
+
+    def processor_rules(
+        self, section: str, processor: ProcessorConfig, processor_section: str
+    ) -> Iterator[tuple[str, str]]:
+        """Yield `(dotted key of the architecture, what is wrong with it)` for each value that does not go together.
+
+        Args:
+            section: the key of this section.
+            processor: the section of what makes batches for the tower.
+            processor_section: its key.
+        """
+        yield from ()
+
+    def processor_options(self) -> dict[str, Any]:
+        """Return the sizes that the factory of the tower's processor is called with."""
+        return {}
+
+    def attributes(self) -> dict[str, Any]:
+        """Return attributes that the tower has to bear, with their values."""
+        return self.processor_options()
+
+    def input_summary(self) -> str | None:
+        """Return what inputs are, as a clause such as `images are 224 x 224 pixels`; None where that says nothing."""
+        return None
 
     def token_width(self, embed_dim: int) -> int | None:
         """Return the channels of what `forward_tokens` gives; None where it gives none, or where it cannot be told."""
@@ -84,6 +116,7 @@ class VisionTowerConfig(TowerConfig):
     """Base of vision tower configs. A subclass gives `tower` its component's name as default."""
 
     kind: ClassVar[Kind] = "vision-tower"
+    modality: ClassVar[str] = "image"
 
     tower: str
     """Name of the vision tower component."""
@@ -94,11 +127,36 @@ class VisionTowerConfig(TowerConfig):
         """Return height and width of the patches that the tower takes in place of images; None where it takes none."""
         return None
 
+    def processor_rules(
+        self, section: str, processor: ProcessorConfig, processor_section: str
+    ) -> Iterator[tuple[str, str]]:
+        """Hold a preprocessor that cuts images into patches to the tower that takes them."""
+        cut = processor.gives_patches() if isinstance(processor, PreprocessConfig) else None
+        taken = self.takes_patches()
+        if cut is None or cut == taken:
+            return
+        patches = "no patches" if taken is None else f"those of {taken[0]} x {taken[1]}"
+        yield (
+            f"{processor_section}.{'type' if taken is None else 'patch_size'}",
+            f"'{processor.component}' cuts pictures into patches of {cut[0]} x {cut[1]} pixels, "
+            f"but tower '{self.tower}' takes {patches}",
+        )
+
+    def processor_options(self) -> dict[str, Any]:
+        """Return the image size."""
+        return {"image_size": self.image_size}
+
+    def input_summary(self) -> str:
+        """Say the image size."""
+        height, width = self.image_size
+        return f"images are {height} x {width} pixels"
+
 
 class TextTowerConfig(TowerConfig):
     """Base of text tower configs. A subclass gives `tower` its component's name as default."""
 
     kind: ClassVar[Kind] = "text-tower"
+    modality: ClassVar[str] = "text"
 
     tower: str
     """Name of the text tower component."""
@@ -118,6 +176,25 @@ class TextTowerConfig(TowerConfig):
         masked = self.padding()
         if masked is not None and ids.padding not in (None, masked):
             yield "pad_id", f"{masked} is not the padding of tokenizer '{ids.tokenizer}', which is {ids.padding}"
+
+    def processor_rules(
+        self, section: str, processor: ProcessorConfig, processor_section: str
+    ) -> Iterator[tuple[str, str]]:
+        """Hold the tower to the ids of its tokenizer, as far as they are known before it is loaded."""
+        if isinstance(processor, TokenizerConfig):
+            yield from ((f"{section}.{key}", message) for key, message in self.rules_with(processor.token_ids()))
+
+    def processor_options(self) -> dict[str, Any]:
+        """Return the context length."""
+        return {"context_length": self.context_length}
+
+    def attributes(self) -> dict[str, Any]:
+        """Return context length and size of the vocabulary."""
+        return {"context_length": self.context_length, "vocab_size": self.vocab_size}
+
+    def input_summary(self) -> str:
+        """Say the context length."""
+        return f"texts have at most {self.context_length} tokens"
 
     def padding(self) -> int | None:
         """Return the token id that the tower masks; None where it masks none, or where it cannot be told."""
@@ -157,10 +234,11 @@ TOKENIZER_FOLDER = "tokenizer"
 """The folder, beside its config, in which a saved model holds the files of its tokenizer."""
 
 
-class TokenizerConfig(ComponentConfig):
+class TokenizerConfig(ProcessorConfig):
     """Base of tokenizer configs. A subclass gives `type` its component's name as default."""
 
     kind: ClassVar[Kind] = "tokenizer"
+    modality: ClassVar[str] = "text"
 
     type: str
     """Name of the tokenizer component."""
@@ -186,10 +264,11 @@ class TokenizerConfig(ComponentConfig):
         return None
 
 
-class PreprocessConfig(ComponentConfig):
+class PreprocessConfig(ProcessorConfig):
     """Base of preprocessor configs. A subclass gives `type` its component's name as default."""
 
     kind: ClassVar[Kind] = "preprocessor"
+    modality: ClassVar[str] = "image"
 
     type: str
     """Name of the preprocessor component."""

@@ -1,19 +1,30 @@
-"""What the config of every model with a logit scale says (no torch here)."""
+"""Configs of models with a logit scale: of images and text, or of any modalities (no torch here)."""
+
+from __future__ import annotations
 
 import math
 from typing import Annotated
 
 from pydantic import Field
 
-from zoo_core.config import Config, EmbedDim, ModelConfig
+from zoo_core.config import (
+    Config,
+    EmbedDim,
+    ModelConfig,
+    PreprocessConfig,
+    Section,
+    TextTowerConfig,
+    TokenizerConfig,
+    VisionTowerConfig,
+)
 
-__all__ = ["ConstructorArguments", "DualEncoderConfig", "LogitBias", "LogitScale"]
+__all__ = ["ConstructorArguments", "DualEncoderConfig", "LogitBias", "LogitScale", "LogitScaledConfig"]
 
 LogitScale = Annotated[float, Field(ge=-20, le=20)]
 LogitBias = Annotated[float, Field(ge=-1000, le=1000)]
 
 
-class DualEncoderConfig(ModelConfig):
+class LogitScaledConfig(ModelConfig):
     """Base of the configs of models that derive from `zoo_core.models.dual_encoder.DualEncoder`."""
 
     init_logit_scale: LogitScale = math.log(1 / 0.07)
@@ -26,6 +37,19 @@ class DualEncoderConfig(ModelConfig):
     def own_parameter_count(self) -> int:
         """Count the logit scale and, if there is one, the logit bias."""
         return 1 if self.init_logit_bias is None else 2
+
+
+class DualEncoderConfig(LogitScaledConfig):
+    """Base of the configs of models of images and text."""
+
+    vision: Annotated[VisionTowerConfig, Section(VisionTowerConfig)]
+    """The vision tower."""
+    text: Annotated[TextTowerConfig, Section(TextTowerConfig)]
+    """The text tower."""
+    tokenizer: Annotated[TokenizerConfig, Section(TokenizerConfig)]
+    """The tokenizer that the text tower was or will be trained with."""
+    preprocess: Annotated[PreprocessConfig, Section(PreprocessConfig)]
+    """How images become tensors."""
 
 
 class ConstructorArguments(Config):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
 from zoo_core.config.components import (
     ComponentConfig,
     PreprocessConfig,
+    ProcessorConfig,
     TextTowerConfig,
     TokenizerConfig,
+    TowerConfig,
     VisionTowerConfig,
 )
 from zoo_core.config.fields import EmbedDim
-from zoo_core.config.section import Section
 from zoo_core.plugin import Kind
 from zoo_core.text.contract import TextContract
 
@@ -23,9 +24,10 @@ __all__ = ["ModelConfig"]
 
 
 class ModelConfig(ComponentConfig):
-    """Base of model configs: two towers, the tokenizer and preprocessing that belong to them, and the logit scale.
+    """Base of model configs: towers that share an embedding space, each with what prepares its inputs.
 
-    This is a whole architecture; a subclass adds what its model needs beyond two towers.
+    This is a whole architecture. A subclass declares its sections, those of images and text or others, and what its
+    model needs beyond them.
     """
 
     kind: ClassVar[Kind] = "model"
@@ -37,23 +39,37 @@ class ModelConfig(ComponentConfig):
     """One line for people."""
     embed_dim: EmbedDim
     """Width of the joint embedding space."""
-    vision: Annotated[VisionTowerConfig, Section(VisionTowerConfig)]
-    """The vision tower."""
-    text: Annotated[TextTowerConfig, Section(TextTowerConfig)]
-    """The text tower."""
-    tokenizer: Annotated[TokenizerConfig, Section(TokenizerConfig)]
-    """The tokenizer that the text tower was or will be trained with."""
-    preprocess: Annotated[PreprocessConfig, Section(PreprocessConfig)]
-    """How images become tensors."""
     max_parameters: Annotated[int, Field(ge=1)] = 10_000_000_000
     """Larger models are refused before anything is allocated; raise it to build one on purpose."""
 
-    def parameter_count(self) -> int | None:
-        """Return the exact number of parameters, without building anything; None where a tower cannot tell."""
-        towers = [self.vision.parameter_count(self.embed_dim), self.text.parameter_count(self.embed_dim)]
-        if any(count is None for count in towers):
-            return None
-        return sum(count for count in towers if count is not None) + self.own_parameter_count()
+    if TYPE_CHECKING:  # sections of nearly every architecture; `towers` and `processors` hold those of any
+        vision: VisionTowerConfig
+        text: TextTowerConfig
+        tokenizer: TokenizerConfig
+        preprocess: PreprocessConfig
+
+    def sections(self) -> Iterator[tuple[str, ComponentConfig]]:
+        """Yield key and config of every section that a component stands behind."""
+        for key in (*type(self).model_fields, *(self.model_extra or ())):
+            section: object = getattr(self, key)
+            if isinstance(section, ComponentConfig):
+                yield key, section
+
+    @property
+    def towers(self) -> dict[str, TowerConfig]:
+        """The sections of towers, by modality."""
+        return {section.modality: section for _, section in self.sections() if isinstance(section, TowerConfig)}
+
+    @property
+    def processors(self) -> dict[str, ProcessorConfig]:
+        """The sections of what prepares inputs, by modality."""
+        return {section.modality: section for _, section in self.sections() if isinstance(section, ProcessorConfig)}
+
+    def data(self) -> dict[str, Any]:
+        """Return plain data that `parse` turns back into an equal config; sections follow the width."""
+        data = super().data()
+        first = {key: data.pop(key) for key in ("model", "description", "embed_dim") if key in data}
+        return first | {key: data.pop(key) for key, _ in self.sections()} | data
 
     def to_dict(self) -> dict[str, Any]:
         """Return `data()`, by the name under which libraries such as peft ask the config of any model for it."""
@@ -61,20 +77,31 @@ class ModelConfig(ComponentConfig):
 
     def self_contained(self) -> Self:
         """Return the architecture with each of its sections standing alone."""
-        sections = ("vision", "text", "tokenizer", "preprocess")
-        return self.model_copy(update={name: getattr(self, name).self_contained() for name in sections})
+        return self.model_copy(update={key: section.self_contained() for key, section in self.sections()})
 
     def local_paths(self) -> Iterator[tuple[str, str]]:
         """Yield those of the sections."""
-        for name in ("vision", "text", "tokenizer", "preprocess"):
-            yield from ((f"{name}.{key}", path) for key, path in getattr(self, name).local_paths())
+        for name, section in self.sections():
+            yield from ((f"{name}.{key}", path) for key, path in section.local_paths())
+
+    def parameter_count(self) -> int | None:
+        """Return the exact number of parameters, without building anything; None where a tower cannot tell."""
+        total = self.own_parameter_count()
+        for tower in self.towers.values():
+            count = tower.parameter_count(self.embed_dim)
+            if count is None:
+                return None
+            total += count
+        return total
 
     def own_parameter_count(self) -> int:
         """Return the number of parameters outside the towers."""
         return 0
 
-    def text_contract(self) -> TextContract:
-        """Return what a caption becomes and how it is read."""
+    def text_contract(self) -> TextContract | None:
+        """Return what a caption becomes and how it is read; None where the model reads no text."""
+        if "text" not in self.towers:
+            return None
         ids = self.tokenizer.token_ids()
         return TextContract(
             **vars(self.text.reading()),
@@ -86,27 +113,20 @@ class ModelConfig(ComponentConfig):
         )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold the towers to the embedding, tokenizer and preprocessing, and the size to its guard."""
+        """Hold each tower to the embedding and to what prepares its inputs, and the size to its guard."""
         yield from super().rules()
-        for section, tower in (("vision", self.vision), ("text", self.text)):
-            yield from ((f"{section}.{key}", message) for key, message in tower.rules_for(self.embed_dim))
-        yield from ((f"text.{key}", message) for key, message in self.text.rules_with(self.tokenizer.token_ids()))
-        yield from self._patch_rules()
+        sections = dict(self.sections())
+        towers = {key: section for key, section in sections.items() if isinstance(section, TowerConfig)}
+        for key, tower in towers.items():
+            yield from ((f"{key}.{inner}", message) for inner, message in tower.rules_for(self.embed_dim))
+        for key, section in sections.items():
+            if isinstance(section, ProcessorConfig):
+                for tower_key, tower in towers.items():
+                    if tower.modality == section.modality:
+                        yield from tower.processor_rules(tower_key, section, key)
         count = self.parameter_count()
         if count is not None and count > self.max_parameters:
             yield "max_parameters", self.excess(count)
-
-    def _patch_rules(self) -> Iterator[tuple[str, str]]:
-        """Hold a preprocessor that cuts pictures into patches to the tower that takes them."""
-        given, taken = self.preprocess.gives_patches(), self.vision.takes_patches()
-        if given is None or given == taken:
-            return
-        told = "no patches" if taken is None else f"those of {taken[0]} x {taken[1]}"
-        yield (
-            "preprocess.type" if taken is None else "preprocess.patch_size",
-            f"'{self.preprocess.type}' cuts pictures into patches of {given[0]} x {given[1]} pixels, "
-            f"but tower '{self.vision.tower}' takes {told}",
-        )
 
     def excess(self, count: int) -> str:
         """Return what to tell whoever wants a model of `count` parameters, which are too many."""

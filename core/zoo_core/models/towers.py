@@ -1,103 +1,195 @@
-"""Towers held to what their kind promises: when they are built, and each time that they are called."""
+"""Towers of a model, by modality."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from zoo_core.boundary.plugin_code import maker_of
-from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
-from zoo_core.errors import ConfigError, InputError, NotFiniteError, PluginError, Problem, describe
-from zoo_core.images.patches import described
+from zoo_core.boundary import checked
+from zoo_core.boundary.plugin_code import PluginCode
+from zoo_core.errors import InputError, describe, one_of
 from zoo_core.interfaces import TextTower, Tower, VisionTower
-from zoo_core.models.construction import construct
-from zoo_core.nn.tracing import has_values, is_recorded, is_symbolic
-from zoo_core.registry import Component, Registry
+from zoo_core.models.image_inputs import ImageModality
+from zoo_core.models.modality import Modality
+from zoo_core.models.text_inputs import TextModality
+from zoo_core.plugin import IMAGE, TEXT
+from zoo_core.registry import Registry
 
-__all__ = ["build_tower", "expect_attributes", "features_of", "tokens_of"]
+__all__ = ["IMAGE_AND_TEXT", "Towers", "modalities_of"]
 
-T = TypeVar("T", bound=Tower)
+IMAGE_AND_TEXT: Mapping[str, Modality] = {"image": ImageModality(IMAGE), "text": TextModality(TEXT)}
 
 
-def build_tower(registry: Registry, config: TowerConfig, embed_dim: int, interface: type[T]) -> T:
-    """Build the tower of a config and check that it is what its kind promises.
+class Towers(nn.Module):
+    """A module with a tower for each modality.
+
+    Each tower is a child module by the name that published state dicts have for it, such as `visual` and `text`, so
+    that libraries may wrap or replace it there; `towers` is a view of these children.
+
+    Attributes:
+        modalities: what the model encodes, by name, towers that were left out included.
+        visual, text: the towers of images and text; None for a model without one.
+    """
+
+    modalities: Mapping[str, Modality] = IMAGE_AND_TEXT
+    visual: VisionTower | None
+    text: TextTower | None
+
+    def _add_towers(self, towers: Mapping[str, Tower], modalities: Mapping[str, Modality] | None) -> None:
+        if modalities is not None and modalities is not IMAGE_AND_TEXT:
+            self.modalities = dict(modalities)
+        for name, modality in {**IMAGE_AND_TEXT, **self.modalities}.items():
+            setattr(self, modality.spec.module, towers.get(name))
+
+    @property
+    def towers(self) -> dict[str, Any]:
+        """The towers that the model has, by modality."""
+        children = {name: getattr(self, modality.spec.module) for name, modality in self.modalities.items()}
+        return {name: tower for name, tower in children.items() if tower is not None}
+
+    @checked
+    def encode(self, modality: str, inputs: Any, normalize: bool = False, **options: Any) -> Tensor:
+        """Return the features of inputs of a modality.
+
+        Args:
+            modality: one that the model has a tower for, such as `"image"`.
+            inputs: a prepared batch, a raw input, or a list of either; see `encode_image` and `encode_text`.
+            normalize: scale each feature to unit length.
+            options: what the modality takes beyond that, such as `overflow` of text.
+
+        Returns:
+            features `[B, embed_dim]`, in the dtype of the tower.
+
+        Raises:
+            InputError: the inputs do not fit the tower, or the model has no such tower.
+        """
+        return self._encode(modality, inputs, normalize, **options)
+
+    @checked
+    def lock_tower(self, modality: str, unlocked_groups: int = 0, **options: Any) -> None:
+        """Freeze the tower of a modality but for its last groups; the options are those of `Tower.lock`."""
+        self._tower(modality).lock(unlocked_groups, **options)
+
+    @checked
+    def lock_image_tower(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
+        """Freeze the image tower but for its last groups (LiT, Zhai et al. 2022).
+
+        Args:
+            unlocked_groups: how many layer groups, counted from the output, stay trainable.
+            freeze_bn_stats: keep the running statistics of locked batch norms.
+        """
+        self._tower("image").lock(unlocked_groups, freeze_bn_stats=freeze_bn_stats)
+
+    @checked
+    def lock_text_tower(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True) -> None:
+        """Freeze the text tower but for its last groups.
+
+        Args:
+            unlocked_layers: how many layer groups, counted from the output, stay trainable.
+            freeze_layer_norm: False leaves the norms trainable everywhere.
+        """
+        self._tower("text").lock(unlocked_layers, freeze_norms=freeze_layer_norm)
+
+    @checked
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations of every tower in the backward pass instead of keeping them.
+
+        Raises:
+            CapabilityError: a tower does not claim `gradient-checkpointing`; nothing is changed then.
+        """
+        changed: list[Tower] = []
+        try:
+            for tower in self.towers.values():
+                tower.set_grad_checkpointing(enable)
+                changed.append(tower)
+        except Exception:
+            for tower in changed:
+                tower.set_grad_checkpointing(not enable)
+            raise
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that optimizers should not decay, beyond biases and norms."""
+        return {
+            f"{self.modalities[name].spec.module}.{parameter}"
+            for name, tower in self.towers.items()
+            for parameter in tower.no_weight_decay()
+        }
+
+    @checked
+    def takes(self, key: str) -> bool:
+        """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
+        for modality in self.modalities.values():
+            if key.startswith(f"{modality.spec.module}."):
+                return getattr(self, modality.spec.module) is not None
+        # published checkpoints of CLIP hold the text tower at the top
+        return "text" not in self.modalities or self.text is not None or key in ("logit_scale", "logit_bias")
+
+    def _encode(self, name: str, value: Any, normalize: bool, **options: Any) -> Tensor:
+        tower = self._tower(name)
+        with self._recording(tower, **{name: value}):
+            features = self.modalities[name].encode(self, tower, value, **options)
+            return F.normalize(features, dim=-1) if normalize else features
+
+    def _inputs(self, name: str, value: Any) -> Any:
+        """Return what the tower of a modality is called with."""
+        return self.modalities[name].inputs(self, self._tower(name), value)
+
+    def _recording(self, part: nn.Module, **inputs: Any) -> AbstractContextManager[None]:
+        """Return a block in which gradients of inputs of a part of the model are recorded, or not.
+
+        A model in evaluation mode that is given raw inputs is being used, and should cost no graph. But where some
+        parameters are frozen and others are not, as with adapters, somebody has chosen what to train.
+        """
+        if not torch.is_grad_enabled() or part.training:
+            return nullcontext()
+        if any(self.modalities[name].is_prepared(value) for name, value in inputs.items()):
+            return nullcontext()
+        trained = {parameter.requires_grad for parameter in self.parameters()}
+        return nullcontext() if len(trained) > 1 else torch.no_grad()
+
+    def _by_modality(self, image: Any, text: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the input of each modality of the model, None where it is not there."""
+        if self.modalities is IMAGE_AND_TEXT:
+            return {"image": image, "text": text}
+        values = {"image": image, "text": text, **inputs}
+        for name, value in values.items():
+            if value is not None:
+                self._tower(name)
+        return {name: values.get(name) for name in self.modalities}
+
+    def _tower(self, name: str) -> Any:
+        modality = self.modalities.get(name)
+        tower = None if modality is None else getattr(self, modality.spec.module)
+        if tower is None:
+            raise InputError(
+                f"this model has no modality {describe(name)}; {one_of(self.modalities)}"
+                if modality is None
+                else f"this model was built without its {name} tower; add '{name}' to towers"
+            )
+        return tower
+
+
+def modalities_of(registry: Registry, names: Iterable[str]) -> Mapping[str, Modality]:
+    """Return the modalities of a model by their names.
 
     Raises:
-        ConfigError: the config does not go with this `embed_dim`; every problem is named.
-        PluginError: the factory failed or returned something else, or a tower of another width or input.
-        MissingDependencyError: a package that it needs is not installed.
+        UnknownNameError: no plugin declares one.
+        PluginError: its handler cannot be imported.
     """
-    component = registry.get(config.kind, config.component)
-    broken = [Problem(message, key, type(config).__name__) for key, message in config.rules_for(embed_dim)]
-    if broken:
-        raise ConfigError(broken)
-    tower = cast("T", construct(component, config, embed_dim))
-    expect_attributes(component, tower, config, embed_dim)
-    return tower
-
-
-def expect_attributes(component: Component, tower: Tower, config: TowerConfig, embed_dim: int) -> None:
-    """Raise a `PluginError` where a tower tells another width or other inputs than its config."""
-    promised: dict[str, Any] = {"output_dim": embed_dim}
-    if isinstance(config, VisionTowerConfig):
-        promised["image_size"] = config.image_size
-    if isinstance(config, TextTowerConfig):
-        promised |= {"context_length": config.context_length, "vocab_size": config.vocab_size}
-    for name, value in promised.items():
-        found = getattr(tower, name, None)
-        if found != value:
-            raise PluginError(f"{component}: {name} of the tower must be {value}, found {describe(found)}")
-
-
-def features_of(tower: VisionTower | TextTower, inputs: Any) -> Tensor:
-    """Return the pooled features `[B, output_dim]` that a tower gives.
-
-    Raises:
-        PluginError: it gives something else.
-    """
-    found = tower(inputs)
-    _expect_features(tower, "forward", found, inputs)
-    return found
-
-
-def tokens_of(tower: VisionTower | TextTower, inputs: Any) -> tuple[Tensor, Tensor]:
-    """Return what `forward_tokens` gives: pooled features `[B, output_dim]`, and tokens `[B, N, width]`.
-
-    Raises:
-        PluginError: it gives something else.
-    """
-    found: Any = tower.forward_tokens(inputs)
-    if not isinstance(found, tuple) or len(cast("tuple[Any, ...]", found)) != 2:
-        raise PluginError(_told(tower, "forward_tokens", "features and tokens", cast("object", found)))
-    features, tokens = cast("tuple[Any, Any]", found)
-    _expect_features(tower, "forward_tokens", features, inputs)
-    if not isinstance(tokens, Tensor) or tokens.ndim != 3:
-        raise PluginError(_told(tower, "forward_tokens", "tokens [B, N, width]", tokens))
-    return features, tokens
-
-
-def _expect_features(tower: Tower, method: str, found: object, inputs: Any) -> None:
-    """Look at type, dtype and shape, which costs a microsecond; in evaluation on the CPU at values too.
-
-    Elsewhere values would have to be waited for, and in training a loss that is not finite tells as much.
-    """
-    if torch.compiler.is_compiling() or is_symbolic(found) or is_recorded():
-        return
-    given = cast("Tensor", inputs["patches"] if isinstance(inputs, Mapping) else inputs)
-    if not isinstance(found, Tensor) or found.shape != (len(given), tower.output_dim) or not found.is_floating_point():
-        wanted = f"floating-point features {[len(given), tower.output_dim]}"
-        raise PluginError(_told(tower, method, wanted, found))
-    if tower.training or found.device.type != "cpu" or not has_values(found) or bool(found.isfinite().all()):
-        return
-    if given.is_floating_point() and not bool(given.isfinite().all()):
-        raise InputError("the images hold NaN or infinity, and so would their features")
-    fix = "compute in float32, or look for what is wrong with its weights (zoo.verify)"
-    raise NotFiniteError(f"{maker_of(type(tower))}: {method} gave NaN or infinity of finite inputs; {fix}")
-
-
-def _told(tower: Tower, method: str, wanted: str, found: object) -> str:
-    value = described(found) if isinstance(found, Tensor) else type(found).__name__
-    return f"{maker_of(type(tower))}: {method} must return {wanted}, found {value}"
+    names = list(names)
+    if names == list(IMAGE_AND_TEXT):
+        return IMAGE_AND_TEXT
+    handlers: dict[str, Modality] = {}
+    for name in names:
+        if name in IMAGE_AND_TEXT:
+            handlers[name] = IMAGE_AND_TEXT[name]
+        else:
+            handler: type[Modality] = registry.modality_class(name, "handler", Modality)
+            with PluginCode(f"modality '{name}'", "its handler failed"):
+                handlers[name] = handler(registry.modality(name))
+    return handlers

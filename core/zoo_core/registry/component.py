@@ -11,13 +11,14 @@ from typing import Any, cast
 
 from zoo_core.boundary.plugin_code import PluginCode, made_by
 from zoo_core.errors import MissingDependencyError, PluginError, describe
-from zoo_core.plugin import ComponentSpec, Kind
+from zoo_core.plugin import ComponentSpec, Kind, ModalitySpec
 
 __all__ = ["Component", "Plugin", "normalised", "resolve", "squash"]
 
 CONFIG = "zoo_core.config:Config"
 """What every config class derives from."""
 PRODUCTS: Mapping[Kind, str] = {
+    "tower": "zoo_core.interfaces:Tower",
     "vision-tower": "zoo_core.interfaces:VisionTower",
     "text-tower": "zoo_core.interfaces:TextTower",
     "model": "zoo_core.models.dual_encoder:DualEncoder",
@@ -26,7 +27,7 @@ PRODUCTS: Mapping[Kind, str] = {
     "preprocessor": "zoo_core.images:Preprocessor",
     "checkpoint-format": "zoo_core.checkpoints:CheckpointFormat",
 }
-"""What a factory of each kind returns.
+"""What a factory of each kind returns; a tower of another modality is a `Tower`.
 
 This and `CONFIG` stand above the registry. It names them as plugins name their parts, and imports them on first use.
 """
@@ -42,6 +43,7 @@ class Plugin:
     version: str
     error: str | None = None
     components: tuple[ComponentSpec, ...] = ()
+    modalities: tuple[ModalitySpec, ...] = ()
     architectures: str | None = None
     pretrained: str | None = None
     exports: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -100,7 +102,8 @@ class Component:
         factory = self._import("factory")
         with PluginCode(self, f"its factory {self.spec.factory} failed"):
             built = factory(config, **context)
-        interface: Any = resolve(PRODUCTS[self.spec.kind])
+        is_tower = self.spec.kind.endswith("-tower")
+        interface: Any = resolve(PRODUCTS.get(self.spec.kind, PRODUCTS["tower"] if is_tower else "builtins:object"))
         if not isinstance(built, interface):
             raise PluginError(f"{self}: its factory must return a {interface.__name__}, found {type(built).__name__}")
         made_by(self, cast("type[Any]", type(built)))

@@ -12,14 +12,24 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.resources.abc import Traversable
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from zoo_core.boundary.plugin_code import Interrupts
 from zoo_core.errors import PluginError, describe, reason
-from zoo_core.plugin import API_VERSION, ENTRY_POINT_GROUP, ComponentSpec, Kind, call_hooks
+from zoo_core.plugin import (
+    API_VERSION,
+    ENTRY_POINT_GROUP,
+    KINDS,
+    MODALITIES,
+    ComponentSpec,
+    ModalitySpec,
+    call_hooks,
+)
 from zoo_core.registry.component import Plugin, normalised, resolve
 
 __all__ = ["entry_points", "load_plugin", "origin_of", "package_folder"]
+
+Spec = TypeVar("Spec", ComponentSpec, ModalitySpec)
 
 MAX_DECLARED = 1_000
 """Components, exports or importers of one plugin; more are no declaration, but a generator without an end."""
@@ -65,7 +75,8 @@ def _declared(name: str, target: str, distribution: str, version: str) -> Plugin
         target=target,
         distribution=distribution,
         version=version,
-        components=_specs(answers.get("zoo_components", ())),
+        components=_specs("zoo_components", "component specs", ComponentSpec, answers),
+        modalities=_modalities(answers),
         architectures=_folder_name("zoo_architectures", answers),
         pretrained=_folder_name("zoo_pretrained", answers),
         exports=_targets("zoo_exports", answers),
@@ -83,20 +94,34 @@ def _check_api_version(module: Any) -> None:
         )
 
 
-def _specs(answer: object) -> tuple[ComponentSpec, ...]:
+def _specs(hook: str, what: str, kind: type[Spec], answers: Mapping[str, object]) -> tuple[Spec, ...]:
+    """Return the specs that a hook gave, each of another name within its kind."""
+    answer = answers.get(hook, ())
     if not isinstance(answer, Iterable):
-        raise TypeError(f"zoo_components must return component specs, found {type(answer).__name__}")
+        raise TypeError(f"{hook} must return {what}, found {type(answer).__name__}")
     specs = tuple(islice(cast("Iterable[object]", answer), MAX_DECLARED + 1))
     if len(specs) > MAX_DECLARED:
-        raise ValueError(f"zoo_components declares more than {MAX_DECLARED} components")
-    seen: set[tuple[Kind, str]] = set()
+        raise ValueError(f"{hook} declares more than {MAX_DECLARED} {hook.removeprefix('zoo_')}")
+    labels: set[str] = set()
     for spec in specs:
-        if not isinstance(spec, ComponentSpec):
-            raise TypeError(f"zoo_components must return component specs, found {type(spec).__name__}")
-        if (spec.kind, spec.name) in seen:
-            raise ValueError(f"zoo_components declares {spec.kind} '{spec.name}' twice")
-        seen.add((spec.kind, spec.name))
-    return cast("tuple[ComponentSpec, ...]", specs)
+        if not isinstance(spec, kind):
+            raise TypeError(f"{hook} must return {what}, found {type(spec).__name__}")
+        label = f"{spec.kind if isinstance(spec, ComponentSpec) else 'modality'} '{spec.name}'"
+        if label in labels:
+            raise ValueError(f"{hook} declares {label} twice")
+        labels.add(label)
+    return cast("tuple[Spec, ...]", specs)
+
+
+def _modalities(answers: Mapping[str, object]) -> tuple[ModalitySpec, ...]:
+    """Return the modalities that a plugin declares, if they take no name that is zoo's own."""
+    modalities = _specs("zoo_modalities", "modality specs", ModalitySpec, answers)
+    for modality in modalities:
+        for field in ("name", "section", "processor", "module", "tower_kind", "processor_kind"):
+            value = getattr(modality, field)
+            if value in KINDS or any(value == getattr(own, field) for own in MODALITIES):
+                raise ValueError(f"modality '{modality.name}': {field} '{value}' is zoo's own; choose another")
+    return modalities
 
 
 def _folder_name(hook: str, answers: Mapping[str, object]) -> str | None:

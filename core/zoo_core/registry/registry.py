@@ -7,15 +7,15 @@ part of a quarantined plugin is told why it is not there.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from zoo_core.boundary import checked
 from zoo_core.boundary.plugin_code import PluginCode
-from zoo_core.errors import AmbiguousNameError, PluginError, UnknownNameError, describe, did_you_mean
-from zoo_core.plugin import Kind
+from zoo_core.errors import AmbiguousNameError, InputError, PluginError, UnknownNameError, describe, did_you_mean
+from zoo_core.plugin import KINDS, MODALITIES, Kind, ModalitySpec
 from zoo_core.registry.component import Component, Plugin, normalised, resolve
 from zoo_core.registry.discovery import entry_points, load_plugin, origin_of
 
@@ -30,7 +30,9 @@ class Registry:
     """
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
-        self.plugins: tuple[Plugin, ...] = tuple(plugins)
+        plugins = tuple(plugins)
+        modalities = {modality.name for plugin in plugins for modality in plugin.modalities}
+        self.plugins: tuple[Plugin, ...] = tuple(_of_modalities(plugin, modalities) for plugin in plugins)
         self._components: dict[tuple[Kind, str], list[Component]] = {}
         for plugin in self.plugins:
             for spec in plugin.components:
@@ -63,9 +65,61 @@ class Registry:
         """Components that claim one (kind, name)."""
         return tuple(tuple(owners) for owners in self._components.values() if len(owners) > 1)
 
+    @cached_property
+    def modalities(self) -> tuple[ModalitySpec, ...]:
+        """Every modality, zoo's own first, those that several plugins claim included."""
+        return (*MODALITIES, *(modality for plugin in self.plugins for modality in plugin.modalities))
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Every kind of component that there may be."""
+        of_modalities = (kind for one in self.modalities for kind in (one.tower_kind, one.processor_kind))
+        return tuple(dict.fromkeys((*KINDS, *of_modalities)))
+
+    @checked
+    def modality(self, name: str) -> ModalitySpec:
+        """Return the modality of a name.
+
+        Raises:
+            UnknownNameError: nobody declares it; the nearest name is offered.
+            AmbiguousNameError: several plugins declare it.
+        """
+        named = [modality for modality in self.modalities if modality.name == name]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            owners = [plugin.label for plugin in self.plugins if any(one.name == name for one in plugin.modalities)]
+            raise AmbiguousNameError(
+                f"modality '{name}' is claimed by {' and by '.join(owners)}; leave one out with ZOO_DISABLE_PLUGINS"
+            )
+        names = [modality.name for modality in self.modalities]
+        raise UnknownNameError(f"unknown modality {describe(name)}{did_you_mean(name, names)}{self.quarantine_note()}")
+
+    @checked
+    def modality_class(self, name: str, part: str, base: type[Any]) -> type[Any]:
+        """Import and return a class that the declaration of a modality names.
+
+        Args:
+            name: of the modality.
+            part: `"handler"`, `"tower_config"` or `"processor_config"`.
+            base: what the class has to derive from.
+
+        Raises:
+            PluginError: it cannot be imported, or does not derive from `base`.
+        """
+        target: str = getattr(self.modality(name), part)
+        with PluginCode(f"modality '{name}'", f"its {part} {target} cannot be imported"):
+            value: Any = resolve(target)
+        if not (isinstance(value, type) and issubclass(value, base)):
+            expected = f"{base.__module__}.{base.__qualname__}"
+            raise PluginError(f"modality '{name}': its {part} {target} is not a subclass of {expected}")
+        return cast("type[Any]", value)
+
     @checked
     def components(self, kind: Kind | None = None) -> Iterator[Component]:
         """Yield every component, or those of one kind, clashing ones included."""
+        if kind is not None:
+            self._check_kind(kind)
         for (found_kind, _), owners in sorted(self._components.items(), key=lambda item: item[0]):
             if kind in (None, found_kind):
                 yield from owners
@@ -78,6 +132,7 @@ class Registry:
             UnknownNameError: nobody declares it; the nearest name and the quarantined plugins are named.
             AmbiguousNameError: several distributions declare it.
         """
+        self._check_kind(kind)
         distribution, _, bare = name.rpartition("/")
         owners = self._components.get((kind, bare), [])
         if distribution:
@@ -133,6 +188,10 @@ class Registry:
 
         return read
 
+    def _check_kind(self, kind: Kind) -> None:
+        if kind not in self.kinds:
+            raise InputError(f"unknown kind of component {describe(kind)}{did_you_mean(kind, self.kinds)}")
+
     def _offered(self, verb: str, name: str, offers: Sequence[tuple[Plugin, Mapping[str, str]]]) -> tuple[Plugin, Any]:
         """Import and return the one thing that plugins offer under a name, and the plugin that does."""
         owners = [(plugin, targets[name]) for plugin, targets in offers if name in targets]
@@ -159,6 +218,15 @@ class Registry:
         if not self.quarantined:
             return ""
         return "; quarantined plugins: " + ", ".join(plugin.label for plugin in self.quarantined)
+
+
+def _of_modalities(plugin: Plugin, names: Collection[str]) -> Plugin:
+    """Return a plugin; quarantined where it has a part of a modality that no plugin declares."""
+    for spec in plugin.components:
+        if spec.modality is not None and spec.modality not in names:
+            error = f"{spec.kind} '{spec.name}' is of modality '{spec.modality}', which no plugin declares"
+            return Plugin(plugin.name, plugin.target, plugin.distribution, plugin.version, error=error)
+    return plugin
 
 
 @cache

@@ -15,8 +15,7 @@ from torch import Tensor
 from zoo_core.config import TextTowerConfig, TowerConfig, VisionTowerConfig
 from zoo_core.errors import CapabilityError, reason
 from zoo_core.interfaces import TextTower, Tower, VisionTower
-from zoo_core.models.construction import construct
-from zoo_core.models.towers import expect_attributes
+from zoo_core.models.build_tower import construct, expect_attributes
 from zoo_core.nn.kv_cache import KVCache
 from zoo_core.registry import Component
 from zoo_core.testing.capabilities import check_capabilities, check_shape, close, example_input, seeded

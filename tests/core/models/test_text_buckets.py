@@ -15,7 +15,7 @@ import zoo
 from support.models.declared_towers import dressed_as_clips
 from support.peer import captions, randomized
 from zoo_core.errors import ConfigError
-from zoo_core.models.text_buckets import LIMITS, STEP, Limits, buckets, encode_rows
+from zoo_core.models.encode_text import LIMITS, STEP, Limits, buckets, encode_rows
 from zoo_core.nn.inference_forms import forms_of
 from zoo_core.testing import BrokenPromiseError, check_component
 from zoo_core.testing.capabilities import example_input

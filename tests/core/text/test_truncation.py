@@ -104,7 +104,7 @@ def test_the_warning_survives_a_pickle() -> None:
 
 
 def test_equal_captions_count_each_time_though_they_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo_core.models.captions.PORTION", 2)
+    monkeypatch.setattr("zoo_core.models.encode_text.PORTION", 2)
     model = zoo.build("digits-tiny", pretrained="demo")
     texts = ["a", "b", LONG, LONG, "c", f"{LONG} more", "a"]
     with torch.inference_mode():

@@ -20,7 +20,7 @@ from zoo import CLIP, CustomTextCLIP
 from zoo_core.config.block import BlockConfig
 from zoo_core.errors import ConfigError, InputError
 from zoo_core.interfaces import TextTower
-from zoo_core.models.towers import build_tower
+from zoo_core.models.build_tower import build_tower
 from zoo_core.nn.attention import Attention
 from zoo_core.registry import default_registry
 from zoo_core.testing import check_component

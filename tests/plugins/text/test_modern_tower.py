@@ -19,7 +19,7 @@ from support.peer import Json
 from zoo import CLIP, CustomTextCLIP
 from zoo_core.config import TokenIds
 from zoo_core.errors import CapabilityError, ConfigError, InputError
-from zoo_core.models.towers import build_tower
+from zoo_core.models.build_tower import build_tower
 from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.layers import RMSNorm
 from zoo_core.nn.rotary import rotate, rotation

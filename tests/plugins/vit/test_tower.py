@@ -20,7 +20,7 @@ from support.peer import Json, gradients, our_vision, small_vision, twins
 from zoo import CLIP, CustomTextCLIP
 from zoo_core.errors import CapabilityError, ConfigError
 from zoo_core.interfaces import VisionTower
-from zoo_core.models.towers import build_tower
+from zoo_core.models.build_tower import build_tower
 from zoo_core.nn.position_embedding import sin_cos_2d
 from zoo_core.registry import default_registry
 from zoo_core.testing import check_component

@@ -13,7 +13,7 @@ from zoo.checkpoints.load import take_weights
 from zoo.materialize.skeleton import TOWERS, construct, skeleton
 from zoo_core.config import ModelConfig
 from zoo_core.errors import InputError, PluginError, describe, one_of, reason
-from zoo_core.models.construction import parameters_on_meta
+from zoo_core.models.build_tower import parameters_on_meta
 
 if TYPE_CHECKING:
     from zoo.checkpoints.match import LoadOptions

@@ -61,6 +61,7 @@ def describe_model(source: str) -> dict[str, Any]:
         if resolved.tag is not None:
             entries = {tag: entry for tag, entry in entries.items() if tag == resolved.tag}
     tags = {tag: {"from": entry.place, "terms": entry.terms} | entry.data() for tag, entry in entries.items()}
+    contract = config.text_contract()
     return {
         "name": name,
         "aliases": list(aliases),
@@ -68,7 +69,7 @@ def describe_model(source: str) -> dict[str, Any]:
         "description": config.description,
         "parameters": config.parameter_count(),
         "towers": _towers(config),
-        "text_contract": config.text_contract().to_dict(),
+        "text_contract": None if contract is None else contract.to_dict(),
         "components": {
             section: _provenance(known.registry.get(part.kind, part.component)) for section, part in _parts(config)
         },

@@ -87,6 +87,7 @@ def info_command(
         return
     import yaml
 
+    contract = model["text_contract"]
     show(
         fields(
             (
@@ -99,8 +100,7 @@ def info_command(
             )
         ),
         "",
-        table(("TEXT", "CONTRACT"), TextContract(**model["text_contract"]).told()),
-        "",
+        *((table(("TEXT", "CONTRACT"), TextContract(**contract).told()), "") if contract else ()),
         table(
             ("PART", "COMPONENT", "FROM", "CAPABILITIES"),
             [

@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.saved.origin import ImageProbe, Probe, TextProbe
 from zoo_core.errors import ConfigError, DownloadError, InputError, NotFiniteError, ZooError
 from zoo_core.models.dual_encoder import DualEncoder
-from zoo_core.models.inputs import check_tokenizer
+from zoo_core.models.text_inputs import check_tokenizer
 from zoo_core.nn.eval_mode import evaluating
 
 __all__ = ["PART_NAMES", "Finding", "check_probe", "environment", "make_probe"]

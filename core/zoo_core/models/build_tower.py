@@ -1,23 +1,51 @@
-"""Calling the factory of a tower, also where tensors have no values, and never for longer than its size allows."""
+"""Towers built from their configs, also on the meta device, within a bound on their size."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from zoo_core.config import TowerConfig
-from zoo_core.errors import ConfigError, Problem, ZooError
-from zoo_core.registry import Component
+from zoo_core.errors import ConfigError, PluginError, Problem, ZooError, describe
+from zoo_core.interfaces import Tower
+from zoo_core.registry import Component, Registry
 
-__all__ = ["construct", "parameters_on_meta"]
+__all__ = ["build_tower", "construct", "expect_attributes", "parameters_on_meta"]
 
 MOST_MODULES = 25_000
 """Modules that a tower may consist of, parts of parts included; the largest that are published have some 3,000."""
+
+T = TypeVar("T", bound=Tower)
+
+
+def build_tower(registry: Registry, config: TowerConfig, embed_dim: int, interface: type[T] = Tower) -> T:
+    """Build the tower of a config and check that it is what its kind promises.
+
+    Raises:
+        ConfigError: the config does not go with this `embed_dim`; every problem is named.
+        PluginError: the factory failed or returned something else, or a tower of another width or input.
+        MissingDependencyError: a package that it needs is not installed.
+    """
+    component = registry.get(config.kind, config.component)
+    broken = [Problem(message, key, type(config).__name__) for key, message in config.rules_for(embed_dim)]
+    if broken:
+        raise ConfigError(broken)
+    tower = cast("T", construct(component, config, embed_dim))
+    expect_attributes(component, tower, config, embed_dim)
+    return tower
+
+
+def expect_attributes(component: Component, tower: Tower, config: TowerConfig, embed_dim: int) -> None:
+    """Raise a `PluginError` where a tower tells another width or other inputs than its config."""
+    for name, promise in {"output_dim": embed_dim, **config.attributes()}.items():
+        value = getattr(tower, name, None)
+        if value != promise:
+            raise PluginError(f"{component}: {name} of the tower must be {promise}, found {describe(value)}")
 
 
 def construct(component: Component, config: TowerConfig, embed_dim: int) -> Any:

@@ -1,0 +1,117 @@
+"""Base of modalities: how one kind of input is prepared, checked and encoded.
+
+A plugin that brings a kind of input of its own subclasses `Modality` and names the class in a `ModalitySpec`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo_core.errors import InputError
+from zoo_core.images import moved
+from zoo_core.models.features import features_of
+from zoo_core.nn.precision import matrix_dtype
+from zoo_core.nn.tracing import is_symbolic
+from zoo_core.plugin import ModalitySpec
+
+__all__ = ["Modality", "device_of", "is_raw"]
+
+
+class Modality(ABC):
+    """One kind of input of a model. A subclass gives `check`, `example` and `probe_inputs`; the rest is derived.
+
+    Tensors are inputs that are prepared already, but for uint8, which is raw. Everything else goes through the model's
+    processor of this modality: an object whose `batch` makes one batch of a list of raw inputs.
+
+    Args:
+        spec: the declaration of the modality.
+    """
+
+    def __init__(self, spec: ModalitySpec) -> None:
+        self.spec = spec
+
+    @property
+    def name(self) -> str:
+        """What `encode`, `towers=` and outputs call it."""
+        return self.spec.name
+
+    @abstractmethod
+    def check(self, batch: Any, tower: Any) -> None:
+        """Hold a prepared batch to what the tower takes.
+
+        Raises:
+            InputError: it is something else; the message says what was found and allowed.
+        """
+
+    @abstractmethod
+    def example(self, tower: Any, count: int, processor: Any = None) -> Tensor:
+        """Return a batch of `count` random inputs of full length, on the CPU, to measure the tower with."""
+
+    @abstractmethod
+    def probe_inputs(self) -> Sequence[Any]:
+        """Return a few raw inputs, the same ones always; a saved model records their features.
+
+        They have what another preprocessing would change: unequal sides, edges and slopes, silence and sound.
+        """
+
+    def is_prepared(self, value: Any) -> bool:
+        """Tell what a tower takes from what is still to be prepared; a list is judged by its first item."""
+        first: Any = cast("Any", value)[0] if isinstance(value, list | tuple) and value else cast("Any", value)
+        return isinstance(first, Mapping) or is_symbolic(first) or (isinstance(first, Tensor) and not is_raw(first))
+
+    def processor(self, model: nn.Module) -> Any:
+        """Return what makes batches of raw inputs for a model; None for a model built by hand."""
+        return getattr(model, self.spec.processor, None)
+
+    def inputs(self, model: Any, tower: Any, value: Any) -> Any:
+        """Return what the tower is called with: prepared, checked, on its device, in the dtype of its matrices.
+
+        Args:
+            model: the `DualEncoder` that the tower belongs to.
+            tower: its tower of this modality.
+            value: a batch, a raw input, or a list of either.
+
+        Raises:
+            InputError: the value does not fit the tower, or the model has nothing to prepare it with.
+        """
+        if not is_symbolic(value):
+            if not isinstance(value, Tensor) or is_raw(value):
+                value = moved(self._batch(model, value), device_of(tower, model.logit_scale))
+            self.check(value, tower)
+        return value.to(matrix_dtype(tower, value.dtype)) if value.is_floating_point() else value
+
+    def encode(self, model: Any, tower: Any, value: Any) -> Tensor:
+        """Return the features `[B, embed_dim]` of a batch, a raw input, or a list of either."""
+        return features_of(tower, self.inputs(model, tower, value))
+
+    def _batch(self, model: Any, value: Any) -> Any:
+        processor = self.processor(model)
+        if processor is None:
+            raise InputError(
+                f"expected a prepared batch, found {type(value).__name__}: this model has no {self.spec.processor}; "
+                f"build it with zoo.build, or set model.{self.spec.processor}"
+            )
+        items = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value]
+        if items and all(isinstance(item, Tensor) and not is_raw(item) for item in items):
+            return torch.stack(list(items))
+        return processor.batch(items)
+
+
+def is_raw(value: object) -> bool:
+    """Tell raw values (uint8) from a prepared tensor, and from what is no tensor."""
+    return isinstance(value, Tensor) and value.dtype == torch.uint8
+
+
+def device_of(tower: nn.Module, default: Tensor) -> torch.device:
+    """Return the device that inputs of a tower go to: that of its parameters.
+
+    Those of a tower that accelerate offloads are on the meta device until it runs; it moves inputs itself.
+    """
+    like = next(tower.parameters(), default)
+    is_offloaded = like.is_meta and hasattr(tower, "_hf_hook")
+    return torch.device("cpu") if is_offloaded else like.device
