@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
@@ -47,7 +47,7 @@ class Loss(Protocol):
 
 
 class Tower(BlockwiseModule, ABC):
-    """Base class of vision and text towers. A subclass sets `output_dim` and implements `forward`.
+    """Base class of towers. A subclass sets `modality` and `output_dim`, and implements `forward`.
 
     Attributes:
         output_dim: width of the pooled features; must be the `embed_dim` that the factory was given.
@@ -58,6 +58,14 @@ class Tower(BlockwiseModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._frozen_statistics: list[nn.Module] = []
+
+    def forward_tokens(self, x: Any, /) -> tuple[Tensor, Tensor]:
+        """Return pooled features `[B, output_dim]` and tokens `[B, N, width]`.
+
+        Raises:
+            CapabilityError: the tower does not claim `tokens`.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return the parts of the tower from input to output, each of which can be unlocked on its own.
@@ -144,14 +152,6 @@ class VisionTower(Tower):
     def forward(self, image: Tensor) -> Tensor:
         """Return pooled features `[B, output_dim]` of images `[B, C, H, W]`."""
 
-    def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return pooled features `[B, output_dim]` and tokens `[B, N, width]`.
-
-        Raises:
-            CapabilityError: the tower does not claim `tokens`.
-        """
-        raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
-
     def extra_tokens(self, outputs: Sequence[Tensor], /) -> dict[str, list[Tensor]]:
         """Return the tokens before the patches, `[B, P, C]`; maps have none."""
         prefix = [
@@ -193,14 +193,6 @@ class TextTower(Tower):
         padding is looked at. A tower that takes no shorter rows returns None.
         """
         return None
-
-    def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return pooled features `[B, output_dim]` and tokens `[B, L, width]`.
-
-        Raises:
-            CapabilityError: the tower does not claim `tokens`.
-        """
-        raise CapabilityError(f"{type(self).__name__} does not claim 'tokens'")
 
     def decode_step(self, text: Tensor, cache: KVCache) -> Tensor:
         """Return the tokens `[B, n, width]` of ids `[B, n]` that follow those in `cache`, and add them to it.

@@ -1,4 +1,4 @@
-"""Declares CLIP and CustomTextCLIP."""
+"""Declares CLIP, CustomTextCLIP and the dual encoder of any modalities."""
 
 from collections.abc import Iterator
 
@@ -23,6 +23,13 @@ def zoo_components() -> Iterator[ComponentSpec]:
         config="zoo_clip.config:CustomTextClipConfig",
         factory="zoo_clip.model:CustomTextCLIP.from_config",
         summary="The same with the text tower's weights under 'text.', for towers of any layout",
+    )
+    yield ComponentSpec(
+        kind="model",
+        name="dual-encoder",
+        config="zoo_core.config.dual_encoder:AnyModalityConfig",
+        factory="zoo_core.models.dual_encoder:DualEncoder.from_config",
+        summary="Towers of any two or more modalities and a logit scale; state dicts as custom-text-clip has them",
     )
 
 

@@ -109,10 +109,8 @@ class CoCa(DualEncoder):
     ) -> Self:
         """Build the `towers` of an architecture, and the decoder if both are asked for."""
         model = super().from_config(config, towers=towers, registry=registry, output_dict=True, **options)
-        is_whole = len(model.towers) == len(model.modalities)
-        model.text_decoder = (
-            MultimodalDecoder(config.multimodal, vocab_size=config.text.vocab_size) if is_whole else None
-        )
+        vocab_size = config.text.vocab_size
+        model.text_decoder = MultimodalDecoder(config.multimodal, vocab_size=vocab_size) if model.is_whole else None
         return model
 
     @property

@@ -7,22 +7,15 @@ way, and all are installed at once: whatever works here works in spite of them.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import importlib.util
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.environments import Environment, installed
 
 DOCS = Path(__file__).parents[2] / "docs"
 ACME = DOCS / "examples" / "acme-towers"
@@ -83,77 +76,13 @@ REASONS = {
 """Distribution -> how the reason of its quarantine begins."""
 
 
-@dataclass(frozen=True)
-class Environment:
-    """A fresh environment with zoo and every package above."""
-
-    python: Path
-    folder: Path
-
-    def run(self, *arguments: str, disable: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ZOO"))}
-        environment |= {"OMP_NUM_THREADS": "1", "ZOO_DISABLE_PLUGINS": disable, "COLUMNS": "400"}
-        return subprocess.run(
-            [self.python, *arguments],
-            env=environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def script(self, code: str, *arguments: str, disable: str = "") -> Any:
-        """Run a script and return what it printed last, as JSON."""
-        done = self.run("-W", "error", "-c", code, *arguments, disable=disable)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    def zoo(self, *arguments: str, disable: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the console script `zoo`."""
-        return self.run("-c", CONSOLE_SCRIPT, *arguments, disable=disable)
-
-
-CONSOLE_SCRIPT = """
-import sys
-from importlib.metadata import entry_points
-sys.argv[0] = "zoo"
-(script,) = entry_points(group="console_scripts", name="zoo")
-sys.exit(script.load()())
-"""
-
-
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("strangers")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
-    scripts = Path(sysconfig.get_path("scripts", "venv", vars={"base": str(folder / "venv")}))
-    packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder / "venv")}))
-    (packages / "host.pth").write_text("\n".join(map(str, host_folders())) + "\n")
-    python = scripts / Path(sys.executable).name
-    wheels = [build(source, folder / "wheels") for source in (ACME, *written(folder / "sources", PLUGINS))]
-    install = [
-        "install",
-        "--no-deps",
-        "--no-index",
-        "--no-compile",
-        "--disable-pip-version-check",
-        "-q",
-        *wheels,
-    ]
-    done = subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    environment = installed(folder, (ACME, *written(folder / "sources", PLUGINS)))
     shutil.copy(ACME / "my-model.yaml", folder)
     shutil.copytree(ACME / "tests", folder / "tests")
-    return Environment(python, folder)
-
-
-def host_folders() -> list[Path]:
-    """Return the folders from which this process imports zoo, its plugins, torch and their metadata."""
-    modules = ("zoo", "zoo_core", "zoo_vit", "torch", "pluggy")
-    specs = [importlib.util.find_spec(module) for module in modules]
-    found = [Path(spec.origin).parents[1] for spec in specs if spec is not None and spec.origin is not None]
-    found.append(Path(str(importlib.metadata.distribution("clip-zoo").locate_file(""))))
-    return list(dict.fromkeys(path.resolve() for path in found))
+    return environment
 
 
 def written(folder: Path, plugins: Mapping[str, str]) -> list[Path]:
@@ -167,15 +96,6 @@ def written(folder: Path, plugins: Mapping[str, str]) -> list[Path]:
         (folder / name / package / "plugin.py").write_text(code)
         projects.append(folder / name)
     return projects
-
-
-def build(project: Path, wheels: Path) -> Path:
-    """Build the wheel of a project, as pip would."""
-    import hatchling.build
-
-    wheels.mkdir(exist_ok=True)
-    with contextlib.chdir(project):
-        return wheels / hatchling.build.build_wheel(str(wheels))
 
 
 @pytest.fixture(scope="session")

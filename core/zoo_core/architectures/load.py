@@ -32,15 +32,6 @@ __all__ = ["ArchitectureLoader", "check_source"]
 
 MAX_EXTENDS = 16
 
-_SELECTORS: tuple[tuple[str, str, Kind], ...] = (
-    ("", "model", "model"),
-    ("vision", "tower", "vision-tower"),
-    ("text", "tower", "text-tower"),
-    ("tokenizer", "type", "tokenizer"),
-    ("preprocess", "type", "preprocessor"),
-)
-"""Section, key and kind of every place that names a component."""
-
 
 class ArchitectureLoader:
     """Reads the architectures that plugins offer, and any other.
@@ -222,7 +213,11 @@ def _check_within(folder: Path, config: ModelConfig, document: Document, overrid
 
 def _qualify(data: dict[str, Any], registry: Registry, owner: str) -> None:
     """Let a distribution's own file mean its own parts, where a stranger claims one of their names."""
-    for section, selector, kind in _SELECTORS:
+    selectors: list[tuple[str, str, Kind]] = [("", "model", "model")]
+    for modality in registry.modalities:
+        selectors.append((modality.section, "tower", modality.tower_kind))
+        selectors.append((modality.processor, "type", modality.processor_kind))
+    for section, selector, kind in selectors:
         value = data.get(section) if section else data
         keys = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
         if isinstance(keys.get(selector), str):

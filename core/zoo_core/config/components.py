@@ -91,13 +91,13 @@ class TowerConfig(ComponentConfig):
         """
         yield from ()
 
-    def processor_options(self) -> dict[str, Any]:
-        """Return the sizes that the factory of the tower's processor is called with."""
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes that the tower has to bear, with their values, such as the size of its inputs."""
         return {}
 
-    def attributes(self) -> dict[str, Any]:
-        """Return attributes that the tower has to bear, with their values."""
-        return self.processor_options()
+    def processor_options(self, train: bool = False) -> dict[str, Any]:
+        """Return what the factory of the tower's processor is called with, for evaluation or for training."""
+        return {**self.attributes(), "train": train}
 
     def input_summary(self) -> str | None:
         """Return what inputs are, as a clause such as `images are 224 x 224 pixels`; None where that says nothing."""
@@ -142,7 +142,7 @@ class VisionTowerConfig(TowerConfig):
             f"but tower '{self.tower}' takes {patches}",
         )
 
-    def processor_options(self) -> dict[str, Any]:
+    def attributes(self) -> dict[str, Any]:
         """Return the image size."""
         return {"image_size": self.image_size}
 
@@ -184,13 +184,13 @@ class TextTowerConfig(TowerConfig):
         if isinstance(processor, TokenizerConfig):
             yield from ((f"{section}.{key}", message) for key, message in self.rules_with(processor.token_ids()))
 
-    def processor_options(self) -> dict[str, Any]:
-        """Return the context length."""
-        return {"context_length": self.context_length}
-
     def attributes(self) -> dict[str, Any]:
         """Return context length and size of the vocabulary."""
         return {"context_length": self.context_length, "vocab_size": self.vocab_size}
+
+    def processor_options(self, train: bool = False) -> dict[str, Any]:
+        """Return the context length."""
+        return {"context_length": self.context_length}
 
     def input_summary(self) -> str:
         """Say the context length."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, cast
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from zoo_core.config import (
+    ComponentConfig,
     Config,
     EmbedDim,
     ModelConfig,
@@ -17,8 +20,17 @@ from zoo_core.config import (
     TokenizerConfig,
     VisionTowerConfig,
 )
+from zoo_core.config.modality_sections import KeyedValue, ModalitySection, section_schemas
+from zoo_core.registry import default_registry
 
-__all__ = ["ConstructorArguments", "DualEncoderConfig", "LogitBias", "LogitScale", "LogitScaledConfig"]
+__all__ = [
+    "AnyModalityConfig",
+    "ConstructorArguments",
+    "DualEncoderConfig",
+    "LogitBias",
+    "LogitScale",
+    "LogitScaledConfig",
+]
 
 LogitScale = Annotated[float, Field(ge=-20, le=20)]
 LogitBias = Annotated[float, Field(ge=-1000, le=1000)]
@@ -50,6 +62,50 @@ class DualEncoderConfig(LogitScaledConfig):
     """The tokenizer that the text tower was or will be trained with."""
     preprocess: Annotated[PreprocessConfig, Section(PreprocessConfig)]
     """How images become tensors."""
+
+
+class AnyModalityConfig(LogitScaledConfig):
+    """A model of any two or more modalities, whose towers share an embedding space.
+
+    Beside the keys below it has the sections of its modalities: those of images (`vision`, `preprocess`) and of text
+    (`text`, `tokenizer`), or those that plugins declare.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[ComponentConfig, ModalitySection()]]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    model: str = "dual-encoder"
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Ask for two towers, and for a processor of each."""
+        yield from super().rules()
+        towers, processors = self.towers, self.processors
+        if len(towers) < 2:
+            yield "model", f"needs towers of two modalities or more, found {', '.join(towers) or 'none'}"
+        for name in dict.fromkeys((*towers, *processors)):
+            modality = default_registry().modality(name)
+            if name not in processors:
+                yield modality.processor, "required key is missing"
+            if name not in towers:
+                yield modality.section, "required key is missing"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_keys(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        fields = tuple(cls.model_fields)
+        entries = cast("Mapping[str, Any]", data).items()
+        return {key: value if key in fields else KeyedValue(key, value, fields) for key, value in entries}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """List the sections of every modality."""
+        described = super().__get_pydantic_json_schema__(schema, handler)
+        resolved = handler.resolve_ref_schema(described)
+        resolved["properties"] = resolved.get("properties", {}) | section_schemas(default_registry())
+        resolved["additionalProperties"] = False
+        return described
 
 
 class ConstructorArguments(Config):

@@ -34,7 +34,7 @@ class Section:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate through the component's own class."""
         return core_schema.with_info_plain_validator_function(
-            self._validate,
+            self.validate,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda config: config.model_dump(mode="json", exclude_none=True), when_used="json"
             ),
@@ -61,7 +61,8 @@ class Section:
         except ValidationError as error:
             raise ConfigError(problems(error, source)) from None
 
-    def _validate(self, value: Any, info: ValidationInfo) -> ComponentConfig:
+    def validate(self, value: Any, info: ValidationInfo) -> ComponentConfig:
+        """Return the config that pydantic is given for the section."""
         context: Mapping[str, Any] = info.context or {}
         registry: Registry = context.get("registry") or default_registry()
         if isinstance(value, self.base):

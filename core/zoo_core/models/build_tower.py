@@ -42,7 +42,7 @@ def build_tower(registry: Registry, config: TowerConfig, embed_dim: int, interfa
 
 def expect_attributes(component: Component, tower: Tower, config: TowerConfig, embed_dim: int) -> None:
     """Raise a `PluginError` where a tower tells another width or other inputs than its config."""
-    for name, promise in {"output_dim": embed_dim, **config.attributes()}.items():
+    for name, promise in {"output_dim": embed_dim, "modality": config.modality, **config.attributes()}.items():
         value = getattr(tower, name, None)
         if value != promise:
             raise PluginError(f"{component}: {name} of the tower must be {promise}, found {describe(value)}")

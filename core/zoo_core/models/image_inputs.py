@@ -44,8 +44,8 @@ class ImageModality(Modality):
         Red and green are slopes, and blue has squares that shrink towards the right: another size, interpolation or
         normalisation shows.
         """
-        import numpy
-        from PIL import Image
+        import numpy  # noqa: PLC0415 - as is Pillow
+        from PIL import Image  # noqa: PLC0415 - a text tower alone needs no Pillow
 
         y, x = numpy.mgrid[0:90, 0:120]
         blue = 255 * ((x // (3 + (119 - x) // 12) + y // 7) % 2)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from zoo_core.boundary import Contract
 from zoo_core.errors import InputError
 from zoo_core.images import moved
 from zoo_core.models.features import features_of
@@ -19,14 +20,44 @@ from zoo_core.nn.precision import matrix_dtype
 from zoo_core.nn.tracing import is_symbolic
 from zoo_core.plugin import ModalitySpec
 
-__all__ = ["Modality", "device_of", "is_raw"]
+__all__ = ["Modality", "Processor", "device_of", "is_raw"]
+
+
+class Processor(Contract, ABC):
+    """Makes what a tower takes of raw inputs. A subclass gives `__call__`; the rest is derived.
+
+    Built by a factory `(config, *, train: bool, **attributes)` with the attributes of the tower's config. Preprocessors
+    of images and tokenizers have bases of their own. It is called in threads.
+    """
+
+    @abstractmethod
+    def __call__(self, raw: Any) -> Tensor:
+        """Return one raw input, or that of the path of a file, as the tower takes it, without the batch dimension.
+
+        Raises:
+            InputError: it cannot be used; a file is named.
+        """
+
+    def batch(self, items: Sequence[Any]) -> Tensor:
+        """Return raw inputs as one batch.
+
+        Raises:
+            InputError: as calling it does, with the index of the input before the message.
+        """
+        prepared: list[Tensor] = []
+        for index, item in enumerate(items):
+            try:
+                prepared.append(self(item))
+            except InputError as error:
+                raise type(error)(f"inputs[{index}]: {error}") from error
+        return torch.stack(prepared)
 
 
 class Modality(ABC):
     """One kind of input of a model. A subclass gives `check`, `example` and `probe_inputs`; the rest is derived.
 
     Tensors are inputs that are prepared already, but for uint8, which is raw. Everything else goes through the model's
-    processor of this modality: an object whose `batch` makes one batch of a list of raw inputs.
+    processor of this modality (see `Processor`).
 
     Args:
         spec: the declaration of the modality.
@@ -68,6 +99,10 @@ class Modality(ABC):
         """Return what makes batches of raw inputs for a model; None for a model built by hand."""
         return getattr(model, self.spec.processor, None)
 
+    def prepare(self, processor: Any, raw: Sequence[Any]) -> Any:
+        """Return the batch that a processor makes of raw inputs."""
+        return processor.batch(list(raw))
+
     def inputs(self, model: Any, tower: Any, value: Any) -> Any:
         """Return what the tower is called with: prepared, checked, on its device, in the dtype of its matrices.
 
@@ -99,7 +134,7 @@ class Modality(ABC):
         items = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value]
         if items and all(isinstance(item, Tensor) and not is_raw(item) for item in items):
             return torch.stack(list(items))
-        return processor.batch(items)
+        return self.prepare(processor, items)
 
 
 def is_raw(value: object) -> bool:

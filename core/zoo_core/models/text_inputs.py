@@ -49,13 +49,17 @@ class TextModality(Modality):
             with suppress(ZooError):  # a tokenizer whose files are not here
                 return processor(["a " * (length - 2)]).repeat(count, 1)
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(tower.vocab_size, (count, length), generator=generator)
+        ids = torch.randint(tower.vocab_size - 1, (count, length), generator=generator)
         ids[:, -1] = tower.vocab_size - 1 if tower.eos_id is None else tower.eos_id
         return ids
 
     def probe_inputs(self) -> Sequence[str]:
         """Return three captions of different lengths."""
         return CAPTIONS
+
+    def prepare(self, processor: Tokenizer, raw: Sequence[str]) -> Tensor:
+        """Return the token ids of captions; those that are too long are cut in silence."""
+        return processor(raw, overflow="truncate")
 
     def inputs(self, model: Any, tower: TextTower, value: Any, *, overflow: Overflow = "warn") -> Tensor:
         """Return token ids `[B, L]`; the arguments and errors are those of `Modality.inputs`.

@@ -52,6 +52,16 @@ class Towers(nn.Module):
         children = {name: getattr(self, modality.spec.module) for name, modality in self.modalities.items()}
         return {name: tower for name, tower in children.items() if tower is not None}
 
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """How the names of each modality's entries begin in state dicts: `visual.` those of images."""
+        return {name: f"{modality.spec.module}." for name, modality in self.modalities.items()}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no tower was left out."""
+        return len(self.towers) == len(self.modalities)
+
     @checked
     def encode(self, modality: str, inputs: Any, normalize: bool = False, **options: Any) -> Tensor:
         """Return the features of inputs of a modality.
@@ -115,7 +125,7 @@ class Towers(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that optimizers should not decay, beyond biases and norms."""
         return {
-            f"{self.modalities[name].spec.module}.{parameter}"
+            self.prefixes[name] + parameter
             for name, tower in self.towers.items()
             for parameter in tower.no_weight_decay()
         }
@@ -123,9 +133,9 @@ class Towers(nn.Module):
     @checked
     def takes(self, key: str) -> bool:
         """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
-        for modality in self.modalities.values():
-            if key.startswith(f"{modality.spec.module}."):
-                return getattr(self, modality.spec.module) is not None
+        for name, prefix in self.prefixes.items():
+            if key.startswith(prefix):
+                return name in self.towers
         # published checkpoints of CLIP hold the text tower at the top
         return "text" not in self.modalities or self.text is not None or key in ("logit_scale", "logit_bias")
 

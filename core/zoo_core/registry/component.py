@@ -18,7 +18,8 @@ __all__ = ["Component", "Plugin", "normalised", "resolve", "squash"]
 CONFIG = "zoo_core.config:Config"
 """What every config class derives from."""
 PRODUCTS: Mapping[Kind, str] = {
-    "tower": "zoo_core.interfaces:Tower",
+    "other tower": "zoo_core.interfaces:Tower",
+    "other preprocessor": "zoo_core.models.modality:Processor",
     "vision-tower": "zoo_core.interfaces:VisionTower",
     "text-tower": "zoo_core.interfaces:TextTower",
     "model": "zoo_core.models.dual_encoder:DualEncoder",
@@ -27,7 +28,7 @@ PRODUCTS: Mapping[Kind, str] = {
     "preprocessor": "zoo_core.images:Preprocessor",
     "checkpoint-format": "zoo_core.checkpoints:CheckpointFormat",
 }
-"""What a factory of each kind returns; a tower of another modality is a `Tower`.
+"""What a factory of each kind returns; `other` are those of modalities that plugins declare.
 
 This and `CONFIG` stand above the registry. It names them as plugins name their parts, and imports them on first use.
 """
@@ -102,8 +103,8 @@ class Component:
         factory = self._import("factory")
         with PluginCode(self, f"its factory {self.spec.factory} failed"):
             built = factory(config, **context)
-        is_tower = self.spec.kind.endswith("-tower")
-        interface: Any = resolve(PRODUCTS.get(self.spec.kind, PRODUCTS["tower"] if is_tower else "builtins:object"))
+        kind = self.spec.kind if self.spec.modality is None else f"other {self.spec.kind.rpartition('-')[2]}"
+        interface: Any = resolve(PRODUCTS[kind])
         if not isinstance(built, interface):
             raise PluginError(f"{self}: its factory must return a {interface.__name__}, found {type(built).__name__}")
         made_by(self, cast("type[Any]", type(built)))

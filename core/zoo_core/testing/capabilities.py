@@ -14,9 +14,10 @@ from torch import Tensor
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.images.patches import pad_patches, patchify
 from zoo_core.interfaces import TextTower, Tower, VisionTower
+from zoo_core.models.towers import modalities_of
 from zoo_core.nn.intermediates import BlockwiseModule
 from zoo_core.plugin import CAPABILITIES
-from zoo_core.registry import Component
+from zoo_core.registry import Component, default_registry
 from zoo_core.testing.failure import fail
 
 __all__ = ["check_capabilities", "check_shape", "close", "example_input", "seeded"]
@@ -29,12 +30,13 @@ _ONE_SIDED = {
 
 
 def example_input(tower: Tower, batch: int) -> Tensor:
-    """Return random images `[B, 3, H, W]`, or token ids `[B, L]` that end in the `eos_id` or the largest id."""
+    """Return random images `[B, 3, H, W]`, token ids `[B, L]` that end in the `eos_id` or the largest id, or others."""
     if isinstance(tower, VisionTower):
         return torch.randn(batch, 3, *tower.image_size)
-    text = cast("TextTower", tower)
-    ids = torch.randint(0, text.vocab_size - 1, (batch, text.context_length))
-    ids[:, -1] = text.vocab_size - 1 if text.eos_id is None else text.eos_id
+    if not isinstance(tower, TextTower):
+        return modalities_of(default_registry(), [tower.modality])[tower.modality].example(tower, batch)
+    ids = torch.randint(0, tower.vocab_size - 1, (batch, tower.context_length))
+    ids[:, -1] = tower.vocab_size - 1 if tower.eos_id is None else tower.eos_id
     return ids
 
 
@@ -91,7 +93,7 @@ def check_intermediates(component: Component, tower: Tower, claimed: bool) -> No
     give: Callable[..., dict[str, Any]] = cast("Any", tower).forward_intermediates
     if not claimed:
         _check_refusal(component, "intermediates", lambda: give(inputs))
-    side = "image" if isinstance(tower, VisionTower) else "text"
+    side = tower.modality
     with torch.no_grad():
         _check_blocks(component, tower, inputs)
         everything = give(inputs)

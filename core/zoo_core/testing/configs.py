@@ -12,12 +12,14 @@ from zoo_core.config import (
     LossConfig,
     ModelConfig,
     PreprocessConfig,
+    ProcessorConfig,
     TextTowerConfig,
     TokenizerConfig,
+    TowerConfig,
     VisionTowerConfig,
 )
 from zoo_core.plugin import Kind
-from zoo_core.registry import Component
+from zoo_core.registry import Component, default_registry
 from zoo_core.testing.failure import fail
 
 __all__ = ["check_config", "checked_config_class"]
@@ -33,12 +35,23 @@ _BASES: dict[Kind, type[ComponentConfig]] = {
 }
 
 
+def _base_of(component: Component) -> type[ComponentConfig]:
+    """Return what the config of a component has to derive from; a modality of a plugin declares the base of its own."""
+    kind, modality = component.spec.kind, component.spec.modality
+    if modality is None:
+        return _BASES[kind]
+    if kind.endswith("-tower"):
+        return default_registry().modality_class(modality, "tower_config", TowerConfig)
+    return default_registry().modality_class(modality, "processor_config", ProcessorConfig)
+
+
 def checked_config_class(component: Component) -> type[ComponentConfig]:
     """Return the config class of a component, which has the base of its kind and names the component by default."""
-    spec, base = component.spec, _BASES[component.spec.kind]
+    spec, base = component.spec, _base_of(component)
     config_class = component.config_class()
     if not issubclass(config_class, base):
-        fail(f"{component}: its config {spec.config} must derive from zoo_core.config.{base.__name__}")
+        module = base.__module__.removesuffix(".components")
+        fail(f"{component}: its config {spec.config} must derive from {module}.{base.__name__}")
     name = config_class.model_fields[base.selector].default
     if name != spec.name:
         fail(f"{component}: '{base.selector}' of {config_class.__name__} must default to '{spec.name}', found {name!r}")

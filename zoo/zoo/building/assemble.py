@@ -10,18 +10,16 @@ import torch
 
 from zoo.catalog.architectures import registry
 from zoo.checkpoints.load import take_weights
-from zoo.materialize.skeleton import TOWERS, construct, skeleton
+from zoo.materialize.skeleton import construct, skeleton
 from zoo_core.config import ModelConfig
 from zoo_core.errors import InputError, PluginError, describe, one_of, reason
 from zoo_core.models.build_tower import parameters_on_meta
 
 if TYPE_CHECKING:
     from zoo.checkpoints.match import LoadOptions
-    from zoo_core.images import Preprocessor
     from zoo_core.models.dual_encoder import DualEncoder
-    from zoo_core.text.tokenizer import Tokenizer
 
-__all__ = ["assemble", "preprocessor_of", "tokenizer_of"]
+__all__ = ["assemble", "processor_of"]
 
 
 def assemble(
@@ -38,7 +36,7 @@ def assemble(
 
     `overrides` are those changes of the config that the caller asked for, which weights need not agree with.
     """
-    wanted = _checked_towers(towers)
+    wanted = _checked_towers(towers, config)
     _check_dtype(dtype)
     target = _checked_device(device)
     if weights is not None and target.type == "meta":
@@ -55,16 +53,16 @@ def assemble(
         model = model.to(dtype=dtype)
     model = model.eval()
     model.config = config
-    model.tokenizer = tokenizer_of(config)
-    model.preprocess = preprocessor_of(config)
+    for name, modality in model.modalities.items():
+        setattr(model, modality.spec.processor, processor_of(config, name))
     _show_preprocessing(model, config)
     return model
 
 
 def _show_preprocessing(model: DualEncoder, config: ModelConfig) -> None:
     """Show on the image tower what pictures go through, where code for open_clip looks for it."""
-    found = config.preprocess.model_dump()
-    if model.visual is None or not {"mean", "std"} <= found.keys():
+    found = {} if model.visual is None else config.preprocess.model_dump()
+    if not {"mean", "std"} <= found.keys():
         return
     names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "resize_mode"}
     shown: dict[str, Any] = {"size": config.vision.image_size, "mode": "RGB"}
@@ -73,26 +71,29 @@ def _show_preprocessing(model: DualEncoder, config: ModelConfig) -> None:
     tower.image_mean, tower.image_std, tower.preprocess_cfg = found["mean"], found["std"], shown
 
 
-def tokenizer_of(config: ModelConfig) -> Tokenizer:
-    """Return the tokenizer of a config."""
-    component = registry().get("tokenizer", config.tokenizer.component)
-    return cast("Tokenizer", component.build(config.tokenizer, context_length=config.text.context_length))
+def processor_of(config: ModelConfig, modality: str, train: bool = False) -> Any:
+    """Return what makes batches of the raw inputs of a modality: the tokenizer of text, the preprocessing of images.
+
+    Raises:
+        InputError: the architecture has no such modality.
+    """
+    if modality not in config.processors:
+        raise InputError(f"this architecture has no modality '{modality}'; {one_of(config.towers)}")
+    section = config.processors[modality]
+    component = registry().get(section.kind, section.component)
+    return component.build(section, **config.towers[modality].processor_options(train))
 
 
-def preprocessor_of(config: ModelConfig, train: bool = False) -> Preprocessor:
-    """Return the preprocessing of a config."""
-    component = registry().get("preprocessor", config.preprocess.component)
-    return cast("Preprocessor", component.build(config.preprocess, image_size=config.vision.image_size, train=train))
-
-
-def _checked_towers(towers: Sequence[str] | None) -> tuple[str, ...]:
+def _checked_towers(towers: Sequence[str] | None, config: ModelConfig) -> tuple[str, ...]:
     if towers is None:
-        return TOWERS
+        return tuple(config.towers)
     given = cast("object", towers)
-    known = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) and not isinstance(given, str) else []
-    if not known or not all(isinstance(tower, str) and tower in TOWERS for tower in known):
-        raise InputError(f"towers must hold 'image', 'text' or both, found {describe(towers)}")
-    return tuple(dict.fromkeys(cast("list[str]", known)))
+    names = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    if not names or not all(isinstance(name, str) and name in config.towers for name in names):
+        allowed = [f"'{name}'" for name in config.towers]
+        every = "both" if len(allowed) == 2 else "all"
+        raise InputError(f"towers must hold {', '.join(allowed)} or {every}, found {describe(towers)}")
+    return tuple(dict.fromkeys(cast("list[str]", names)))
 
 
 def _check_dtype(dtype: object) -> None:
@@ -128,10 +129,11 @@ def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ..
     empty = _on_meta(model)
     if not empty:
         return
-    sides = {"visual": "image", "text": "text"}
-    needed = {sides.get(name.partition(".")[0]) for name in empty}
+    # buffers outside the towers need all of the model
+    needed = tuple(name for name, prefix in model.prefixes.items() if any(key.startswith(prefix) for key in empty))
+    is_of_towers = all(key.startswith(tuple(model.prefixes.values())) for key in empty)
     with device, parameters_on_meta():
-        computed = construct(config, tuple(one for one in towers if one in needed) if None not in needed else towers)
+        computed = construct(config, needed if is_of_towers else towers)
     for name in empty:
         owner, _, own = name.rpartition(".")
         setattr(model.get_submodule(owner), own, getattr(computed.get_submodule(owner), own))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
 
-from zoo.building.assemble import assemble, preprocessor_of, tokenizer_of
+from zoo.building.assemble import assemble, processor_of
 from zoo.building.load import build_saved
 from zoo.building.pretrained import allow_resampling, resolve_tag, weights_of
 from zoo.building.source import Source, resolve
@@ -72,7 +72,7 @@ def build(
         device: where the model lives; the CPU where None.
         dtype: of every floating-point parameter; that of the weights, or float32, where None. Half precision on a CPU
             that has no instructions for it is slower than float32, which is told once.
-        towers: `("image",)` or `("text",)` builds and reads one tower only; both where None.
+        towers: modalities such as `("image",)` or `("text",)`, whose towers alone are built and read; all where None.
         weights: which state dict of a training checkpoint: None for the trained one, `"ema"` for its average, or its
             name in the file.
         resize: resample positions of another image size (`"bicubic"` or `"bilinear"`) or context length (linearly).
@@ -197,7 +197,7 @@ def tokenizer(source: str | Path | Any, *, local_files_only: bool = False) -> To
     if isinstance(own, Tokenizer):
         return own
     resolved = resolve(source, tags=False, local_files_only=local_files_only)
-    built = tokenizer_of(resolved.config)
+    built = cast("Tokenizer", processor_of(resolved.config, "text"))
     if resolved.saved is not None:
         read_tokenizer(built, resolved.saved)
     elif resolved.folder is not None:
@@ -224,7 +224,7 @@ def preprocess(source: str | Path | Any, train: bool = False, *, local_files_onl
             "expected an architecture or a model that zoo.build made, "
             f"found {type(cast('object', given)).__name__} without a config"
         )
-    return preprocessor_of(config, train)
+    return cast("Preprocessor", processor_of(config, "image", train))
 
 
 @checked

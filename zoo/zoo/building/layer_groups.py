@@ -5,7 +5,7 @@ The model is built on the meta device, so that even the largest one takes no mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,18 +37,15 @@ class Group:
         return asdict(self)
 
 
-def layer_groups(
-    source: str, *, lock_image: int | None = None, lock_text: int | None = None
-) -> dict[str, tuple[Group, ...]]:
+def layer_groups(source: str, locks: Mapping[str, int] | None = None) -> dict[str, tuple[Group, ...]]:
     """Return the layer groups of each tower, that of the output first.
 
     Args:
         source: what `zoo.build` takes, or `NAME:TAG`.
-        lock_image: lock the image tower but for so many groups; all is as it was built where None.
-        lock_text: the same of the text tower.
+        locks: modalities whose towers are locked but for so many groups; the others are as they were built.
 
     Returns:
-        `vision` and `text`, each with its groups.
+        the groups of each tower, by its section: `vision` and `text`.
 
     Raises:
         ConfigError: the architecture is wrong.
@@ -57,13 +54,10 @@ def layer_groups(
         CapabilityError: a tower can only be locked whole.
     """
     model = skeleton(resolve(source).config)
-    assert model.visual is not None and model.text is not None  # both towers are built
-    if lock_image is not None:
-        model.lock_image_tower(lock_image)
-    if lock_text is not None:
-        model.lock_text_tower(lock_text)
+    for name, unlocked_groups in (locks or {}).items():
+        model.lock_tower(name, unlocked_groups)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {"vision": _groups(model.visual, names), "text": _groups(model.text, names)}
+    return {model.modalities[name].spec.section: _groups(tower, names) for name, tower in model.towers.items()}
 
 
 def _groups(tower: Tower, names: dict[int, str]) -> tuple[Group, ...]:

@@ -78,7 +78,7 @@ def verify(
     Raises:
         CheckpointError: it is no saved model, or its `zoo.json` is damaged.
     """
-    from zoo.saved.probe import PART_NAMES, Finding, check_probe  # imports PIL
+    from zoo.saved.probe import Finding, check_probe, part_names  # imports PIL
 
     saved = open_saved(local_folder(folder))
     manifest = saved.manifest
@@ -86,9 +86,12 @@ def verify(
     names = dict.fromkeys([*manifest.files, *wrong])
     findings = [Finding(name, name not in wrong, wrong.get(name, "as saved")) for name in names]
     if wrong:
-        return [*findings, *(Finding(part, None, "not looked at: files differ") for part in PART_NAMES)]
+        return [*findings, *(Finding(part, None, "not looked at: files differ") for part in part_names(manifest))]
     if manifest.probe is None:
-        return [*findings, *(Finding(part, None, "the model was saved without a probe") for part in PART_NAMES)]
+        return [
+            *findings,
+            *(Finding(part, None, "the model was saved without a probe") for part in part_names(manifest)),
+        ]
     model = assemble(saved.config, weights=saved.weights, device=device, dtype=dtype)
     read_tokenizer(model.tokenizer, saved)
     return [*findings, *check_probe(model, manifest.probe)]
@@ -137,7 +140,8 @@ def build_saved(
         raise CheckpointError(
             f"{saved.folder} was replaced {ATTEMPTS} times while it was read; let the other process finish"
         )
-    if config.tokenizer.files_key() == trained.tokenizer.files_key():  # else overrides name another one
+    before, after = (one.tokenizer.files_key() if "text" in one.towers else None for one in (trained, config))
+    if before == after:  # else overrides name another tokenizer
         read_tokenizer(model.tokenizer, saved)
     if probe is not False:
         check_against_probe(model, saved, always=probe is True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.catalog.architectures import architectures
 from zoo_core.architectures import is_path
-from zoo_core.config import ModelConfig
+from zoo_core.config import ModelConfig, TowerConfig
 from zoo_core.errors import CheckpointError, InputError, UnknownNameError, describe, did_you_mean
 from zoo_core.files.hashing import sha256_of
 
@@ -77,9 +77,12 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_
 
 def allow_resampling(options: LoadOptions, trained: ModelConfig, wanted: ModelConfig) -> LoadOptions:
     """Return options that let positions be resampled, where another size is wanted than weights were trained for."""
-    size = trained.vision.image_size
-    if (size, trained.text.context_length) == (wanted.vision.image_size, wanted.text.context_length):
+    before, after = (
+        {name: tower.processor_options() for name, tower in config.towers.items()} for config in (trained, wanted)
+    )
+    if before == after:
         return options
+    size = trained.vision.image_size if "image" in trained.towers else None
     return replace(options, resize=options.resize or "bicubic", trained_size=size)
 
 
@@ -87,16 +90,16 @@ def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
     """Refuse weights whose activation or text contract is not the architecture's: the shapes alone would not tell."""
     contract = config.text_contract()
     for key, trained in entry.text:
-        found = getattr(contract, key)
+        found = getattr(contract, key, None)
         if None not in (trained, found) and found != trained:
             raise CheckpointError(
                 f"pretrained '{tag}' was trained with text {key} '{trained}', but that of the architecture is '{found}'"
             )
-    for side in ("vision", "text"):
-        found = getattr(getattr(config, side), "activation", None)
+    for key, section in config.sections():
+        found = getattr(section, "activation", None) if isinstance(section, TowerConfig) else None
         if entry.activation is not None and found is not None and found != entry.activation:
             raise CheckpointError(
-                f"pretrained '{tag}' was trained with activation {entry.activation}, but {side}.activation is {found}"
+                f"pretrained '{tag}' was trained with activation {entry.activation}, but {key}.activation is {found}"
             )
 
 

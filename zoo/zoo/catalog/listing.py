@@ -72,7 +72,7 @@ def sizes_of(config: ModelConfig) -> dict[str, Any]:
     """Return what a list shows of a validated architecture."""
     return {
         "parameters": config.parameter_count(),
-        "image_size": config.vision.image_size,
+        "image_size": config.vision.image_size if "image" in config.towers else None,
         "embed_dim": config.embed_dim,
         "description": config.description,
     }

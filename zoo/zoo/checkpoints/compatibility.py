@@ -16,7 +16,7 @@ from zoo.catalog.architectures import load_config
 from zoo.checkpoints.open import read_foreign_config
 from zoo.checkpoints.ranking import CONFIG_KEY, leaves, rank
 from zoo_core.checkpoints import TensorSource
-from zoo_core.config import ModelConfig
+from zoo_core.config import ModelConfig, ProcessorConfig
 from zoo_core.documents.json_reader import parse_json
 from zoo_core.errors import CheckpointError, ConfigError, reason
 
@@ -28,8 +28,6 @@ _STATED = ("vision.", "text.", "preprocess.")
 """What folders of other libraries state; whence a tokenizer is loaded is no difference."""
 _LEFT_TO_US = ("vision.image_size", "text.context_length", "preprocess.alpha")
 """What shapes tell, and `resize` changes; and what those libraries do, but their folders do not state."""
-_SECTIONS = ("tokenizer", "preprocess")
-"""Sections that leave no trace in shapes."""
 
 
 def check_architecture(
@@ -57,7 +55,9 @@ def check_architecture(
     Raises:
         CheckpointError: they differ in what no shape would tell, and the caller did not ask for it.
     """
-    own = config.model_copy(update={"tokenizer": config.tokenizer.self_contained()})  # as a saved model names it
+    sections = dict(config.sections())
+    processors = {key: section for key, section in sections.items() if isinstance(section, ProcessorConfig)}
+    own = config.model_copy(update={key: section.self_contained() for key, section in processors.items()})  # as saved
     ours, theirs = dict(leaves(own.data())), _said(source, path, stated)
     asked = tuple(one.partition("=")[0].removesuffix(".type") for one in overrides)  # which picks a whole section
     differing = {
@@ -67,8 +67,10 @@ def check_architecture(
     }
     if differing:
         raise _disagreement(source, ours, differing)
-    open_keys = [f"{key} '{value}'" for key, value in ours.items() if _is_activation(key) and key not in theirs]
-    open_keys += [one for one in _SECTIONS if not any(key.startswith(f"{one}.") for key in theirs)]
+    # neither activations nor processors leave a trace in shapes
+    activations = [f"{key}.activation" for key in sections if key not in processors]
+    open_keys = [f"{key} '{ours[key]}'" for key in activations if key in ours and key not in theirs]
+    open_keys += [one for one in processors if not any(key.startswith(f"{one}.") for key in theirs)]
     if described or not open_keys:
         return []
     return [f"taken from the architecture, since the weights do not tell: {', '.join(open_keys)}"]
@@ -105,10 +107,6 @@ def _fitting(source: TensorSource, said: Mapping[str, Any]) -> list[str]:
     best = rank({key: info.shape for key, info in source.entries.items()}, limit=1)
     names = best[0].names if best and best[0].fit == 1 else ()
     return [name for name in names if said.items() <= dict(leaves(load_config(name).data())).items()]
-
-
-def _is_activation(key: str) -> bool:
-    return key in ("vision.activation", "text.activation")
 
 
 def _below(key: str, asked: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from zoo.catalog.state_dict_shapes import Shape, shapes_of
-from zoo.checkpoints.names import LOGIT_BIAS, VISUAL, entries_of, holds_all, optional_keys
+from zoo.checkpoints.names import LOGIT_BIAS, entries_of, holds_all, optional_keys
 from zoo.checkpoints.ranking import COUNTED, likeness, rank
 from zoo.materialize.skeleton import skeleton
 from zoo_core.checkpoints import TensorInfo, TensorSource, shown
@@ -16,6 +16,7 @@ from zoo_core.errors import MismatchError
 from zoo_core.nn.position_embedding import PositionTable, grid_of
 
 if TYPE_CHECKING:
+    from zoo_core.config import ModelConfig
     from zoo_core.models.dual_encoder import DualEncoder
 
 __all__ = ["mismatch_error"]
@@ -81,13 +82,15 @@ def _grouped(what: str, keys: Iterable[str], model: DualEncoder) -> list[str]:
 
 
 def _part_of(key: str, model: DualEncoder) -> str:
-    if key.startswith(VISUAL):
-        return "the image tower"
+    for name, prefix in model.prefixes.items():
+        if key.startswith(prefix):
+            return f"the {name} tower"
     if key.startswith("logit_"):
         return "the model"
     first = key.partition(".")[0]
-    is_child = first in dict(model.named_children()) and first != "text"
-    return f"'{first}'" if is_child else "the text tower"
+    # published checkpoints of CLIP hold the text tower at the top
+    is_other = first in dict(model.named_children()) or "text" not in model.modalities
+    return f"'{first}'" if is_other else "the text tower"
 
 
 # Likely causes: each returns its advice, or nothing where it is not the one
@@ -134,10 +137,11 @@ def _one_tower(mismatch: _Mismatch) -> str:
     """The checkpoint holds all of one tower and nothing else, and that is not what the model has."""
     source, model = mismatch.source, mismatch.model
     names = {name for name in source.entries if not name.endswith(COUNTED)}
-    config = getattr(model, "config", None)
-    for tower, other, is_alone in (("image", "text", model.text is None), ("text", "image", model.visual is None)):
-        if is_alone or config is None:
+    config: ModelConfig | None = getattr(model, "config", None)
+    for tower in model.modalities:
+        if config is None or list(model.towers) == [tower]:
             continue
+        other = " and ".join(name for name in model.modalities if name != tower)
         alone = skeleton(config, (tower,))
         expected, optional = entries_of(alone, source), optional_keys(alone)
         if holds_all(names, expected, alone) and len(names - optional) == len(expected.keys() - optional):

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, cast
 from zoo.checkpoints.explain import mismatch_error
 from zoo.checkpoints.names import (
     LOGIT_BIAS,
-    TEXT,
-    VISUAL,
     entries_of,
     lacking_prefix,
     optional_keys,
@@ -160,11 +158,9 @@ def _named(
 
 
 def _tables(model: DualEncoder, expected: Mapping[str, TensorInfo]) -> dict[str, PositionTable]:
-    towers = {VISUAL: model.visual, TEXT: model.text}
     return {
-        own_name(prefix + name, expected): table
-        for prefix, tower in towers.items()
-        if tower is not None
+        own_name(model.prefixes[modality] + name, expected): table
+        for modality, tower in model.towers.items()
         for name, table in tower.position_tables().items()
     }
 

@@ -1,6 +1,6 @@
 """Names of the entries of checkpoints, as a model has them.
 
-Names may stand with or without `text.`, and those of an image tower by itself without `visual.`.
+Names may stand with or without `text.`, and those of a tower by itself without its prefix, such as `visual.`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOGIT_BIAS",
-    "TEXT",
-    "VISUAL",
     "entries_of",
     "holds_all",
     "lacking_prefix",
@@ -29,12 +27,13 @@ __all__ = [
 ]
 
 LOGIT_BIAS = "logit_bias"
-TEXT, VISUAL = "text.", "visual."
+TEXT = "text."
+"""Prefix that published checkpoints of CLIP leave out."""
 
 
 def optional_keys(model: DualEncoder) -> frozenset[str]:
     """Return the entries that a model of one tower has beside it, and that the weights of a tower may lack."""
-    return frozenset(("logit_scale", LOGIT_BIAS)) if (model.visual is None) is not (model.text is None) else frozenset()
+    return frozenset() if model.is_whole or not model.towers else frozenset(("logit_scale", LOGIT_BIAS))
 
 
 def entries_of(model: DualEncoder, source: TensorSource) -> dict[str, TensorInfo]:
@@ -64,10 +63,11 @@ def holds_all(names: Iterable[str], expected: Mapping[str, object], model: DualE
 
 
 def lacking_prefix(names: Sequence[str], expected: Mapping[str, object], model: DualEncoder) -> str:
-    """Return `visual.` where names are those of an image tower by itself, and the model has no other."""
-    if model.text is not None or any(name.startswith(VISUAL) for name in names):
+    """Return the prefix of the only tower of a model, such as `visual.`, where names are those of a tower by itself."""
+    prefixes = [model.prefixes[tower] for tower in model.towers]
+    if len(prefixes) != 1 or any(name.startswith(prefixes[0]) for name in names):
         return ""
-    return VISUAL if expected.keys() - optional_keys(model) <= {VISUAL + name for name in names} else ""
+    return prefixes[0] if expected.keys() - optional_keys(model) <= {prefixes[0] + name for name in names} else ""
 
 
 def prefix_that_fits(names: list[str], expected: Mapping[str, TensorInfo], model: DualEncoder) -> str:

@@ -27,6 +27,7 @@ def embed_command(
     max_pixels: MaxPixels = None,
     device: Device = None,
     dtype: Dtype = None,
+    modality: Annotated[str, typer.Option(metavar="NAME", help="What the files hold, if not images.")] = "image",
     text: Annotated[bool, typer.Option("--text", help="Paths are text files with a caption a line.")] = False,
     overflow: Annotated[str, typer.Option(help="Captions that are too long: warn, truncate or error.")] = "warn",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
@@ -43,7 +44,8 @@ def embed_command(
     an image of another size or time is embedded anew. Another model is refused, and so are captions in a folder of
     images.
     """
-    from zoo.embeddings.encode import Pace, embed_images, embed_texts, find_images, identity, read_captions
+    from zoo.catalog.architectures import registry
+    from zoo.embeddings.encode import Pace, embed_files, embed_texts, find_images, identity, read_captions
     from zoo.embeddings.image_folders import PassedOver
     from zoo.embeddings.store import open_output
     from zoo.embeddings.writers import check_ids, check_output
@@ -54,15 +56,16 @@ def embed_command(
     policy = checked_overflow(overflow)
     passed_over = PassedOver()
     try:
-        items = read_captions(paths) if text else find_images(paths, passed_over)
+        items = read_captions(paths) if text else find_images(paths, passed_over, registry().modality(modality))
     finally:
         for sentence in passed_over.sentences():
             report_warning(sentence)
     check_ids(out, items)
     built = choice.open(device=device, dtype=dtype, max_pixels=max_pixels)
     width, pace = built.config.embed_dim, Pace()
+    facts = identity(built, choice.source, choice.pretrained)
     with (
-        open_output(out, width, identity(built, choice.source, choice.pretrained), of_files=not text) as file,
+        open_output(out, width, facts, of_files=not text, modality=modality) as file,
         progress("embedding") as advance,
         report_once(),
     ):
@@ -75,7 +78,7 @@ def embed_command(
         batches = (
             embed_texts(built, rest, overflow=policy, pace=pace)
             if text
-            else embed_images(built, rest, batch_size=batch_size, workers=workers, refused=refuse, pace=pace)
+            else embed_files(built, modality, rest, batch_size=batch_size, workers=workers, refused=refuse, pace=pace)
         )
         for ids, rows in batches:
             with pace.spent("writing"):
@@ -85,7 +88,9 @@ def embed_command(
         speed = f", {pace}" if file.count else ""
         typer.echo(f"{out}: {_summary(file, width)}{speed}; {choice}")
     if file.refused:
-        report(f"skipped {file.refused} of {len(items)} images that cannot be read")
+        report(
+            f"skipped {file.refused} of {len(items)} {'images' if modality == 'image' else 'files'} that cannot be read"
+        )
     if file.refused or passed_over.lost:
         raise typer.Exit(1)
 

@@ -164,7 +164,8 @@ def _changes(preprocess: dict[str, Any]) -> str:
 def _show_groups(name: str, lock_image: int | None, lock_text: int | None, json: bool) -> None:
     from zoo.building.layer_groups import layer_groups
 
-    groups_of = layer_groups(name, lock_image=lock_image, lock_text=lock_text)
+    locks = {"image": lock_image, "text": lock_text}
+    groups_of = layer_groups(name, {tower: count for tower, count in locks.items() if count is not None})
     if json:
         show_json({section: [group.to_dict() for group in groups] for section, groups in groups_of.items()})
         return

@@ -18,7 +18,7 @@ __all__ = ["profile_command"]
 
 def profile_command(
     name: Annotated[str, typer.Argument(help="NAME or NAME:TAG, a YAML file, a folder with a model, or hf-hub:.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Images, and texts, in a batch.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs of each tower in a batch.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 5,
     device: Device = None,
     dtype: Dtype = None,
@@ -35,15 +35,18 @@ def profile_command(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes of its own affairs to stderr otherwise
     from zoo.building.build import build_source
     from zoo.building.source import resolve
-    from zoo.inference.profiling import profile_model
+    from zoo.inference.profiling import profile_towers
 
     model = build_source(resolve(name), target={"device": device, "dtype": dtype_named(dtype)})
-    profile = profile_model(
+    examples = {key: model.modalities[key].example(tower, batch_size) for key, tower in model.towers.items()}
+    batches = {
+        key: batch.to(model.logit_scale.device, model.dtype if batch.is_floating_point() else None)
+        for key, batch in examples.items()
+    }
+    profile = profile_towers(
         model,
-        image_size=model.config.vision.image_size,
-        context_length=model.config.text.context_length,
-        vocab_size=model.config.text.vocab_size,
-        batch_size=batch_size,
+        model.towers,
+        batches,
         steps=steps,
         device=device or "cpu",
         trace_dir=None if no_trace else trace,

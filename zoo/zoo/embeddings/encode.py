@@ -24,20 +24,21 @@ from typing import TYPE_CHECKING, Any
 from zoo._version import __version__
 from zoo.building.source import resolve
 from zoo.catalog.pretrained import entries_of
-from zoo.embeddings.image_folders import EXTENSIONS, NO_UNICODE, PassedOver, file_ids, images_of
+from zoo.embeddings.image_folders import NO_UNICODE, PassedOver, file_ids, images_of
 from zoo_core.errors import CheckpointError, InputError, ZooWarning, describe, one_of
+from zoo_core.plugin import IMAGE, ModalitySpec
 
 if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from zoo_core.images import Preprocessor
     from zoo_core.models.dual_encoder import DualEncoder
     from zoo_core.text.truncation import Overflow
 
 __all__ = [
     "Pace",
+    "embed_files",
     "embed_images",
     "embed_texts",
     "find_images",
@@ -83,14 +84,19 @@ def open_model(source: str, pretrained: str | None = None, **target: Any) -> Dua
     return build_source(resolved, pretrained=pretrained, target=target)
 
 
-def find_images(paths: Iterable[str | Path], passed_over: PassedOver | None = None) -> list[str]:
-    """Return the images that files and folders stand for, as given, each once; those of a folder are sorted by path.
+def find_images(
+    paths: Iterable[str | Path], passed_over: PassedOver | None = None, modality: ModalitySpec = IMAGE
+) -> list[str]:
+    """Return the images, or files of another modality, that files and folders stand for, as given, each once.
+
+    Those of a folder are sorted by path.
 
     `-` stands for the paths on standard input, one a line, or with a null character behind each.
 
     Args:
         paths: files and folders.
         passed_over: takes up what is no image by its name.
+        modality: says how names of files end.
 
     Raises:
         InputError: there is none, or text files alone, or nothing of what is named is there.
@@ -103,13 +109,14 @@ def find_images(paths: Iterable[str | Path], passed_over: PassedOver | None = No
     found: dict[str, str] = {}
     file_id = file_ids()
     for path in _named(paths):
-        for image in images_of(Path(path), passed_over) if Path(path).is_dir() else [str(Path(path))]:
+        is_folder = Path(path).is_dir()
+        for image in images_of(Path(path), passed_over, modality.files) if is_folder else [str(Path(path))]:
             if _is_unicode(image):
                 found.setdefault(file_id(image), image)
             else:
                 passed_over.add(image, NO_UNICODE)
     if not found:
-        raise InputError(f"found no image; in a folder those count that end in {', '.join(EXTENSIONS)}")
+        raise InputError(f"found no {modality.name}; in a folder those count that end in {', '.join(modality.files)}")
     return list(found.values())
 
 
@@ -177,7 +184,15 @@ class Pace:
 
 
 def embed_images(
+    model: DualEncoder, paths: Sequence[str], **options: Any
+) -> Iterator[tuple[list[str], NDArray[float32]]]:
+    """Yield what `embed_files` does, of image files."""
+    return embed_files(model, "image", paths, **options)
+
+
+def embed_files(
     model: DualEncoder,
+    modality: str,
     paths: Sequence[str],
     *,
     batch_size: int = 32,
@@ -187,24 +202,25 @@ def embed_images(
 ) -> Iterator[tuple[list[str], NDArray[float32]]]:
     """Yield the paths and the unit-norm features `[B, embed_dim]` (float32) of each batch.
 
-    Images are read and preprocessed in threads while the model encodes those before them; Pillow and torch let go of
-    the interpreter meanwhile.
+    Files are read and prepared in threads while the model encodes those before them; Pillow and torch let go of the
+    interpreter meanwhile.
 
     Args:
         model: built by `zoo.build`.
-        paths: image files.
+        modality: what the files hold.
+        paths: files.
         batch_size: how many at a time.
         workers: threads that read; as many as there are processors where None.
-        refused: called with the path and the reason for every image that cannot be read, or whose features are not
+        refused: called with the path and the reason for every file that cannot be read, or whose features are not
             finite; it is left out.
         pace: takes up where the time goes.
     """
     import numpy
     import torch
 
-    assert model.preprocess is not None  # zoo.build gives every model its preprocessing
     pace = pace or Pace()
-    batches = _read_ahead(model.preprocess, paths, batch_size, workers or os.cpu_count() or 1)
+    processor = model.modalities[modality].processor(model)  # zoo.build gives every model its processors
+    batches = _read_ahead(processor, paths, batch_size, workers or os.cpu_count() or 1)
     while True:
         with pace.spent("reading"):
             batch = next(batches, None)
@@ -215,7 +231,7 @@ def embed_images(
         read = [(path, one) for path, one in batch if not isinstance(one, InputError)]
         if read:
             with pace.spent("encoding"), torch.inference_mode():
-                rows = _rows(partial(model.encode_image, normalize=True), [image for _, image in read], model)
+                rows = _rows(partial(model.encode, modality, normalize=True), [prepared for _, prepared in read], model)
             pace.done += len(read)
             finite = [bool(numpy.isfinite(row).all()) for row in rows]
             for (path, _), is_finite in zip(read, finite, strict=True):
@@ -240,14 +256,14 @@ def _rows(encode: Callable[[list[Any]], Tensor], items: Sequence[Any], model: Du
 
 
 def _read_ahead(
-    preprocess: Preprocessor, paths: Sequence[str], batch_size: int, workers: int
+    processor: Callable[[str], Any], paths: Sequence[str], batch_size: int, workers: int
 ) -> Iterator[list[tuple[str, Any]]]:
     """Yield batches of paths with their prepared image, or the error; two batches are in work beyond the one given."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
     def prepared(path: str) -> Any:
         try:
-            return preprocess(path)
+            return processor(path)
         except InputError as error:
             return error
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo_core.errors import describe
+from zoo_core.plugin import IMAGE
 
 __all__ = ["EXTENSIONS", "NO_UNICODE", "PassedOver", "file_ids", "images_of"]
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = IMAGE.files
 """What counts as an image inside a folder; a file that is named itself may end in anything."""
 
 OTHER_FORMATS = "files of a format that is not read", "convert them to JPEG or PNG"
@@ -64,8 +65,8 @@ class PassedOver:
             yield f"passed over {what} ({counted}): {first}; {remedy}"
 
 
-def images_of(folder: Path, passed_over: PassedOver) -> Iterator[str]:
-    """Yield the images below a folder, sorted by path; the rest is passed over."""
+def images_of(folder: Path, passed_over: PassedOver, extensions: Collection[str] = EXTENSIONS) -> Iterator[str]:
+    """Yield the files below a folder that end as images do, or in other extensions, sorted; the rest is passed over."""
 
     def unlisted(error: OSError) -> None:
         passed_over.add(str(error.filename), UNLISTED)
@@ -78,7 +79,7 @@ def images_of(folder: Path, passed_over: PassedOver) -> Iterator[str]:
                 passed_over.add(str(link), LINKS)
     for file in sorted(files):
         extension = file.suffix.lower()
-        if extension in EXTENSIONS:
+        if extension in extensions:
             yield str(file)
         else:
             passed_over.add(str(file), _KINDS.get(extension, OTHERS))

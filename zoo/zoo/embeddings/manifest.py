@@ -30,8 +30,8 @@ class SetManifest(Config):
 
     format: Literal[1, 2] = 2
     """2 where failures stand in files of their own; 1 where they stand among the vectors, as a vector that is null."""
-    of: Literal["images", "captions"]
-    """What an id is: the path of an image, or a caption."""
+    of: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """What an id is: the path of one of `images`, one of `captions`, or the path of a file of another modality."""
     width: Annotated[int, Field(ge=1)]
     """Width of a vector."""
     identity: dict[str, str]

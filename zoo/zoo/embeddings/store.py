@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddingSet", "SetContents", "open_output", "open_set", "read_set"]
 
 LOCK = ".lock"
+IMAGES, CAPTIONS = "images", "captions"
+"""What sets are of; those of files of another modality bear its name."""
 OWN_FILES = re.compile(rf"{re.escape(MANIFEST)}|{PART_NAME.pattern}")
 SECONDS_PER_PART = 60.0
 """Rows do not wait longer than this for a part to be full: they would be lost with a process that is killed."""
@@ -108,7 +110,7 @@ class EmbeddingSet(Writer):
         self.folder = folder
         self._manifest = manifest
         self._rows_per_part = rows_per_part
-        self._of_files = manifest.of == "images"
+        self._of_files = manifest.of != CAPTIONS
         self._id = _ids_of(manifest)
         self._stats: dict[str, tuple[int | None, int | None]] = {}
         self._waiting: dict[str, NDArray[float32] | Failure] = {}
@@ -203,7 +205,13 @@ class EmbeddingSet(Writer):
 
 @contextmanager
 def open_set(
-    folder: Path, width: int, identity: dict[str, str], *, of_files: bool = True, rows_per_part: int = 4096
+    folder: Path,
+    width: int,
+    identity: dict[str, str],
+    *,
+    of_files: bool = True,
+    modality: str = "image",
+    rows_per_part: int = 4096,
 ) -> Generator[EmbeddingSet]:
     """Open a set for rows, or make one. Rows that wait are written when the block ends, also by an error.
 
@@ -212,6 +220,7 @@ def open_set(
         width: of an embedding.
         identity: what tells this model, its preprocessing and its dtype from others.
         of_files: ids are paths of files, not captions.
+        modality: what the files hold.
         rows_per_part: rows of a part.
 
     Raises:
@@ -222,7 +231,8 @@ def open_set(
         SaveError: a file cannot be written.
     """
     parquet_modules()
-    wanted = SetManifest(of="images" if of_files else "captions", width=width, identity=identity)
+    of = CAPTIONS if not of_files else IMAGES if modality == "image" else modality
+    wanted = SetManifest(of=of, width=width, identity=identity)
     has_manifest = (folder / MANIFEST).is_file()
     if folder.exists() and not has_manifest and not (folder.is_dir() and all(map(_is_begun, folder.iterdir()))):
         raise InputError(f"{folder} exists and is no set of embeddings; choose another folder")
@@ -241,17 +251,19 @@ def open_set(
 
 
 def open_output(
-    out: Path, width: int, identity: dict[str, str], *, of_files: bool = True
+    out: Path, width: int, identity: dict[str, str], *, of_files: bool = True, modality: str = "image"
 ) -> AbstractContextManager[Writer]:
     """Open what embeddings are written to: a file that ends in one of `FORMATS`, or a set in a folder.
 
     The arguments and errors are those of `open_set` and of `zoo.embeddings.writers.writer`.
     """
-    return writer(out, width, identity) if out.suffix else open_set(out, width, identity, of_files=of_files)
+    if out.suffix:
+        return writer(out, width, identity)
+    return open_set(out, width, identity, of_files=of_files, modality=modality)
 
 
 def _ids_of(manifest: SetManifest) -> Callable[[str], str]:
-    return file_ids() if manifest.of == "images" else str
+    return str if manifest.of == CAPTIONS else file_ids()
 
 
 def _indexed(parts: Iterable[tuple[int, Part]], manifest: SetManifest) -> tuple[dict[str, _Entry], dict[int, set[str]]]:

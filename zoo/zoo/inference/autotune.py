@@ -35,7 +35,6 @@ from zoo_core.files.user_folder import user_folder
 from zoo_core.nn.inference_forms import InferenceForm, Optimization, forms_of, twin
 
 if TYPE_CHECKING:
-    from zoo_core.interfaces import TextTower, VisionTower
     from zoo_core.models.dual_encoder import DualEncoder
 
 __all__ = ["measured", "optimize_for_inference"]
@@ -72,7 +71,7 @@ class Record(Config):
 
 
 def optimize_for_inference(model: DualEncoder, measure: Measure | None = None) -> None:
-    """Give both towers of a model the forms that are faster here, and freeze it.
+    """Give the towers of a model the forms that are faster here, and freeze it.
 
     Args:
         model: whose `optimizations` will tell what was done.
@@ -83,21 +82,18 @@ def optimize_for_inference(model: DualEncoder, measure: Measure | None = None) -
     """
     model.eval().requires_grad_(False)
     done: list[Optimization] = []
-    for side, name in (("image", "visual"), ("text", "text")):
-        tower: Any = getattr(model, name)
-        if tower is None:
-            continue
+    for side, tower in model.towers.items():
         holder = nn.ModuleDict({"tower": tower})
         try:
             with torch.inference_mode(False), torch.no_grad():
-                done += _summed_up(side, _optimized(holder, _sample(model, side, tower), measure))
+                done += _summed_up(side, _optimized(holder, _sample(model, side), measure))
         except ZooError as error:
             if isinstance(error, PluginError):
                 raise
             warnings.warn(
                 f"the {side} tower is left as it is: it refuses a sample to measure with: {error}", stacklevel=3
             )
-        setattr(model, name, holder["tower"].eval().requires_grad_(False))
+        setattr(model, model.modalities[side].spec.module, holder["tower"].eval().requires_grad_(False))
     model.optimizations = tuple(done)
 
 
@@ -258,20 +254,12 @@ def _check_same(module: nn.Module, form: InferenceForm, output: Any, expected: A
         )
 
 
-def _sample(model: DualEncoder, side: str, tower: VisionTower | TextTower) -> Tensor:
+def _sample(model: DualEncoder, side: str) -> Tensor:
     """Return one input of a tower, in which nothing can be left out."""
+    modality, tower = model.modalities[side], model.towers[side]
     parameter = next(parameter for parameter in tower.parameters() if parameter.ndim > 1)
-    if side == "image":
-        tower = cast("VisionTower", tower)
-        image = torch.randn(1, tower.image_channels, *tower.image_size, generator=torch.Generator().manual_seed(0))
-        return image.to(parameter.device, parameter.dtype)
-    tower = cast("TextTower", tower)
-    with suppress(ZooError):  # a tokenizer whose files are not here
-        if model.tokenizer is not None:
-            return model.tokenizer(["a " * (tower.context_length - 2)]).to(parameter.device)
-    ids = torch.ones(1, tower.context_length, dtype=torch.int64, device=parameter.device)
-    ids[:, -1] = tower.vocab_size - 1
-    return ids
+    sample = modality.example(tower, 1, modality.processor(model)).to(parameter.device)
+    return sample.to(parameter.dtype) if sample.is_floating_point() else sample
 
 
 def _repeats(call: Call) -> int:

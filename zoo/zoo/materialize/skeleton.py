@@ -14,19 +14,21 @@ from zoo_core.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from zoo_core.models.dual_encoder import DualEncoder
 
-__all__ = ["TOWERS", "construct", "skeleton"]
-
-TOWERS = ("image", "text")
+__all__ = ["construct", "skeleton"]
 
 
-def skeleton(config: ModelConfig, towers: tuple[str, ...] = TOWERS) -> DualEncoder:
+def skeleton(config: ModelConfig, towers: tuple[str, ...] | None = None) -> DualEncoder:
     """Build the model on the meta device, without its memory, and hold its size to what the architecture allows.
+
+    Args:
+        config: the architecture.
+        towers: modalities whose towers are built; all where None.
 
     Raises:
         ConfigError: it has more than `max_parameters`.
     """
     with torch.device("meta"), SkipInit():
-        model = construct(config, towers)
+        model = construct(config, tuple(config.towers) if towers is None else towers)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > config.max_parameters:
         raise ConfigError(Problem(config.excess(count), "max_parameters"))

@@ -23,24 +23,29 @@ A `{model}` model of {parameters} parameters with embeddings of width {embed_dim
 |---|---|
 {parts}
 
-Images are {height} x {width} pixels; texts have at most {context_length} tokens. The model brings its own
+{inputs}The model brings its own
 preprocessing and tokenizer:
 
 ```python
 import zoo
 
 model = zoo.load("{address}")
-image_logits, text_logits = model.get_logits("photo.jpg", ["a dog", "a cat"])
+{example}
 ```
 
 `config.yaml` is the whole architecture and `model.safetensors` the weights. `zoo.json` holds the digest of every file
-and what the model makes of a fixed picture and fixed captions: `zoo verify {address}` compares both.
+and what the model makes of {probe}: `zoo verify {address}` compares both.
 """
+
+
+_EXAMPLE = 'image_logits, text_logits = model.get_logits("photo.jpg", ["a dog", "a cat"])'
+_GENERAL_EXAMPLE = 'features = model.encode("{modality}", inputs, normalize=True)'
 
 
 def model_card(config: ModelConfig, origin: Mapping[str, Any], *, title: str, address: str, parameters: int) -> str:
     """Return the README of a saved model, in Markdown with the metadata that the Hugging Face Hub reads."""
-    height, width = config.vision.image_size
+    summaries = "; ".join(filter(None, (tower.input_summary() for tower in config.towers.values())))
+    is_of_images_and_text = list(config.towers) == ["image", "text"]
     return _CARD.format(
         title=title,
         model=config.component,
@@ -48,9 +53,9 @@ def model_card(config: ModelConfig, origin: Mapping[str, Any], *, title: str, ad
         embed_dim=config.embed_dim,
         zoo=origin["versions"]["zoo"],
         parts="\n".join(f"| {kind} | `{part}` |" for kind, part in origin["parts"].items()),
-        height=height,
-        width=width,
-        context_length=config.text.context_length,
+        inputs=f"{summaries[:1].upper()}{summaries[1:]}. " if summaries else "",
+        example=_EXAMPLE if is_of_images_and_text else _GENERAL_EXAMPLE.format(modality=next(iter(config.towers))),
+        probe="a fixed picture and fixed captions" if is_of_images_and_text else "fixed inputs",
         address=address,
         source=_source(origin.get("source", {})),
     )

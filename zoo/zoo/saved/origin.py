@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from zoo_core.config import Config
 from zoo_core.config.fields import FileName, Sha256
 
-__all__ = ["FORMAT", "ImageProbe", "Origin", "Probe", "SavedFile", "TextProbe"]
+__all__ = ["FORMAT", "ImageProbe", "Origin", "Probe", "SavedFile", "TextProbe", "ValuesProbe"]
 
 FORMAT = 2
+
+LACKING = "it is not in the probe"
 
 
 class SavedFile(Config):
@@ -52,10 +54,25 @@ class _Recorded(Config):
             yield "features", "its rows differ in length"
 
 
+Values = Annotated[list[float], Field(min_length=1, max_length=4096)]
+
+
+class ValuesProbe(_Recorded):
+    """Some values of prepared inputs, evenly spaced, and the features."""
+
+    key: ClassVar[str] = "values"
+    unit: ClassVar[str] = "value"
+
+    values: Values | None = None
+
+
 class ImageProbe(_Recorded):
     """The picture, preprocessed, and its feature."""
 
-    pixels: Annotated[list[float], Field(min_length=1, max_length=4096)] | None = None
+    key: ClassVar[str] = "pixels"
+    unit: ClassVar[str] = "pixel"
+
+    pixels: Values | None = None
 
 
 class TextProbe(_Recorded):
@@ -77,11 +94,18 @@ class TextProbe(_Recorded):
 
 
 class Probe(Config):
-    """What the model made of a fixed picture and fixed captions."""
+    """What the model made of fixed inputs of each modality."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ValuesProbe]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     environment: Environment
-    image: ImageProbe
-    text: TextProbe
+    image: ImageProbe = ImageProbe(unavailable=LACKING)
+    text: TextProbe = TextProbe(unavailable=LACKING)
+
+    def of(self, modality: str) -> ImageProbe | TextProbe | ValuesProbe:
+        """Return what was recorded of a modality."""
+        return getattr(self, modality, ValuesProbe(unavailable=LACKING))
 
 
 class Source(Config):

@@ -1,8 +1,8 @@
-"""Probes: a fixed picture and fixed captions, and what a model made of them when it was saved.
+"""Probes: fixed inputs of each modality, and what a model made of them when it was saved.
 
 A digest tells that the bytes are the same; a probe tells that they still mean the same: that preprocessing, tokenizer
 and towers on this machine, with these versions, device and dtype, give the features that they gave where the model was
-saved. The picture has edges, slopes and unequal sides, so that another size, interpolation or normalisation shows.
+saved. `Modality.probe_inputs` gives the inputs.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from zoo.saved.origin import ImageProbe, Probe, TextProbe
+from zoo.catalog.architectures import registry
+from zoo.saved.origin import ImageProbe, Origin, Probe, TextProbe, ValuesProbe
 from zoo_core.errors import ConfigError, DownloadError, InputError, NotFiniteError, ZooError
 from zoo_core.models.dual_encoder import DualEncoder
+from zoo_core.models.modality import Modality
 from zoo_core.models.text_inputs import check_tokenizer
 from zoo_core.nn.eval_mode import evaluating
+from zoo_core.plugin import ModalitySpec
 
-__all__ = ["PART_NAMES", "Finding", "check_probe", "environment", "make_probe"]
-
-CAPTIONS = ("a photo of a cat, and 2 dogs", "Zwei Hünde & ein 猫!", "a")
-"""They hold upper case, marks, a digit, and letters beyond ASCII: cleaning shows in the ids. Behind the shortest there
-is padding in every row that is longer than a few ids."""
+__all__ = ["Finding", "check_probe", "environment", "make_probe", "part_names"]
 
 _DTYPES = {
     "float64": torch.float64,
@@ -39,12 +37,10 @@ _DTYPES = {
 }
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """Largest distance `1 - cosine` between recorded features and those here, by the coarser of the two dtypes."""
-PIXELS = 64
-"""How many values of the preprocessed picture are recorded, evenly spaced."""
-PIXEL_TOLERANCE = 0.05
+VALUES = 64
+"""How many values of the prepared inputs are recorded, evenly spaced."""
+VALUE_TOLERANCE = 0.05
 """Largest difference of a preprocessed value: decoders and resizers differ by at most 1 in 255, before the division."""
-
-PART_NAMES = ("preprocess", "image tower", "tokenizer", "text tower")
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,16 @@ def environment(model: DualEncoder) -> dict[str, str]:
     }
 
 
+def part_names(origin: Origin) -> list[str]:
+    """Return the parts of a saved model that its probe is of, in order."""
+    saved = [modality for modality in registry().modalities if modality.tower_kind in origin.parts]
+    return [part for modality in saved for part in _parts(modality)]
+
+
+def _parts(modality: ModalitySpec) -> tuple[str, str]:
+    return modality.processor, f"{modality.name} tower"
+
+
 def make_probe(model: DualEncoder) -> dict[str, Any]:
     """Return what the model makes of the probe, as plain data.
 
@@ -80,27 +86,30 @@ def make_probe(model: DualEncoder) -> dict[str, Any]:
     """
     probe: dict[str, Any] = {"environment": environment(model)}
     with evaluating(model), torch.no_grad():
-        try:
-            picture = _prepared(model)
-        except ZooError as error:
-            probe["image"] = {"unavailable": str(error)}
-        else:
-            features = _features("image", model.encode_image(_to(picture, model), normalize=True))
-            probe["image"] = {"pixels": _sample(picture), "features": features}
-        try:
-            ids = _ids(model, CAPTIONS)
-        except (ConfigError, DownloadError):  # which would tell folders of this machine
-            probe["text"] = {"unavailable": "the tokenizer could not be loaded where the model was saved"}
-        except ZooError as error:
-            probe["text"] = {"unavailable": str(error)}
-        else:
-            features = _features("text", model.encode_text(_to(ids, model), normalize=True))
-            probe["text"] = {
-                "captions": list(CAPTIONS),
-                "ids": _plain(ids),
-                "features": features,
-            }
+        for name, modality in model.modalities.items():
+            probe[name] = _record(model, modality)
     return probe
+
+
+def _record(model: DualEncoder, modality: Modality) -> dict[str, Any]:
+    """Return values of the prepared inputs of one modality, or all of token ids, and the features."""
+    raw = modality.probe_inputs()
+    try:
+        batch = _prepared(model, modality, raw)
+    except (ConfigError, DownloadError):  # which would tell folders of this machine
+        return {"unavailable": f"the {modality.spec.processor} could not be loaded where the model was saved"}
+    except ZooError as error:
+        return {"unavailable": str(error)}
+    if modality.name == "text":
+        record: dict[str, Any] = {"captions": list(raw), "ids": _plain(batch)}
+    else:
+        record = {_probe_class(modality).key: _sample(batch)}
+    features = model.encode(modality.name, _to(batch, model), normalize=True)
+    return record | {"features": _features(modality.name, features)}
+
+
+def _probe_class(modality: Modality) -> type[ImageProbe | ValuesProbe]:
+    return ImageProbe if modality.name == "image" else ValuesProbe
 
 
 def check_probe(model: DualEncoder, probe: Probe) -> list[Finding]:
@@ -109,37 +118,37 @@ def check_probe(model: DualEncoder, probe: Probe) -> list[Finding]:
     tolerance = max(TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]) for dtype in (recorded_in, _main_dtype(model)))
     findings: list[Finding] = []
     with evaluating(model), torch.no_grad():
-        if model.visual is not None:
-            findings += _check_image(model, probe.image, tolerance)
-        if model.text is not None:
-            findings += _check_text(model, probe.text, tolerance)
+        for name in model.towers:
+            modality, recorded = model.modalities[name], probe.of(name)
+            if recorded.unavailable is not None:
+                reason = f"not recorded: {recorded.unavailable}"
+                findings += [Finding(part, None, reason) for part in _parts(modality.spec)]
+            elif isinstance(recorded, TextProbe):
+                findings += _check_text(model, recorded, tolerance)
+            else:
+                findings += _check_values(model, modality, recorded, tolerance)
     return findings
 
 
-def _check_image(model: DualEncoder, recorded: ImageProbe, tolerance: float) -> list[Finding]:
-    if recorded.unavailable is not None:
-        return [Finding(part, None, f"not recorded: {recorded.unavailable}") for part in PART_NAMES[:2]]
+def _check_values(
+    model: DualEncoder, modality: Modality, recorded: ImageProbe | ValuesProbe, tolerance: float
+) -> list[Finding]:
+    processor, tower = _parts(modality.spec)
     try:
-        picture = _prepared(model)
+        batch = _prepared(model, modality, modality.probe_inputs())
     except ZooError as error:
-        return [Finding(part, None, str(error)) for part in PART_NAMES[:2]]
-    found = torch.tensor(_sample(picture), dtype=torch.float64)
-    expected = torch.tensor(recorded.pixels or [], dtype=torch.float64)
-    difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")
+        return [Finding(part, None, str(error)) for part in (processor, tower)]
+    values = torch.tensor(_sample(batch), dtype=torch.float64)
+    expected = torch.tensor(getattr(recorded, recorded.key) or [], dtype=torch.float64)
+    difference = float((values - expected).abs().max()) if values.shape == expected.shape else float("inf")
+    features = model.encode(modality.name, _to(batch, model), normalize=True)
     return [
-        Finding("preprocess", difference <= PIXEL_TOLERANCE, f"largest difference of a pixel {difference:.3g}"),
-        _compared(
-            "image tower",
-            model.encode_image(_to(picture, model), normalize=True),
-            recorded.features or [],
-            tolerance,
-        ),
+        Finding(processor, difference <= VALUE_TOLERANCE, f"largest difference of a {recorded.unit} {difference:.3g}"),
+        _compared(tower, features, recorded.features or [], tolerance),
     ]
 
 
 def _check_text(model: DualEncoder, recorded: TextProbe, tolerance: float) -> list[Finding]:
-    if recorded.unavailable is not None:
-        return [Finding(part, None, f"not recorded: {recorded.unavailable}") for part in PART_NAMES[2:]]
     ids = torch.tensor(recorded.ids or [])
     tokenizer = _check_tokenizer(model, recorded.captions or [], ids)
     try:
@@ -151,7 +160,7 @@ def _check_text(model: DualEncoder, recorded: TextProbe, tolerance: float) -> li
 
 def _check_tokenizer(model: DualEncoder, captions: Sequence[str], recorded: Tensor) -> Finding:
     try:
-        ids = _ids(model, captions)
+        ids = _prepared(model, model.modalities["text"], captions)
     except ZooError as error:
         return Finding("tokenizer", None, str(error))
     assert model.tokenizer is not None
@@ -172,29 +181,17 @@ def _compared(part: str, features: Tensor, recorded: list[list[float]], toleranc
     return Finding(part, drift <= tolerance, f"1 - cosine {drift:.2g}, allowed {tolerance:g}")
 
 
-def _prepared(model: DualEncoder) -> Any:
-    if model.preprocess is None:
-        raise InputError("the model has no preprocessing")
-    return model.preprocess.batch([_picture()])
+def _prepared(model: DualEncoder, modality: Modality, raw: Sequence[Any]) -> Any:
+    processor = modality.processor(model)
+    if processor is None:
+        raise InputError(f"the model has no {modality.spec.processor}")
+    return modality.prepare(processor, raw)
 
 
-def _ids(model: DualEncoder, captions: Sequence[str]) -> Tensor:
-    if model.tokenizer is None:
-        raise InputError("the model has no tokenizer")
-    return model.tokenizer(captions, overflow="truncate")  # the captions are ours: whoever saves cannot shorten them
-
-
-def _picture() -> Image.Image:
-    """Return 120 x 90 pixels: slopes of red and green, and blue squares that shrink towards the right."""
-    y, x = numpy.mgrid[0:90, 0:120]
-    blue = 255 * ((x // (3 + (119 - x) // 12) + y // 7) % 2)
-    return Image.fromarray(numpy.stack([x * 255 // 119, y * 255 // 89, blue], axis=-1).astype(numpy.uint8))
-
-
-def _sample(picture: Any) -> list[float]:
-    tensors = cast("Mapping[str, Tensor]", picture).values() if isinstance(picture, Mapping) else [picture]
+def _sample(batch: Any) -> list[float]:
+    tensors = cast("Mapping[str, Tensor]", batch).values() if isinstance(batch, Mapping) else [batch]
     values = torch.cat([one.flatten().double() for one in tensors])
-    places = torch.linspace(0, len(values) - 1, PIXELS).long()
+    places = torch.linspace(0, len(values) - 1, VALUES).long()
     return [round(value, 6) for value in _plain(values[places])]
 
 

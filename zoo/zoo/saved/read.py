@@ -156,7 +156,8 @@ def check_against_probe(model: DualEncoder, saved: SavedModel, *, always: bool =
         if always:
             raise CheckpointError(f"{folder} was saved without a probe; save it again to have one")
         return
-    here = environment(model) | {"zoo": __version__, "towers": str((model.visual is None, model.text is None))}
+    left_out = tuple(name not in model.towers for name in model.modalities)
+    here = environment(model) | {"zoo": __version__, "towers": str(left_out)}
     seen = _mark(saved.manifest.digest, here)
     if not always and os.path.exists(seen):  # noqa: PTH110 - Path.exists() raises where the user's folder is closed
         return

@@ -87,7 +87,7 @@ def write_folder(
     config = getattr(model, "config", None)
     if not isinstance(config, ModelConfig):
         raise InputError("this model has no config, so it could not be built again; build it with zoo.build")
-    if model.visual is None or model.text is None:
+    if not model.is_whole:
         raise InputError("this model holds one tower only; save the whole model")
     _check_layers(model, config)
     expect_room(target)
@@ -187,7 +187,7 @@ def _origin(config: ModelConfig) -> dict[str, Any]:
 
     from zoo.saved.origin import FORMAT
 
-    sections = (config, config.vision, config.text, config.tokenizer, config.preprocess)
+    sections = (config, *(section for _, section in config.sections()))
     parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}
     versions = {
         "zoo": __version__,

@@ -5,7 +5,7 @@ torch's function of that name writes traces whose `record_function` spans and ca
 does not show. Importing this package imports torch.
 """
 
-from zoo.inference.profiling.measure import profile_model
+from zoo.inference.profiling.measure import profile_model, profile_towers
 from zoo.inference.profiling.report import Hardware, ModelProfile, TowerProfile
 from zoo.inference.profiling.traces import mend_trace, tensorboard_trace_handler, write_trace
 
@@ -15,6 +15,7 @@ __all__ = [
     "TowerProfile",
     "mend_trace",
     "profile_model",
+    "profile_towers",
     "tensorboard_trace_handler",
     "write_trace",
 ]

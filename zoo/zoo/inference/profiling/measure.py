@@ -12,7 +12,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ from zoo.inference.profiling.traces import write_trace
 from zoo_core.errors import InputError
 from zoo_core.nn.eval_mode import evaluating
 
-__all__ = ["profile_model"]
+__all__ = ["profile_model", "profile_towers"]
 
 
 def profile_model(
@@ -70,7 +70,8 @@ def profile_model(
     sizes = {"image height": image_size[0], "image width": image_size[1], "context_length": context_length}
     _check_positive(sizes | {"vocab_size": vocab_size, "batch_size": batch_size, "steps": steps})
     device = torch.device(device)
-    towers = _towers(model, device)
+    towers = _image_and_text_towers(model)
+    _check_device(towers, device)
     batches: dict[str, Tensor] = {}
     if "image" in towers:
         shape = batch_size, 3, *image_size
@@ -79,6 +80,25 @@ def profile_model(
         batches["text"] = torch.randint(vocab_size, (batch_size, context_length), device=device)
         eos_id = getattr(towers["text"], "eos_id", None)
         batches["text"][:, -1] = vocab_size - 1 if eos_id is None else eos_id
+    return profile_towers(
+        model, towers, batches, steps=steps, device=device, trace_dir=trace_dir, worker_name=worker_name
+    )
+
+
+def profile_towers(
+    model: nn.Module,
+    towers: Mapping[str, nn.Module],
+    batches: Mapping[str, Tensor],
+    *,
+    steps: int = 5,
+    device: str | torch.device,
+    trace_dir: Path | None = None,
+    worker_name: str | None = None,
+) -> ModelProfile:
+    """Measure towers of a model, each on a batch of its modality; the rest is as in `profile_model`."""
+    device = torch.device(device)
+    _check_positive({"steps": steps} | {f"batch of {name}": len(batch) for name, batch in batches.items()})
+    _check_device(towers, device)
     # no inference_mode: what a tower caches in its first forward would be unfit for training ever after
     with evaluating(model), torch.no_grad():
         trace = None
@@ -97,14 +117,17 @@ def _check_positive(counts: dict[str, int]) -> None:
             raise InputError(f"{name}: found {count}, profiling needs at least 1")
 
 
-def _towers(model: nn.Module, device: torch.device) -> dict[str, nn.Module]:
-    """Return the towers that there are, once it is certain that they stand on `device`."""
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device: found '{device}', memory is measured on cpu and cuda only")
-    views = {"image": getattr(model, "visual", None), "text": getattr(model, "text", None)}
-    towers = {name: tower for name, tower in views.items() if isinstance(tower, nn.Module)}
+def _image_and_text_towers(model: nn.Module) -> dict[str, nn.Module]:
+    children = {"image": getattr(model, "visual", None), "text": getattr(model, "text", None)}
+    towers = {name: tower for name, tower in children.items() if isinstance(tower, nn.Module)}
     if not towers:
         raise InputError(f"{type(model).__name__} has no tower to profile, neither `visual` nor `text`")
+    return towers
+
+
+def _check_device(towers: Mapping[str, nn.Module], device: torch.device) -> None:
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: found '{device}', memory is measured on cpu and cuda only")
     for name, tower in towers.items():
         for parameter in tower.parameters():
             if parameter.device.type != device.type or device.index not in (None, parameter.device.index):
@@ -112,7 +135,6 @@ def _towers(model: nn.Module, device: torch.device) -> dict[str, nn.Module]:
                     f"device: found '{device}' but the {name} tower is on '{parameter.device}'; call "
                     f"model.to('{device}') first"
                 )
-    return towers
 
 
 def _dtype(tower: nn.Module) -> torch.dtype:

@@ -71,7 +71,7 @@ class ModelProfile:
     Attributes:
         parameters: of the whole model, with what belongs to neither tower (the logit scale).
         parameter_bytes: the memory that they take.
-        towers: by `"image"` and `"text"`; a tower that the model lacks is absent.
+        towers: by modality, such as `"image"` and `"text"`; a tower that the model lacks is absent.
         steps: how many batches each latency is the median of.
         hardware: what it was measured on.
         trace: the file for TensorBoard, where one was asked for.

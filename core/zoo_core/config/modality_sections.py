@@ -1,0 +1,70 @@
+"""Sections of modalities: keys of an architecture that plugins declare (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
+
+from zoo_core.config.components import ComponentConfig, ProcessorConfig, TowerConfig
+from zoo_core.config.messages import wrong
+from zoo_core.config.section import Section
+from zoo_core.errors import ZooError, did_you_mean
+from zoo_core.registry import Registry, default_registry
+
+__all__ = ["KeyedValue", "ModalitySection", "section_schemas"]
+
+
+class KeyedValue(NamedTuple):
+    """A value of a mapping together with its key, which pydantic does not hand to validators of unknown keys."""
+
+    key: str
+    value: object
+    fields: tuple[str, ...]
+    """Keys that the mapping may have beside sections, for errors."""
+
+
+class ModalitySection:
+    """Annotation of values whose key is the section of a modality; see `Section`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate a `KeyedValue` as the section that its key stands for."""
+        return core_schema.with_info_plain_validator_function(_validated)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Say nothing; `section_schemas` lists the sections by their keys."""
+        return {}
+
+
+def section_schemas(registry: Registry) -> dict[str, Any]:
+    """Return the JSON Schema of every section of a modality, by key."""
+    kinds = {
+        key: kind
+        for modality in registry.modalities
+        for key, kind in ((modality.section, modality.tower_kind), (modality.processor, modality.processor_kind))
+    }
+    return {key: {"type": "object", "x-zoo-kind": kind} for key, kind in kinds.items()}
+
+
+def _validated(value: KeyedValue, info: ValidationInfo) -> ComponentConfig:
+    context: Mapping[str, Any] = info.context or {}
+    registry: Registry = context.get("registry") or default_registry()
+    return Section(_base(value, registry)).validate(value.value, info)
+
+
+def _base(value: KeyedValue, registry: Registry) -> type[ComponentConfig]:
+    """Return the base of the configs that may stand under a key."""
+    sections = {key: one.name for one in registry.modalities for key in (one.section, one.processor)}
+    if value.key not in sections:
+        raise wrong(f"unknown key{did_you_mean(value.key, (*value.fields, *sections))}")
+    claimed = [one.name for one in registry.modalities if value.key in (one.section, one.processor)]
+    if len(claimed) > 1:
+        raise wrong(f"is claimed by the modalities {' and '.join(claimed)}; leave one out with ZOO_DISABLE_PLUGINS")
+    try:
+        if registry.modality(claimed[0]).section == value.key:
+            return registry.modality_class(claimed[0], "tower_config", TowerConfig)
+        return registry.modality_class(claimed[0], "processor_config", ProcessorConfig)
+    except ZooError as error:
+        raise wrong(str(error)) from None

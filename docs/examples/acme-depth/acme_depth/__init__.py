@@ -1,0 +1,1 @@
+"""Depth maps for zoo: a modality of its own."""
