@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from zoo_core.plugin import KINDS
 from zoo_core.registry import Component, Registry
 
 __all__ = ["architecture_schema"]
@@ -56,7 +55,7 @@ def architecture_schema(registry: Registry) -> Schema:
             continue
         definitions |= {_key(component, "whole"): whole, _key(component, "partial"): partial}
     for variant in ("whole", "partial"):
-        for kind in (kind for kind in KINDS if kind not in NO_PARTS):
+        for kind in (kind for kind in registry.kinds if kind not in NO_PARTS):
             definitions[f"{variant}:{kind}"] = _union(definitions, f"{variant}:{kind}:")
     return {
         "$schema": DIALECT,

@@ -1,4 +1,4 @@
-"""Sections of modalities: keys of an architecture that plugins declare (no torch here)."""
+"""Sections of modalities that plugins declare (no torch here)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ class ModalitySection:
 
 def section_schemas(registry: Registry) -> dict[str, Any]:
     """Return the JSON Schema of every section of a modality, by key."""
-    kinds = {
-        key: kind
-        for modality in registry.modalities
-        for key, kind in ((modality.section, modality.tower_kind), (modality.processor, modality.processor_kind))
-    }
-    return {key: {"type": "object", "x-zoo-kind": kind} for key, kind in kinds.items()}
+    schemas: dict[str, Any] = {}
+    for modality in registry.modalities:
+        for key, kind, what in (
+            (modality.section, modality.tower_kind, f"The {modality.name} tower."),
+            (modality.processor, modality.processor_kind, f"What makes batches of {modality.name} inputs."),
+        ):
+            schemas[key] = {"type": "object", "x-zoo-kind": kind, "description": what}
+    return schemas
 
 
 def _validated(value: KeyedValue, info: ValidationInfo) -> ComponentConfig:
@@ -56,15 +58,17 @@ def _validated(value: KeyedValue, info: ValidationInfo) -> ComponentConfig:
 
 def _base(value: KeyedValue, registry: Registry) -> type[ComponentConfig]:
     """Return the base of the configs that may stand under a key."""
-    sections = {key: one.name for one in registry.modalities for key in (one.section, one.processor)}
-    if value.key not in sections:
-        raise wrong(f"unknown key{did_you_mean(value.key, (*value.fields, *sections))}")
-    claimed = [one.name for one in registry.modalities if value.key in (one.section, one.processor)]
-    if len(claimed) > 1:
-        raise wrong(f"is claimed by the modalities {' and '.join(claimed)}; leave one out with ZOO_DISABLE_PLUGINS")
+    keys = [key for modality in registry.modalities for key in (modality.section, modality.processor)]
+    if value.key not in keys:
+        raise wrong(f"unknown key{did_you_mean(value.key, (*value.fields, *keys))}")
+    owners = [modality for modality in registry.modalities if value.key in (modality.section, modality.processor)]
+    if len(owners) > 1:
+        names = " and ".join(modality.name for modality in owners)
+        raise wrong(f"is claimed by the modalities {names}; leave one out with ZOO_DISABLE_PLUGINS")
+    name = owners[0].name
     try:
-        if registry.modality(claimed[0]).section == value.key:
-            return registry.modality_class(claimed[0], "tower_config", TowerConfig)
-        return registry.modality_class(claimed[0], "processor_config", ProcessorConfig)
+        if owners[0].section == value.key:
+            return registry.modality_class(name, "tower_config", TowerConfig)
+        return registry.modality_class(name, "processor_config", ProcessorConfig)
     except ZooError as error:
         raise wrong(str(error)) from None

@@ -1,0 +1,119 @@
+"""Towers by modality: a view of published children, one general way to encode, and models of any modalities."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from support.models.tiny_configs import TINY, changed
+from zoo_core.errors import ConfigError, InputError
+from zoo_core.models.modality import Processor
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return zoo.build(TINY)
+
+
+ANY = {**TINY, "model": "dual-encoder"}
+
+
+def test_towers_are_the_published_children(model: Any) -> None:
+    assert model.towers == {"image": model.visual, "text": model.text}
+    assert list(zoo.build(TINY, towers=("text",)).towers) == ["text"]
+    other = copy.deepcopy(model)
+    other.visual = torch.nn.Identity()  # as libraries do that wrap a tower
+    assert other.towers["image"] is other.visual
+
+
+def test_encode_is_what_encode_image_and_encode_text_are(model: Any) -> None:
+    images, captions = torch.rand(2, 3, 32, 32), ["a cat", "two dogs"]
+    for normalize in (False, True):
+        assert torch.equal(model.encode("image", images, normalize), model.encode_image(images, normalize))
+        assert torch.equal(model.encode("text", captions, normalize), model.encode_text(captions, normalize))
+    with pytest.raises(InputError, match="captions have more than 16 tokens"):
+        model.encode("text", ["a cat " * 20], overflow="error")
+
+
+def test_an_unknown_modality_is_told_with_those_of_the_model(model: Any) -> None:
+    with pytest.raises(InputError, match="this model has no modality 'depth'; allowed: image, text"):
+        model.encode("depth", torch.rand(1, 1, 4, 4))
+    with pytest.raises(InputError, match="this model was built without its image tower; add 'image' to towers"):
+        zoo.build(TINY, towers=("text",)).encode("image", torch.rand(1, 3, 32, 32))
+
+
+def test_a_tower_is_locked_by_its_modality(model: Any) -> None:
+    other = copy.deepcopy(model)
+    other.lock_tower("text", 1)
+    expected = copy.deepcopy(model)
+    expected.lock_text_tower(1)
+    assert [one.requires_grad for one in other.parameters()] == [one.requires_grad for one in expected.parameters()]
+
+
+def test_a_dual_encoder_of_images_and_text_is_custom_text_clip() -> None:
+    torch.manual_seed(0)
+    found = zoo.build(ANY)
+    torch.manual_seed(0)
+    expected = zoo.build({**TINY, "model": "custom-text-clip"})
+    state = expected.state_dict()
+    assert list(found.state_dict()) == list(state)
+    assert all(torch.equal(value, state[key]) for key, value in found.state_dict().items())
+    assert found.config.parameter_count() == expected.config.parameter_count()
+
+
+def test_its_config_is_data_that_comes_back() -> None:
+    config = zoo.config(ANY)
+    assert list(config.towers) == sorted(config.processors) == ["image", "text"]
+    assert zoo.config(config.data()) == config
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+    assert list(config.data())[:7] == list(zoo.config(TINY).data())[:7]
+
+
+WRONG = {
+    "misspelt section": ({"visoin": {"tower": "vit"}}, "visoin: unknown key, did you mean 'vision'?"),
+    "no section": ({"text": 3}, "text: expected a section with the key 'tower', found 3"),
+    "key of a section": ({"text": {**TINY["text"], "widht": 3}}, "text.widht: unknown key, did you mean 'width'?"),
+    "unknown tower": ({"vision": {"tower": "vti"}}, "vision.tower: unknown vision-tower 'vti', did you mean 'vit'?"),
+    "two problems": ({"embed_dim": "x", "depth": {}}, "depth: unknown key"),
+    "tower and tokenizer": ({"tokenizer": {"type": "clip-bpe"}}, "text.vocab_size: 600 rows are too few"),
+    "no tokenizer": ({"tokenizer": None}, "tokenizer: required key is missing"),
+    "no tower": ({"vision": None}, "vision: required key is missing"),
+    "one tower": ({"vision": None, "preprocess": None}, "model: needs towers of two modalities or more, found text"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_architecture_is_refused(changes: dict[str, Any], message: str) -> None:
+    data = {key: value for key, value in (ANY | changes).items() if value is not None}
+    with pytest.raises(ConfigError) as raised:
+        zoo.config(data)
+    assert message in str(raised.value)
+
+
+def test_all_problems_of_sections_and_keys_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        zoo.config({**ANY, "embed_dim": "x", "visoin": {}, "tokenizer": {"type": "clip"}})
+    assert {problem.key for problem in raised.value.problems} == {"embed_dim", "visoin", "tokenizer.type"}
+
+
+def test_overrides_reach_its_sections() -> None:
+    assert zoo.config(ANY, ["vision.layers=1"]).vision.layers == 1
+    assert zoo.config(changed(model="dual-encoder", text={"layers": 1})).text.layers == 1
+
+
+class Doubled(Processor):
+    def __call__(self, raw: Any) -> torch.Tensor:
+        if raw == "bad":
+            raise InputError("bad is no number")
+        return torch.tensor([2.0 * raw])
+
+
+def test_a_processor_makes_batches_and_says_which_input_is_wrong() -> None:
+    assert Doubled().batch([1, 2]).tolist() == [[2.0], [4.0]]
+    with pytest.raises(InputError, match=r"inputs\[1\]: bad is no number"):
+        Doubled().batch([1, "bad"])

@@ -1,0 +1,129 @@
+"""Modalities of plugins: declared, looked up, and refused where they clash."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from support.plugins import Install, hooks, spec
+from zoo_core.config import VisionTowerConfig
+from zoo_core.errors import AmbiguousNameError, InputError, PluginError, UnknownNameError
+from zoo_core.plugin import IMAGE, TEXT, ModalitySpec
+
+TARGETS = {key: f"acme.parts:{key}" for key in ("handler", "tower_config", "processor_config")}
+
+
+def modality(name: Any = "depth", **fields: Any) -> ModalitySpec:
+    return ModalitySpec(name=name, **TARGETS | fields)
+
+
+def tower(**fields: Any) -> Any:
+    return spec("depth-conv", kind="tower", modality="depth", **fields)
+
+
+def test_names_follow_from_the_modality() -> None:
+    depth = modality()
+    assert (depth.section, depth.processor, depth.module) == ("depth", "depth_preprocess", "depth")
+    assert (depth.tower_kind, depth.processor_kind, depth.files) == ("depth-tower", "depth-preprocessor", ())
+    assert pickle.loads(pickle.dumps(depth)) == depth
+
+
+MALFORMED = {
+    "upper case": ({"name": "Depth"}, "modality 'Depth': a name is an identifier in lower case, such as 'depth'"),
+    "dash": ({"name": "depth-map"}, "a name is an identifier in lower case"),
+    "no text": ({"name": 3}, "modality 3: a name is an identifier"),
+    "section": ({"section": "a b"}, "modality 'depth': section must be an identifier, found 'a b'"),
+    "handler": ({"handler": "acme.parts"}, "modality 'depth': handler must read 'module:name', found 'acme.parts'"),
+    "files text": ({"files": ".npy"}, "modality 'depth': files holds endings such as ('.npy',), found '.npy'"),
+    "files": ({"files": ("npy",)}, "files holds endings such as ('.npy',), found ('npy',)"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_modality_is_refused(fields: Any, message: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        modality(**fields)
+    assert message in str(raised.value)
+
+
+PARTS = {
+    "other kind": ({"kind": "loss", "modality": "depth"}, "a part of a modality has kind 'tower' or 'preprocessor'"),
+    "no modality": ({"kind": "tower"}, "unknown kind 'tower'; allowed: vision-tower, "),
+    "modality of no name": ({"kind": "tower", "modality": "De pth"}, "modality is a name such as 'depth'"),
+    "kind without it": ({"kind": "depth-tower"}, "a tower of another modality has kind 'tower' and names its modality"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), PARTS.values(), ids=PARTS)
+def test_a_part_of_a_modality_names_it(fields: Any, message: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        spec(**fields)
+    assert message in str(raised.value)
+    assert tower().kind == "depth-tower"
+
+
+def test_parts_are_found_by_the_kinds_of_the_modality(install: Install) -> None:
+    registry = install({"acme": hooks(modalities=[modality()], components=[tower()])})
+    assert [one.spec.name for one in registry.components("depth-tower")] == ["depth-conv"]
+    assert registry.modality("depth") == modality()
+    assert registry.modalities == (IMAGE, TEXT, modality())
+    assert registry.kinds[-2:] == ("depth-tower", "depth-preprocessor")
+
+
+def test_a_tower_may_come_from_another_plugin_than_its_modality(install: Install) -> None:
+    registry = install({"one": hooks(modalities=[modality()]), "two": hooks(components=[tower()])})
+    assert registry.get("depth-tower", "depth-conv").plugin.distribution == "two"
+    assert not registry.quarantined
+
+
+def test_a_part_of_a_modality_that_nobody_declares_is_quarantined(install: Install) -> None:
+    registry = install({"acme": hooks(components=[tower(), spec()])})
+    (plugin,) = registry.quarantined
+    assert plugin.error == "depth-tower 'depth-conv' is of modality 'depth', which no plugin declares"
+    with pytest.raises(UnknownNameError, match="quarantined plugins: parts"):
+        registry.get("vision-tower", "conv")
+
+
+TAKEN = {
+    "name": modality("image"),
+    "section": modality(section="vision"),
+    "processor": modality(processor="tokenizer"),
+    "module": modality(module="visual"),
+    "kind": modality(tower_kind="loss"),
+}
+
+
+@pytest.mark.parametrize("field", TAKEN)
+def test_a_modality_takes_no_name_of_zoos_own(install: Install, field: str) -> None:
+    (plugin,) = install({"acme": hooks(modalities=[TAKEN[field]])}).quarantined
+    assert "is zoo's own; choose another" in str(plugin.error)
+
+
+def test_two_plugins_with_one_modality_are_both_named(install: Install) -> None:
+    registry = install({name: hooks(modalities=[modality()]) for name in ("one", "two")})
+    with pytest.raises(AmbiguousNameError, match=r"claimed by parts \(one 1.0\) and by parts \(two 1.0\)"):
+        registry.modality("depth")
+
+
+def test_unknown_names_are_told_with_what_there_is(install: Install) -> None:
+    registry = install({"acme": hooks(modalities=[modality()])})
+    with pytest.raises(UnknownNameError, match="unknown modality 'dept', did you mean 'depth'"):
+        registry.modality("dept")
+    with pytest.raises(InputError, match="unknown kind of component 'dept-tower', did you mean 'depth-tower'"):
+        registry.get("dept-tower", "conv")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nobody.wrote:This", "modality 'depth': its tower_config nobody.wrote:This cannot be imported"),
+        ("json:loads", "its tower_config json:loads is not a subclass of zoo_core.config.components.VisionTowerConfig"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_named(install: Install, target: str, message: str) -> None:
+    registry = install({"acme": hooks(modalities=[modality(tower_config=target)])})
+    with pytest.raises(PluginError) as raised:
+        registry.modality_class("depth", "tower_config", VisionTowerConfig)
+    assert message in str(raised.value)
