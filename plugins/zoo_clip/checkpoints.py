@@ -1,4 +1,4 @@
-"""The two layouts of CLIP's state dict, and how one becomes the other.
+"""State dicts of CLIP: published and nested names.
 
 Published CLIP checkpoints hold the text tower's weights at the top (`transformer.resblocks.0...`), since the first
 CLIP had no module for its text tower. Checkpoints of CustomTextCLIP nest them (`text.transformer.resblocks.0...`).

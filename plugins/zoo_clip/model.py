@@ -1,4 +1,4 @@
-"""CLIP and CustomTextCLIP: a dual encoder with the constructor, the names and the layouts that the field knows.
+"""CLIP and CustomTextCLIP, with the constructor and the names of open_clip.
 
 Both keep the text tower in `text`. CLIP also shows its parts at the top (`clip.transformer`, `clip.ln_final`, ...) and
 writes its state dict in the published layout; the parts exist once, the names are looked up in the tower.

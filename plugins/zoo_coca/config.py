@@ -71,11 +71,11 @@ def decoder_rules(
 ) -> Iterator[tuple[str, str]]:
     """Yield `(key, what is wrong with it)` for each reason that a decoder cannot take the tokens of two towers."""
     for key, config in (("vision", vision), ("text", text)):
-        found = config.token_width(embed_dim)
-        if found is None:
+        width = config.token_width(embed_dim)
+        if width is None:
             yield f"{key}.tower", f"'{config.tower}' does not give the decoder its tokens; choose one that does"
-        elif found != decoder.width:
-            yield "multimodal.width", f"{decoder.width} is not the width {found} of the {key} tokens"
+        elif width != decoder.width:
+            yield "multimodal.width", f"{decoder.width} is not the width {width} of the {key} tokens"
     ahead = not text.supports_kv_cache()
     if text.token_width(embed_dim) is not None and ahead and not text_sees_ahead:
         yield (
@@ -132,10 +132,10 @@ class GenerationConfig(Config):
             yield "min_length", f"{self.min_length} is not below max_length = {self.max_length}"
         if self.num_beams % self.num_beam_groups:
             yield "num_beam_groups", f"{self.num_beam_groups} does not divide num_beams = {self.num_beams}"
-        given = self.model_fields_set
-        if "diversity_penalty" in given and self.num_beam_groups == 1 and self.strategy == "beam":
+        options = self.model_fields_set
+        if "diversity_penalty" in options and self.num_beam_groups == 1 and self.strategy == "beam":
             yield "diversity_penalty", "there is one group of beams; set num_beam_groups, or leave it out"
-        own = _STRATEGIES[self.strategy]
-        for option in sorted(given & frozenset[str]().union(*_STRATEGIES.values()) - own):
+        unread = frozenset[str]().union(*_STRATEGIES.values()) - _STRATEGIES[self.strategy]
+        for option in sorted(options & unread):
             takers = " and ".join(repr(name) for name, options in _STRATEGIES.items() if option in options)
             yield option, f"strategy '{self.strategy}' does not read it, only {takers}; leave it out"

@@ -1,4 +1,4 @@
-"""Search for the next tokens of rows: greedy, sampling, and beam search with diverse groups.
+"""Search for the next tokens: greedy, sampling, and diverse beam search.
 
 It knows nothing of images or towers: whatever gives logits for the tokens of growing rows can be searched. A row that
 has ended is padded. Padding is never chosen, since it would read as the end; nor are ids that the tokenizer lacks.
@@ -76,11 +76,11 @@ class Prompts:
         Raises:
             InputError: a row does not begin with the start of text, or has padding inside.
         """
-        kept = [_prompt(number, row, vocabulary) for number, row in enumerate(rows)]
-        longest = max(map(len, kept), default=1)
-        padded = [row + [vocabulary.pad_id] * (longest - len(row)) for row in kept]
-        ids = torch.tensor(padded, dtype=torch.int64, device=device).view(len(kept), longest)
-        return cls(ids, torch.tensor([len(row) for row in kept], dtype=torch.int64, device=device))
+        prompts = [_prompt(number, row, vocabulary) for number, row in enumerate(rows)]
+        longest = max(map(len, prompts), default=1)
+        padded = [row + [vocabulary.pad_id] * (longest - len(row)) for row in prompts]
+        ids = torch.tensor(padded, dtype=torch.int64, device=device).view(len(prompts), longest)
+        return cls(ids, torch.tensor([len(row) for row in prompts], dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -186,12 +186,12 @@ def distribution(logits: Tensor, options: GenerationConfig) -> Tensor:
     probabilities, tokens = (logits / options.temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
     match options.strategy:
         case "top_k":
-            kept = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) < options.top_k
+            is_candidate = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) < options.top_k
         case "top_p":
-            kept = probabilities.cumsum(dim=-1) - probabilities < options.top_p  # the first is always kept
+            is_candidate = probabilities.cumsum(dim=-1) - probabilities < options.top_p  # the first always is
         case _:
             raise InputError(f"strategy '{options.strategy}' draws nothing")
-    probabilities = probabilities * kept
+    probabilities = probabilities * is_candidate
     return torch.zeros_like(logits).scatter(1, tokens, probabilities / probabilities.sum(dim=-1, keepdim=True))
 
 
@@ -234,10 +234,10 @@ class _Beams:
 
     def _log_probabilities(self, logits: Tensor) -> Tensor:
         """Return log-probabilities `[B, G, k, V]`; rows still in their prompt have one continuation, which is free."""
-        found = allowed(logits, self.rows[:, : self.length], self.vocabulary, self.options).log_softmax(dim=-1)
-        prompted = self.prompts.lengths.repeat_interleave(self.options.num_beams) > self.length
-        given = torch.full_like(found, NEVER).scatter(1, self.rows[:, self.length, None], 0.0)
-        return torch.where(prompted[:, None], given, found).view(*self.scores.shape, -1)
+        free = allowed(logits, self.rows[:, : self.length], self.vocabulary, self.options).log_softmax(dim=-1)
+        is_prompted = self.prompts.lengths.repeat_interleave(self.options.num_beams) > self.length
+        prompted = torch.full_like(free, NEVER).scatter(1, self.rows[:, self.length, None], 0.0)
+        return torch.where(is_prompted[:, None], prompted, free).view(*self.scores.shape, -1)
 
     def _extend(self, log_probabilities: Tensor) -> None:
         """Let every beam grow by one token."""
@@ -276,8 +276,8 @@ class _Beams:
         """Keep the best of the rows `parents` `[B, k]` that end here; `totals` of others are minus infinity."""
         open_ = ~self._done()[:, group]
         normed = self._normed(totals, self.length + 1)
-        best, place = normed.max(dim=1)
-        rows = self.rows[parents.gather(1, place[:, None])[:, 0]]
+        best, beam = normed.max(dim=1)
+        rows = self.rows[parents.gather(1, beam[:, None])[:, 0]]
         rows[:, self.length] = self.vocabulary.eot_id
         self._keep(group, open_ & (best > self.best_scores[:, group]), best, rows, self.length + 1)
         self.ended[:, group] += totals.isfinite().sum(dim=1) * open_
@@ -286,10 +286,10 @@ class _Beams:
         """Let the rows that have not ended compete with those that have."""
         rows = self.rows.view(*self.scores.shape, -1)
         for group in range(self.groups):
-            best, place = self._normed(self.scores[:, group], self.length).max(dim=1)
+            best, beam = self._normed(self.scores[:, group], self.length).max(dim=1)
             better = ~self._done()[:, group] & (best > self.best_scores[:, group])
-            image = torch.arange(len(place), device=place.device)
-            self._keep(group, better, best, rows[image, group, place], self.length)
+            image = torch.arange(len(beam), device=beam.device)
+            self._keep(group, better, best, rows[image, group, beam], self.length)
 
     def _keep(self, group: int, better: Tensor, scores: Tensor, rows: Tensor, length: int) -> None:
         self.best_scores[:, group] = torch.where(better, scores, self.best_scores[:, group])
@@ -297,6 +297,6 @@ class _Beams:
         self.best_lengths[:, group] = torch.where(better, length, self.best_lengths[:, group])
 
     def _normed(self, totals: Tensor, length: int) -> Tensor:
-        """Return totals `[B, k]` of rows of `length` ids, over the number of those that were found."""
-        found = (length - self.prompts.lengths).clamp(min=1)
-        return totals / found[:, None] ** self.options.length_penalty
+        """Return totals `[B, k]` of rows of `length` ids, over the number of ids after the prompt."""
+        count = (length - self.prompts.lengths).clamp(min=1)
+        return totals / count[:, None] ** self.options.length_penalty

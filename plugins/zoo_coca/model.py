@@ -83,9 +83,9 @@ class CoCa(DualEncoder):
         vision, text = parse_towers(
             vision_cfg, text_cfg, vision="vit", text="clip-transformer", quick_gelu=arguments.quick_gelu
         )
-        given = multimodal_cfg.data() if isinstance(multimodal_cfg, MultimodalConfig) else multimodal_cfg
+        keys = multimodal_cfg.data() if isinstance(multimodal_cfg, MultimodalConfig) else multimodal_cfg
         decoder = MultimodalConfig.parse(
-            {**given, "activation": "quick_gelu"} if quick_gelu and isinstance(given, Mapping) else given
+            {**keys, "activation": "quick_gelu"} if quick_gelu and isinstance(keys, Mapping) else keys
         )
         _check_parts(decoder, vision, text, arguments.embed_dim, text_sees_ahead, pad_id)
         registry = default_registry()
@@ -139,7 +139,8 @@ class CoCa(DualEncoder):
             output["image_features"], image_tokens = self._encode_image(image)
         if text is not None:
             ids = self._inputs("text", text)
-            output["text_features"], text_tokens = self._encode_ids(ids)
+            features, text_tokens = tokens_of(self._tower("text"), ids)
+            output["text_features"] = F.normalize(features, dim=-1)
             if image_tokens is not None and text_tokens is not None:
                 _check_pairs(image_tokens, text_tokens)
                 output["logits"] = self._decoder()(image_tokens, text_tokens[:, :-1])
@@ -219,10 +220,6 @@ class CoCa(DualEncoder):
         features, tokens = tokens_of(self._tower("image"), self._inputs("image", image))
         return F.normalize(features, dim=-1), tokens
 
-    def _encode_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        features, tokens = tokens_of(self._tower("text"), ids)
-        return F.normalize(features, dim=-1), tokens
-
     def _decoder(self) -> MultimodalDecoder:
         if self.text_decoder is None:
             raise InputError("captions need the image tower and the text tower; build the model with both")
@@ -243,7 +240,7 @@ class CoCa(DualEncoder):
             rows = cast("list[list[int]]", text.tolist() if text.ndim == 2 else [text.tolist()])
         else:
             tokenizer = self._own_tokenizer()
-            rows = [[vocabulary.sot_id, *tokenizer.encode(one)] for one in checked_texts(text)]
+            rows = [[vocabulary.sot_id, *tokenizer.encode(prompt)] for prompt in checked_texts(text)]
         count = image_tokens.shape[0]
         if len(rows) not in (1, count):
             raise InputError(f"expected one prompt, or one for each of {count} images, found {len(rows)}")
@@ -254,9 +251,9 @@ def _check_parts(
     decoder: MultimodalConfig, vision: Any, text: Any, embed_dim: int, text_sees_ahead: bool, pad_id: int
 ) -> None:
     problems = list(decoder_rules(decoder, vision, text, embed_dim, text_sees_ahead))
-    found = getattr(text, "pad_id", None)
-    if pad_id not in (0, found):
-        hides = "hides no padding" if found is None else f"says {found}"
+    text_pad_id = getattr(text, "pad_id", None)
+    if pad_id not in (0, text_pad_id):
+        hides = "hides no padding" if text_pad_id is None else f"says {text_pad_id}"
         problems.append(("pad_id", f"is {describe(pad_id)}, but text_cfg {hides}; say it in one place"))
     if problems:
         raise ConfigError([Problem(message, key, "CoCa") for key, message in problems])
@@ -264,8 +261,8 @@ def _check_parts(
 
 def _check_vocabulary(vocabulary: Vocabulary, vocab_size: int) -> None:
     for name in ("sot_id", "eot_id", "pad_id"):
-        if not 0 <= (found := getattr(vocabulary, name)) < vocab_size:
-            raise InputError(f"vocabulary: {name} must be an id from 0 to {vocab_size - 1}, found {found}")
+        if not 0 <= (token_id := getattr(vocabulary, name)) < vocab_size:
+            raise InputError(f"vocabulary: {name} must be an id from 0 to {vocab_size - 1}, found {token_id}")
 
 
 def _check_pairs(image_tokens: Tensor, text_tokens: Tensor) -> None:

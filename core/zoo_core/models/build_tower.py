@@ -1,4 +1,4 @@
-"""Towers built from their configs, also on the meta device, within a bound on their size."""
+"""Construction of towers from their configs, within a bound on their size."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What constructors that take the configs of towers share: `CLIP(512, vision_cfg, text_cfg)`, and that of CoCa.
+"""Arguments of constructors that take the configs of towers, such as `CLIP(512, vision_cfg, text_cfg)`.
 
-They take what an architecture takes, in arguments that the field knows, and refuse the same with the same sentences.
+They take what an architecture takes, by the names that open_clip has for it, and refuse what an architecture refuses.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def with_quick_gelu(*towers: Any) -> list[Any]:
     Raises:
         ConfigError: a tower has no activation to choose, or none of them has.
     """
-    choosing: list[ComponentConfig] = [one for one in towers if "activation" in _class(one).model_fields]
+    choosing: list[ComponentConfig] = [config for config in towers if "activation" in _class(config).model_fields]
     for config in towers:
         if config not in choosing and (not choosing or config.fixed_activation is None):
             raise ConfigError(f"quick_gelu: tower '{config.component}' has no activation to choose")
@@ -68,7 +68,7 @@ def low_precision(cast_dtype: object) -> torch.dtype | None:
     Raises:
         InputError: it is none that matrices can be cast to.
     """
-    known = isinstance(cast_dtype, torch.dtype) and cast_dtype in (torch.float32, *LOW_PRECISION)
-    if cast_dtype is not None and not known:
+    is_allowed = isinstance(cast_dtype, torch.dtype) and cast_dtype in (torch.float32, *LOW_PRECISION)
+    if cast_dtype is not None and not is_allowed:
         raise InputError(f"cast_dtype must be None, float32, float16 or bfloat16, found {describe(cast_dtype)}")
     return next((dtype for dtype in LOW_PRECISION if dtype is cast_dtype), None)

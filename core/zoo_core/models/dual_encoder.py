@@ -1,4 +1,4 @@
-"""Dual encoders: towers that share an embedding space, and all that users do with them.
+"""Dual encoders: towers that share an embedding space.
 
 CLIP, CustomTextCLIP and models of plugins derive from `DualEncoder` and differ only where they differ. Inputs are
 checked at the door: a wrong shape, dtype or token id is an `InputError` that says what was found and allowed.

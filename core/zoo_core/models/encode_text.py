@@ -1,4 +1,4 @@
-"""Features of captions and token ids, without the work that cannot change them.
+"""Encoding of captions and token ids, without work on padding.
 
 Equal captions are encoded once. Rows are padded to the context length, 77 tokens in CLIP, while captions have a dozen:
 a tower tells how many leading ids of a row its feature depends on (`TextTower.read_lengths`), and rows of like length

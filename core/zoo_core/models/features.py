@@ -1,4 +1,4 @@
-"""Features and tokens of a tower, held to what its kind promises at each call."""
+"""Features and tokens of a tower, checked at each call."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def features_of(tower: Tower, inputs: Any) -> Tensor:
     Raises:
         PluginError: it gives something else.
     """
-    found = tower(inputs)
-    _expect_features(tower, "forward", found, inputs)
-    return found
+    features = tower(inputs)
+    _expect_features(tower, "forward", features, inputs)
+    return features
 
 
 def tokens_of(tower: Tower, inputs: Any) -> tuple[Tensor, Tensor]:
@@ -34,36 +34,37 @@ def tokens_of(tower: Tower, inputs: Any) -> tuple[Tensor, Tensor]:
     Raises:
         PluginError: it gives something else.
     """
-    found: Any = cast("Any", tower).forward_tokens(inputs)
-    if not isinstance(found, tuple) or len(cast("tuple[Any, ...]", found)) != 2:
-        raise PluginError(_told(tower, "forward_tokens", "features and tokens", cast("object", found)))
-    features, tokens = cast("tuple[Any, Any]", found)
+    outputs: Any = tower.forward_tokens(inputs)
+    if not isinstance(outputs, tuple) or len(cast("tuple[Any, ...]", outputs)) != 2:
+        raise PluginError(_broken_promise(tower, "forward_tokens", "features and tokens", cast("object", outputs)))
+    features, tokens = cast("tuple[Any, Any]", outputs)
     _expect_features(tower, "forward_tokens", features, inputs)
     if not isinstance(tokens, Tensor) or tokens.ndim != 3:
-        raise PluginError(_told(tower, "forward_tokens", "tokens [B, N, width]", tokens))
+        raise PluginError(_broken_promise(tower, "forward_tokens", "tokens [B, N, width]", tokens))
     return features, tokens
 
 
-def _expect_features(tower: Tower, method: str, found: object, inputs: Any) -> None:
+def _expect_features(tower: Tower, method: str, features: object, inputs: Any) -> None:
     """Look at type, dtype and shape, which costs a microsecond; in evaluation on the CPU at values too.
 
     Elsewhere values would have to be waited for, and in training a loss that is not finite tells as much.
     """
-    if torch.compiler.is_compiling() or is_symbolic(found) or is_recorded():
+    if torch.compiler.is_compiling() or is_symbolic(features) or is_recorded():
         return
-    given = cast("Tensor", inputs["patches"] if isinstance(inputs, Mapping) else inputs)
-    if not isinstance(found, Tensor) or found.shape != (len(given), tower.output_dim) or not found.is_floating_point():
-        wanted = f"floating-point features {[len(given), tower.output_dim]}"
-        raise PluginError(_told(tower, method, wanted, found))
-    if tower.training or found.device.type != "cpu" or not has_values(found) or bool(found.isfinite().all()):
+    batch = cast("Tensor", inputs["patches"] if isinstance(inputs, Mapping) else inputs)
+    shape = (len(batch), tower.output_dim)
+    if not isinstance(features, Tensor) or features.shape != shape or not features.is_floating_point():
+        promise = f"floating-point features {list(shape)}"
+        raise PluginError(_broken_promise(tower, method, promise, features))
+    if tower.training or features.device.type != "cpu" or not has_values(features) or bool(features.isfinite().all()):
         return
-    if given.is_floating_point() and not bool(given.isfinite().all()):
+    if batch.is_floating_point() and not bool(batch.isfinite().all()):
         what = "images" if isinstance(tower, VisionTower) else "inputs"
         raise InputError(f"the {what} hold NaN or infinity, and so would their features")
     fix = "compute in float32, or look for what is wrong with its weights (zoo.verify)"
     raise NotFiniteError(f"{maker_of(type(tower))}: {method} gave NaN or infinity of finite inputs; {fix}")
 
 
-def _told(tower: Tower, method: str, wanted: str, found: object) -> str:
-    value = described(found) if isinstance(found, Tensor) else type(found).__name__
-    return f"{maker_of(type(tower))}: {method} must return {wanted}, found {value}"
+def _broken_promise(tower: Tower, method: str, promise: str, output: object) -> str:
+    value = described(output) if isinstance(output, Tensor) else type(output).__name__
+    return f"{maker_of(type(tower))}: {method} must return {promise}, found {value}"

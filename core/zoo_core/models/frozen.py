@@ -1,4 +1,4 @@
-"""Models that were optimized for inference: what they can no longer do is refused."""
+"""Refusals of models that were optimized for inference."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def _check_image(image: Tensor, tower: VisionTower) -> None:
     height, width = tower.image_size
     if image.ndim != 4 or image.shape[1] != tower.image_channels:
         hint = "; add the batch dimension with image[None]" if image.ndim == 3 else ""
-        wanted = f"images [B, {tower.image_channels}, {height}, {width}]"
-        raise InputError(f"expected {wanted}, found {described(image)}{hint}")
+        expected = f"images [B, {tower.image_channels}, {height}, {width}]"
+        raise InputError(f"expected {expected}, found {described(image)}{hint}")
     if not image.is_floating_point():
         raise InputError(
             f"expected preprocessed images in floating point, or raw pixels as uint8, found {described(image)}"
@@ -144,5 +144,5 @@ def _check_image(image: Tensor, tower: VisionTower) -> None:
     if tower.image_patches is not None:
         rows, columns = tower.image_patches
         if image.shape[2] % rows or image.shape[3] % columns or 0 in image.shape[2:]:
-            wanted = f"images that are whole patches of {rows} x {columns} pixels"
-            raise InputError(f"expected {wanted}, found {described(image)}")
+            expected = f"images that are whole patches of {rows} x {columns} pixels"
+            raise InputError(f"expected {expected}, found {described(image)}")

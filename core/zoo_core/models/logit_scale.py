@@ -1,4 +1,4 @@
-"""Logit scale and bias: how cosines become logits and probabilities, and how state dicts hold the two.
+"""Logit scale and bias: from cosines to logits and probabilities.
 
 The parameters have the shape `[1]`, since FSDP shards no scalars; published checkpoints and outputs have `[]` or `[1]`.
 """

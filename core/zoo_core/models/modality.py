@@ -1,4 +1,4 @@
-"""Base of modalities: how one kind of input is prepared, checked and encoded.
+"""Bases of modalities: how inputs are prepared, checked and encoded.
 
 A plugin that brings a kind of input of its own subclasses `Modality` and names the class in a `ModalitySpec`.
 """
@@ -147,6 +147,6 @@ def device_of(tower: nn.Module, default: Tensor) -> torch.device:
 
     Those of a tower that accelerate offloads are on the meta device until it runs; it moves inputs itself.
     """
-    like = next(tower.parameters(), default)
-    is_offloaded = like.is_meta and hasattr(tower, "_hf_hook")
-    return torch.device("cpu") if is_offloaded else like.device
+    parameter = next(tower.parameters(), default)
+    is_offloaded = parameter.is_meta and hasattr(tower, "_hf_hook")
+    return torch.device("cpu") if is_offloaded else parameter.device

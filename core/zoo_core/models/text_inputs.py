@@ -1,4 +1,4 @@
-"""Captions and token ids as a text tower takes them: tokenized and checked.
+"""Captions and token ids as a text tower takes them.
 
 The values of token ids are checked on the CPU only, since on another device each check would wait for it.
 """
@@ -117,9 +117,9 @@ def check_tokenizer(tokenizer: Tokenizer, tower: TextTower, config: ModelConfig 
     """
     name = type(tokenizer).__name__ if config is None else config.tokenizer.type
     for key in ("context_length", "vocab_size", "sot_id", "eot_id", "pad_id"):
-        found = getattr(tokenizer, key, None)
-        if not isinstance(found, int) and (found is not None or key not in ("sot_id", "eot_id")):
-            raise PluginError(f"{maker_of(type(tokenizer))}: {key} must be a whole number, found {describe(found)}")
+        value = getattr(tokenizer, key, None)
+        if not isinstance(value, int) and (value is not None or key not in ("sot_id", "eot_id")):
+            raise PluginError(f"{maker_of(type(tokenizer))}: {key} must be a whole number, found {describe(value)}")
     ids = TokenIds(name, tokenizer.vocab_size, tokenizer.eot_id, tokenizer.pad_id)
     broken = [] if config is None else [Problem(why, f"text.{key}") for key, why in config.text.rules_with(ids)]
     if not broken and tower.pad_id not in (None, ids.padding):
@@ -136,11 +136,11 @@ def _check_tokenized(ids: object, tokenizer: Tokenizer) -> None:
         low, high = (int(edge) for edge in torch.aminmax(ids)) if ids.numel() and has_values(ids) else (0, 0)
         if low >= 0 and high < count:
             return
-        found = f"ids from {low} to {high}"
+        output = f"ids from {low} to {high}"
     else:
-        found = described(ids) if isinstance(ids, Tensor) else type(ids).__name__
-    told = f"it must give int64 ids [N, {length}] from 0 to {count - 1}, found {found}"
-    raise PluginError(f"{maker_of(type(tokenizer))}: {told}")
+        output = described(ids) if isinstance(ids, Tensor) else type(ids).__name__
+    promise = f"it must give int64 ids [N, {length}] from 0 to {count - 1}, found {output}"
+    raise PluginError(f"{maker_of(type(tokenizer))}: {promise}")
 
 
 def _check_token_ids(text: Tensor, tower: TextTower) -> None:
