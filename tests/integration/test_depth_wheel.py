@@ -39,6 +39,7 @@ again = zoo.load("saved", verify=True, probe=True)
 with evaluating(model), torch.no_grad():
     same = torch.equal(model.encode("depth", maps), again.encode("depth", maps))
 alone = zoo.load("saved", towers=("depth",))
+torch.save(alone.depth.state_dict(), "depth.pt")
 fast = zoo.build("saved", optimize="inference")
 try:
     model.encode_image(torch.rand(1, 3, 16, 16))
@@ -58,7 +59,8 @@ print(json.dumps({
     "files": list(again.encode("depth", ["maps/a.npy", "maps/b.npy"]).shape),
     "alone": torch.equal(alone.encode("depth", maps), again.encode("depth", maps)),
     "fast": torch.allclose(fast.encode("depth", maps), again.encode("depth", maps), atol=1e-5),
-    "groups": [zoo.identify("saved/model.safetensors", architectures=["depth-tiny"])[0].fit],
+    "identified": [[one.names[0], one.fit, one.towers] for one in (
+        zoo.identify("saved/model.safetensors")[0], zoo.identify("depth.pt")[0])],
     "refused": refused,
     "no_images": no_images,
 }))"""
@@ -103,7 +105,7 @@ def test_files_are_read_by_its_own_preprocessing(facts: Any) -> None:
 
 
 def test_its_checkpoint_is_identified(facts: Any) -> None:
-    assert facts["groups"] == [1.0]
+    assert facts["identified"] == [["depth-tiny", 1.0, ["depth", "text"]], ["depth-tiny", 1.0, ["depth"]]]
 
 
 def test_images_are_refused_with_what_it_encodes(facts: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from zoo.catalog.architectures import load_config
+from zoo.catalog.architectures import load_config, registry
 from zoo.catalog.state_dict_shapes import Shape, names, shapes_of
 
 if TYPE_CHECKING:
@@ -22,14 +22,6 @@ __all__ = ["CONFIG_KEY", "COUNTED", "OWN", "Candidate", "Shaped", "leaves", "lik
 CONFIG_KEY = "zoo.config"
 """Under which a safetensors file that `zoo.save` wrote carries its architecture."""
 
-TOWERS: tuple[str, ...] = ("image", "text")
-_VISUAL = "visual."
-_SECTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
-    TOWERS: ("",),
-    ("image",): ("vision.", "preprocess."),
-    ("text",): ("text.", "tokenizer."),
-}
-"""How the keys of configs begin that say something of towers."""
 COUNTED = "position_ids"
 """Counted numbers that older versions of transformers saved with the weights; no model needs them."""
 
@@ -55,7 +47,8 @@ class Candidate:
         unexpected: entries that only the file has.
         misshapen: entries of another shape, with the shape in the file and that of the architecture.
         untold: keys of the configs that names and shapes cannot tell, with the value of each of `names`.
-        towers: what the file holds: `("image", "text")`, or one of them, to which all of the above is confined.
+        towers: what the file holds: all towers of the architectures, such as `("image", "text")`, or one of them, to
+            which all of the above is confined.
     """
 
     names: tuple[str, ...]
@@ -64,7 +57,7 @@ class Candidate:
     unexpected: tuple[str, ...]
     misshapen: dict[str, tuple[Shape, Shape]]
     untold: dict[str, tuple[Any, ...]]
-    towers: tuple[str, ...] = TOWERS
+    towers: tuple[str, ...]
 
 
 def rank(shapes: Mapping[str, Shape], *, limit: int, others: Mapping[str, Shaped] | None = None) -> list[Candidate]:
@@ -73,43 +66,48 @@ def rank(shapes: Mapping[str, Shape], *, limit: int, others: Mapping[str, Shaped
     expected = {
         name: _canonical(others[name][1] if name in others else shapes_of(name)) for name in (*others, *names())
     }
-    ranked: list[tuple[float, list[str], Mapping[str, Shape], Mapping[str, Shape], tuple[str, ...]]] = []
-    for towers, found in _readings(_canonical(shapes)):
+    ranked: list[tuple[float, list[str], Mapping[str, Shape], Mapping[str, Shape], str | None]] = []
+    for tower, found in _readings(_canonical(shapes)):
         groups: dict[frozenset[tuple[str, Shape]], list[str]] = {}
         for name, entries in expected.items():
-            groups.setdefault(frozenset(_of_towers(entries, towers).items()), []).append(name)
-        ranked += [(_fit(found, dict(one)), alike, dict(one), found, towers) for one, alike in groups.items()]
+            groups.setdefault(frozenset(_of_tower(entries, tower).items()), []).append(name)
+        ranked += [(_fit(found, dict(one)), alike, dict(one), found, tower) for one, alike in groups.items()]
     ranked.sort(key=lambda one: (-one[0], one[1]))
     return [
-        _candidate(found, entries, alike, fit, towers, others)
-        for fit, alike, entries, found, towers in ranked[:limit]
+        _candidate(found, entries, alike, fit, tower, others)
+        for fit, alike, entries, found, tower in ranked[:limit]
         if fit >= LEAST
     ]
 
 
-def _readings(found: Mapping[str, Shape]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Shape]]]:
-    """Yield what a file may hold: both towers, or where no entry is of the other one, a tower and nothing else."""
-    alone = _of_towers(found, ())
-    visual = [key.startswith(_VISUAL) for key in alone]
-    if not visual or (any(visual) and not all(visual)):
-        yield TOWERS, found
-    elif all(visual):
-        yield ("image",), alone
+def _prefixes() -> dict[str, str]:
+    """Return how the entries of each tower begin; those of the text tower begin in any other way."""
+    return {modality.name: f"{modality.module}." for modality in registry().modalities if modality.name != "text"}
+
+
+def _readings(found: Mapping[str, Shape]) -> Iterator[tuple[str | None, Mapping[str, Shape]]]:
+    """Yield the tower that a file may hold, and its entries; None where it holds those of several, or all entries."""
+    prefixes = _prefixes()
+    alone = {key: shape for key, shape in found.items() if not key.startswith("logit_")}
+    towers = {next((tower for tower, prefix in prefixes.items() if key.startswith(prefix)), "text") for key in alone}
+    if len(towers) != 1:
+        yield None, found
     else:
-        yield ("text",), alone
-        yield ("image",), {_VISUAL + key: shape for key, shape in alone.items()}  # as its own state dict names them
+        yield next(iter(towers)), alone
+    if towers == {"text"}:  # or names of another tower, as its own state dict has them
+        for tower, prefix in prefixes.items():
+            yield tower, {prefix + key: shape for key, shape in alone.items()}
 
 
-def _of_towers(entries: Mapping[str, Shape], towers: tuple[str, ...]) -> Mapping[str, Shape]:
-    """Return the entries of one tower, or all of both; those of none are all but the logit scale and bias."""
-    if towers == TOWERS:
+def _of_tower(entries: Mapping[str, Shape], tower: str | None) -> Mapping[str, Shape]:
+    """Return the entries of one tower, without logit scale and bias; all entries where it is None."""
+    if tower is None:
         return entries
-    own = {key: shape for key, shape in entries.items() if not key.startswith("logit_")}
-    return (
-        own
-        if not towers
-        else {key: shape for key, shape in own.items() if key.startswith(_VISUAL) is (towers == ("image",))}
-    )
+    prefixes = _prefixes()
+    if tower in prefixes:
+        return {key: shape for key, shape in entries.items() if key.startswith(prefixes[tower])}
+    others = ("logit_", *prefixes.values())
+    return {key: shape for key, shape in entries.items() if not key.startswith(others)}
 
 
 def likeness(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> float:
@@ -145,9 +143,14 @@ def _candidate(
     expected: Mapping[str, Shape],
     alike: list[str],
     fit: float,
-    towers: tuple[str, ...],
+    tower: str | None,
     others: Mapping[str, Shaped],
 ) -> Candidate:
+    configs = [others[name][0] if name in others else load_config(f"{OWN}/{name}") for name in alike]
+    sections = ("",)
+    if tower is not None:
+        modality = registry().modality(tower)
+        sections = (f"{modality.section}.", f"{modality.processor}.")
     return Candidate(
         names=tuple(alike),
         fit=fit,
@@ -158,10 +161,8 @@ def _candidate(
             for key in sorted(found.keys() & expected.keys())
             if found[key] != expected[key]
         },
-        untold=_untold(
-            [others[name][0] if name in others else load_config(f"{OWN}/{name}") for name in alike], _SECTIONS[towers]
-        ),
-        towers=towers,
+        untold=_untold(configs, sections),
+        towers=tuple(configs[0].towers) if tower is None else (tower,),
     )
 
 
