@@ -1,7 +1,7 @@
-"""What a value has to be, read from an annotation: cheap checks of arguments and of what plugins return.
+"""Cheap checks of values against annotations.
 
-A class that only type checkers import is known by its name. What an annotation does not tell, such as `Any`, is not
-checked: then the function that takes the value has to.
+A class that only type checkers import is recognised by its name. What an annotation leaves open, such as `Any`, is not
+checked here: then the function that takes the value has to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ MAX_NAME = 255
 """Bytes of one name in a path, in every file system that is in use."""
 MAX_PATH = 4095
 """Bytes of a whole path, in every system that is in use."""
-"""Bytes that no path holds that a person gave, and that would break the line of an error."""
 _INT64 = 2**63
 
 
@@ -49,11 +48,11 @@ class Expected:
     is_path: bool = False
     phrases: tuple[str, ...] = ()
 
-    def taken(self, value: Any) -> Any:
+    def check(self, value: Any) -> Any:
         """Return a value that fits, any `os.PathLike` as a `Path`.
 
         Raises:
-            ValueError: it does not fit; what it has to be is told.
+            ValueError: it does not fit; the message says what it has to be.
         """
         if self.is_path and isinstance(value, str | os.PathLike):
             return _path(cast("os.PathLike[str]", value))
@@ -83,8 +82,8 @@ def _path(value: str | os.PathLike[str]) -> str | Path:
     longest = max(map(len, encoded.split(b"/")))
     for length, most in ((longest, MAX_NAME), (len(encoded), MAX_PATH)):
         if length > most:
-            told = f"a name of {length} bytes; no system has more than {most}"
-            raise ValueError(f"must be a path, found {describe(text)}, which holds {told}")
+            what = f"a name of {length} bytes; no system has more than {most}"
+            raise ValueError(f"must be a path, found {describe(text)}, which holds {what}")
     return value if isinstance(value, str | Path) else Path(text)
 
 
@@ -131,7 +130,7 @@ _NAMED = {"Tensor": "a tensor", "NDArray": "an array", "PathLike": "a path"}
 
 
 def expected(annotation: Any) -> Expected | None:
-    """Return what an annotation asks of a value; None where it asks for nothing that can be told."""
+    """Return what an annotation asks of a value; None where it asks for nothing that can be checked."""
     arguments = get_args(annotation)
     origin = get_origin(annotation)
     if annotation is None or annotation is types.NoneType:
@@ -155,16 +154,15 @@ def expected(annotation: Any) -> Expected | None:
 
 
 def _any_of(choices: Sequence[Any]) -> Expected | None:
-    known = [expected(choice) for choice in choices]
-    found = [one for one in known if one is not None]
-    is_path = any(one.is_path for one in found)
-    takes_anything = len(found) < len(known)
+    checks = [check for check in map(expected, choices) if check is not None]
+    is_path = any(check.is_path for check in checks)
+    takes_anything = len(checks) < len(choices)
     if takes_anything and not is_path:
         return None
     return Expected(
-        _alternatives([phrase for one in found for phrase in one.phrases or (one.phrase,)]),
-        lambda value: takes_anything or any(one.fits(value) for one in found),
-        frozenset(exact for one in found for exact in one.exact if not (is_path and exact is str)),
+        _alternatives([phrase for check in checks for phrase in check.phrases or (check.phrase,)]),
+        lambda value: takes_anything or any(check.fits(value) for check in checks),
+        frozenset(exact for check in checks for exact in check.exact if not (is_path and exact is str)),
         is_path,
     )
 
@@ -178,7 +176,7 @@ def _literal(values: Sequence[Any]) -> Expected:
     phrases = tuple(map(repr, values))
     return Expected(
         _alternatives(phrases),
-        lambda value: any(type(value) is type(one) and value == one for one in values),
+        lambda value: any(type(value) is type(choice) and value == choice for choice in values),
         phrases=phrases,
     )
 
@@ -189,13 +187,13 @@ def _named(name: str) -> Expected | None:
     if name == "PathLike":
         return _SIMPLE[os.PathLike]
     names = {name, "ndarray"} if name == "NDArray" else {name}
-    return Expected(_NAMED[name], lambda value: any(one.__name__ in names for one in type(value).__mro__))
+    return Expected(_NAMED[name], lambda value: any(base.__name__ in names for base in type(value).__mro__))
 
 
 def _collection(kind: type, arguments: Sequence[Any]) -> Expected:
     """Return what asks for a collection whose entries fit; of a tuple of several types, for as many entries."""
     phrase = {list: "a list", tuple: "a tuple", Set: "a set", set: "a set"}.get(kind, "a list or a tuple")
-    entries = [expected(one) for one in arguments if one is not ...]
+    entries = [expected(argument) for argument in arguments if argument is not ...]
     if kind is tuple and ... not in arguments and arguments:
         return Expected(
             f"a tuple of {len(entries)}",
@@ -203,8 +201,8 @@ def _collection(kind: type, arguments: Sequence[Any]) -> Expected:
                 isinstance(value, tuple)
                 and len(cast("tuple[Any, ...]", value)) == len(entries)
                 and all(
-                    one is None or one.fits(entry)
-                    for one, entry in zip(entries, cast("tuple[Any, ...]", value), strict=True)
+                    check is None or check.fits(entry)
+                    for check, entry in zip(entries, cast("tuple[Any, ...]", value), strict=True)
                 )
             ),
         )
@@ -242,7 +240,7 @@ def _is_mapping(value: Any) -> bool:
 
 
 _WHOLE_ENTRY = Expected("a whole number", _is_whole, frozenset({int}))
-"""Of many numbers the types alone are looked at."""
+"""An entry of a sequence; where all are of type int, their values are not looked at."""
 _STRING = Expected("a string", lambda value: isinstance(value, str), frozenset({str}))
 _SIMPLE: Mapping[Any, Expected] = {
     str: _STRING,

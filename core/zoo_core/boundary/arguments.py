@@ -1,8 +1,8 @@
-"""The boundary of the library: what users hand in, and what plugins hand back, is held to what is written there.
+"""Runtime checks of public arguments and of what plugins return.
 
-`checked` holds the arguments of a public function to its annotations, and `Contract` does it for a base class of
-plugins: what a subclass's own method raises or returns instead of what the base promises is a `PluginError` that names
-the component. Within torch.compile and torch.export nothing is looked at.
+`checked` compares the arguments of a public function with its annotations. `Contract` does it for a base class of
+plugins: where a subclass's method raises, or returns something else than the base promises, users get a `PluginError`
+that names the component. Within torch.compile and torch.export nothing is checked.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["Contract", "checked"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TOLD_ELSEWHERE = ("overrides", "towers")
-"""Arguments that every function hands on to one check, which tells how they are meant."""
+CHECKED_ELSEWHERE = ("overrides", "towers")
+"""Arguments that every function hands on to one check, whose error says how they are meant."""
 
-MAX_TOLD = 1_000
-"""Answers that are taken of a method that yields them."""
+MAX_YIELDED = 1_000
+"""Values that are taken of a method that yields them."""
 
 
 def checked(function: F) -> F:
@@ -38,107 +38,103 @@ def checked(function: F) -> F:
         InputError: on a call with an argument that does not fit; function and argument are named.
     """
     torch = function.__globals__.get("torch")  # a module without it is not compiled
-    is_compiling: Callable[[], bool] = torch.compiler.is_compiling if torch is not None else _never
-    held: list[_Arguments] = []
+    is_compiling: Callable[[], bool] = torch.compiler.is_compiling if torch is not None else lambda: False
+    checks: list[_Arguments] = []
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if is_compiling():
             return function(*args, **kwargs)
-        if not held:
-            held.append(_Arguments(cast("FunctionType", function)))
-        args, kwargs = held[0].taken(args, kwargs)
+        if not checks:  # at the first call, when every name of an annotation can be looked up
+            checks.append(_Arguments(cast("FunctionType", function)))
+        args, kwargs = checks[0].check(args, kwargs)
         return function(*args, **kwargs)
 
     return cast("F", call)
 
 
-def _never() -> bool:
-    return False
-
-
 class _Arguments:
-    """What the arguments of a function have to be; made at the first call, when every name can be looked up."""
+    """What the arguments of a function have to be."""
 
     def __init__(self, function: FunctionType) -> None:
         parameters = list(inspect.signature(function).parameters.values())
         annotations = annotations_of(function)
         expectations = {
-            one.name: expected(annotations[one.name])
-            for one in parameters
-            if one.name in annotations
-            and one.name not in TOLD_ELSEWHERE
-            and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+            parameter.name: expected(annotations[parameter.name])
+            for parameter in parameters
+            if parameter.name in annotations
+            and parameter.name not in CHECKED_ELSEWHERE
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         }
-        self._named = {name: wanted for name, wanted in expectations.items() if wanted is not None}
-        self._placed = [
-            (place, one.name, self._named[one.name])
-            for place, one in enumerate(parameters)
-            if one.name in self._named and one.kind is not one.KEYWORD_ONLY
+        self._by_name = {name: check for name, check in expectations.items() if check is not None}
+        self._by_position = [
+            (index, parameter.name, self._by_name[parameter.name])
+            for index, parameter in enumerate(parameters)
+            if parameter.name in self._by_name and parameter.kind is not parameter.KEYWORD_ONLY
         ]
         name = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
         self._function = name if "." in name else f"{function.__module__.partition('.')[0]}.{name}"
 
-    def taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of a call, each as it is taken."""
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a call, paths as `Path`."""
         count = len(args)
-        for place, name, wanted in self._placed:
-            if place < count and type(args[place]) not in wanted.exact:
-                args = (*args[:place], self._one(name, wanted, args[place]), *args[place + 1 :])
+        for index, name, expectation in self._by_position:
+            if index < count and type(args[index]) not in expectation.exact:
+                args = (*args[:index], self._checked(name, expectation, args[index]), *args[index + 1 :])
         for name, value in kwargs.items():
-            wanted = self._named.get(name)
-            if wanted is not None and type(value) not in wanted.exact:
-                kwargs[name] = self._one(name, wanted, value)
+            expectation = self._by_name.get(name)
+            if expectation is not None and type(value) not in expectation.exact:
+                kwargs[name] = self._checked(name, expectation, value)
         return args, kwargs
 
-    def _one(self, name: str, wanted: Expected, value: Any) -> Any:
+    def _checked(self, name: str, expectation: Expected, value: Any) -> Any:
         try:
-            return wanted.taken(value)
+            return expectation.check(value)
         except ValueError as error:
             raise InputError(f"{self._function}: {name} {error}") from None
 
 
 class Contract:
-    """A base class whose public methods plugins override, each held to what the base says that it returns."""
+    """A base class whose public methods plugins override, each checked against what the base says that it returns."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, own in list(vars(cls).items()):
-            promise = _promise(cls, name) if isinstance(own, FunctionType) else None
+        for name, method in list(vars(cls).items()):
+            promise = _promise(cls, name) if isinstance(method, FunctionType) else None
             if promise is not None:
-                setattr(cls, name, _held(checked(cast("FunctionType", own)), promise))
+                setattr(cls, name, _keeping(checked(cast("FunctionType", method)), promise))
 
 
 def _promise(kind: type, name: str) -> FunctionType | None:
-    """Return the public method of ours that a class overrides; None where it overrides none."""
+    """Return the public method of zoo_core that a class overrides; None where it overrides none."""
     if name.startswith("_") and name != "__call__":
         return None
-    ours = (vars(base)[name] for base in kind.__mro__[1:] if name in vars(base) and base.__module__[:9] == "zoo_core.")
-    found: Any = next(ours, None)
-    found = inspect.unwrap(found) if callable(found) else None
-    return found if isinstance(found, FunctionType) else None
+    bases = (base for base in kind.__mro__[1:] if name in vars(base) and base.__module__.startswith("zoo_core."))
+    overridden: Any = next((vars(base)[name] for base in bases), None)
+    method = inspect.unwrap(overridden) if callable(overridden) else None
+    return method if isinstance(method, FunctionType) else None
 
 
-def _held(method: FunctionType, promise: FunctionType) -> Callable[..., Any]:
+def _keeping(method: FunctionType, promise: FunctionType) -> Callable[..., Any]:
     """Return a method that raises a `PluginError` where it does not do what its base promises."""
     returned = annotations_of(promise).get("return", Any)
     yields = get_origin(returned) is Iterator
-    wanted = expected(returned.__args__[0] if yields else returned)
+    expectation = expected(returned.__args__[0] if yields else returned)
 
     @functools.wraps(method)
     def call(self: object, /, *args: Any, **kwargs: Any) -> Any:
         try:
             answer: Any = method(self, *args, **kwargs)
             if yields:
-                answer = list[Any](islice(answer, MAX_TOLD))
+                answer = list[Any](islice(answer, MAX_YIELDED))
         except BaseException as error:
             if passes(error) or isinstance(error, KeyboardInterrupt | GeneratorExit):
                 raise
             raise PluginError(f"{maker_of(type(self))}: {method.__name__} failed: {reason(error)}") from error
-        for one in answer if yields else (answer,):
-            if not (wanted is None or type(one) in wanted.exact or wanted.fits(one)):
-                told = f"{method.__name__} must {'yield' if yields else 'return'} {wanted.phrase}"
-                raise PluginError(f"{maker_of(type(self))}: {told}, found {describe(one)}")
+        for value in answer if yields else (answer,):
+            if not (expectation is None or type(value) in expectation.exact or expectation.fits(value)):
+                promised = f"{method.__name__} must {'yield' if yields else 'return'} {expectation.phrase}"
+                raise PluginError(f"{maker_of(type(self))}: {promised}, found {describe(value)}")
         return iter(answer) if yields else answer
 
     return call

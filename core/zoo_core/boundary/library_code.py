@@ -1,6 +1,6 @@
-"""Code of other libraries: whatever it raises becomes an error of ours that says what was wrong.
+"""Guard around code of other libraries: errors become those of zoo.
 
-What you would not guess: a panic of a library written in Rust is a BaseException of a module that nobody can import.
+A panic of a library written in Rust is a BaseException, of a module that nobody can import.
 """
 
 from __future__ import annotations

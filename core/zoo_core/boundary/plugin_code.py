@@ -1,4 +1,4 @@
-"""Code of plugins: whatever it raises reaches users as an error that names the plugin.
+"""Guard around code of plugins: errors name the plugin.
 
 A `KeyboardInterrupt` is the user's only where a signal came. One that a plugin raises by itself is its fault like any
 other. A plugin that never returns cannot be helped, and neither can one that ends the process.
@@ -89,7 +89,7 @@ def made_by(component: object, made: type[Any]) -> None:
 
 def maker_of(made: type[Any]) -> str:
     """Return the component that a class belongs to, or else its own name and module."""
-    for one in made.__mro__:
-        if one in _makers:
-            return _makers[one]
+    for base in made.__mro__:
+        if base in _makers:
+            return _makers[base]
     return f"{made.__qualname__} of {made.__module__}"
