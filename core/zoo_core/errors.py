@@ -6,7 +6,7 @@ worker re-raises an error as `type(error)(message)`).
 
     ZooError
     ├── ConfigError (ValueError)             one or more located problems of an architecture or a config
-    ├── UnknownNameError (LookupError)       no such model, component, file tag or public name
+    ├── UnknownNameError (LookupError)       no model, component, pretrained tag or public name is called so
     │   └── AmbiguousNameError               two distributions claim it; both are named
     ├── PluginError (ImportError)            a plugin or a component cannot be used
     │   └── NotFiniteError                   a tower gave NaN or infinity of finite inputs
@@ -61,7 +61,7 @@ __all__ = [
 _BETWEEN = ("zoo", "zoo_core", "contextlib", "torch")
 """Packages that stand between a caller, whose line a warning names, and the place that warns."""
 MOST = 40
-"""So many problems of one config are told, and the others counted."""
+"""So many problems of one config are listed, and the others counted."""
 LONGEST_KEY = 120
 LONGEST_LINE = 2000
 """Characters of a line of a message; of a longer one the middle is left out, since the fix stands at its end."""
@@ -72,7 +72,7 @@ _UNSEEN = re.compile(r"[\0-\t\v-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\u
 class ZooError(Exception):
     """Root of every error that zoo raises on purpose; `str(error)` is the whole message.
 
-    Names of a file or of its entries may hold anything; whatever cannot be seen in them is told as its escape.
+    Names of a file or of its entries may hold anything; what cannot be seen in them is shown as its escape.
     """
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class ZooError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config: where it stands and what it is.
+    """One thing that is wrong with a config, and its place.
 
     `source` is a file, an override or an argument; `line` and `column` count from 1 and are 0 where there is no file.
     """
@@ -93,11 +93,9 @@ class Problem:
     column: int = 0
 
     def __str__(self) -> str:
-        place = self.source
-        if self.line:
-            place += f":{self.line}:{self.column}"
+        position = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
         key = self.key if len(self.key) <= LONGEST_KEY else f"{self.key[: LONGEST_KEY - 3]}..."
-        return ": ".join(part for part in (_line(place), _line(key), self.message) if part)
+        return ": ".join(part for part in (_line(position), _line(key), self.message) if part)
 
 
 class ConfigError(ZooError, ValueError):
@@ -115,7 +113,7 @@ class ConfigError(ZooError, ValueError):
 
 
 class UnknownNameError(ZooError, LookupError):
-    """A name that nothing known bears; the message offers the nearest ones."""
+    """A name that nothing is called by; the message offers the nearest ones."""
 
 
 class AmbiguousNameError(UnknownNameError):
@@ -205,11 +203,11 @@ def _line(text: str) -> str:
     text = text.replace("\n", " ")
     if len(text) > LONGEST_LINE:
         text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def warn_caller(message: str, category: type[ZooWarning]) -> None:
-    """Warn at the line of the first caller that is none of us."""
+    """Warn at the line of the first caller outside of zoo."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back

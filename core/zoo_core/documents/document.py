@@ -1,4 +1,4 @@
-"""Documents: the content of a file, the line of each key, and bounds."""
+"""Documents: the content of a file, with bounds and key positions."""
 
 from __future__ import annotations
 

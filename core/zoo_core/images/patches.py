@@ -1,10 +1,10 @@
-"""Patch batches: pictures cut into patches, each picture with its own number of rows and columns of them.
+"""Patch batches: images as patches, each on its own grid.
 
 A patch batch is a mapping of three tensors: `patches` `[B, N, P * P * C]`, the pixels of each patch with the channels
 last; `patch_coord` int64 `[B, N, 2]`, its row and column; `patch_valid` bool `[B, N]`, which is False for padding. This
-is the batch of NaFlex (Tschannen et al. 2025, https://arxiv.org/abs/2502.14786) as timm lays it out. What one would not
-guess: towers also tell a patch's place from where it stands, so the patches of a picture are a whole grid, row by row,
-and padding comes after them. Anything else would be encoded without a word, and wrongly; `check_patches` refuses it.
+is the batch of NaFlex (Tschannen et al. 2025, https://arxiv.org/abs/2502.14786) as timm lays it out. Towers
+also read a patch's position from its index, so the patches of an image are a whole grid, row by row, and padding comes
+after them. Anything else would be encoded wrongly without an error; `check_patches` refuses it.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ def patchify(image: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     }
 
 
-def pad_patches(pictures: Sequence[Mapping[str, Tensor]], length: int | None = None) -> dict[str, Tensor]:
-    """Return the patch batch of one picture or more, each as `patchify` gives it.
+def pad_patches(images: Sequence[Mapping[str, Tensor]], length: int | None = None) -> dict[str, Tensor]:
+    """Return the patch batch of one image or more, each as `patchify` returns it.
 
     Args:
-        pictures: their patches.
-        length: number of patches with padding; that of the largest picture where None.
+        images: their patches.
+        length: number of patches with padding; that of the largest image where None.
 
     Raises:
-        InputError: a picture has other keys.
+        InputError: an image has other keys.
     """
-    for row, picture in enumerate(pictures):
-        if set(picture) != set(PATCH_KEYS):
-            found = ", ".join(picture) or "nothing"
-            raise InputError(f"pictures[{row}]: expected {', '.join(PATCH_KEYS)}, found {found}")
-    counts = [len(picture["patches"]) for picture in pictures]
+    for row, image in enumerate(images):
+        if set(image) != set(PATCH_KEYS):
+            keys = ", ".join(image) or "nothing"
+            raise InputError(f"pictures[{row}]: expected {', '.join(PATCH_KEYS)}, found {keys}")
+    counts = [len(image["patches"]) for image in images]
     length = max(counts) if length is None else length
-    batch = {key: value.new_zeros(len(pictures), length, *value.shape[1:]) for key, value in pictures[0].items()}
-    for row, (picture, count) in enumerate(zip(pictures, counts, strict=True)):
-        for key, value in picture.items():
+    batch = {key: value.new_zeros(len(images), length, *value.shape[1:]) for key, value in images[0].items()}
+    for row, (image, count) in enumerate(zip(images, counts, strict=True)):
+        for key, value in image.items():
             batch[key][row, :count] = value
     return batch
 
@@ -77,7 +77,7 @@ def check_patches(batch: Mapping[str, Any], size: tuple[int, int], channels: int
         channels: those of a pixel.
 
     Raises:
-        InputError: a key is missing or unknown, a shape or dtype does not fit, a picture has no patch at all, or its
+        InputError: a key is missing or unknown, a shape or dtype does not fit, an image has no patch at all, or its
             patches are no whole grid, row by row.
     """
     missing = [key for key in PATCH_KEYS if key not in batch]
@@ -90,12 +90,12 @@ def check_patches(batch: Mapping[str, Any], size: tuple[int, int], channels: int
     if patches.ndim != 3 or patches.shape[2] != width or not patches.is_floating_point():
         what = f"[B, N, {width}] in floating point, pixels of {size[0]} x {size[1]} with {channels} channels"
         raise InputError(f"patches: expected {what}, found {described(patches)}")
-    for key, found, shape, dtype in (
+    for key, tensor, shape, dtype in (
         ("patch_coord", coord, (*patches.shape[:2], 2), torch.int64),
         ("patch_valid", valid, tuple(patches.shape[:2]), torch.bool),
     ):
-        if tuple(found.shape) != shape or found.dtype != dtype:
-            raise InputError(f"{key}: expected {dtype} {list(shape)}, found {described(found)}")
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            raise InputError(f"{key}: expected {dtype} {list(shape)}, found {described(tensor)}")
     if batch.get("seq_len", patches.shape[1]) != patches.shape[1]:
         raise InputError(f"seq_len: expected {patches.shape[1]}, as there are patches, found {batch['seq_len']!r}")
     _check_grids(coord, valid)
@@ -103,7 +103,7 @@ def check_patches(batch: Mapping[str, Any], size: tuple[int, int], channels: int
 
 
 def _check_grids(coord: Tensor, valid: Tensor) -> None:
-    """Hold each picture to a whole grid of patches in row-major order, with padding behind them."""
+    """Check that each image has a whole grid of patches in row-major order, with padding behind them."""
     length = valid.shape[1]
     if not has_values(valid) or not len(valid):
         return
@@ -111,12 +111,12 @@ def _check_grids(coord: Tensor, valid: Tensor) -> None:
         raise InputError("patch_valid: no picture has a valid patch")
     counts = valid.sum(dim=1)
     rows, columns = (coord.amax(dim=1) + 1).unbind(dim=-1)  # padding must not reach beyond the grid either
-    place = torch.arange(length, device=valid.device)
-    width = columns.clamp(min=1)[:, None]
-    grid = torch.stack([place // width, place % width], dim=-1)  # [B, N, 2]
-    in_place = ((coord == grid).all(dim=-1) | ~valid) & (valid == (place < counts[:, None]))
+    index = torch.arange(length, device=valid.device)  # [N]
+    width = columns.clamp(min=1)[:, None]  # [B, 1]
+    grid = torch.stack([index // width, index % width], dim=-1)  # [B, N, 2]
+    in_order = ((coord == grid).all(dim=-1) | ~valid) & (valid == (index < counts[:, None]))  # [B, N]
     whole = (rows <= length) & (columns <= length) & (rows * columns == counts) & (coord >= 0).all(dim=2).all(dim=1)
-    sound = in_place.all(dim=1) & whole & (counts > 0)
+    sound = in_order.all(dim=1) & whole & (counts > 0)
     if bool(sound.all()):
         return
     row = int(sound.long().argmin())
@@ -135,14 +135,14 @@ def _tensor(key: str, value: object) -> Tensor:
     return value
 
 
-def check_dense(found: Tensor) -> None:
+def check_dense(tensor: Tensor) -> None:
     """Refuse sparse and nested tensors, which towers compute nothing of."""
-    if found.is_nested or found.layout != torch.strided:
-        kind = "a nested tensor" if found.is_nested else f"one of layout {found.layout}"
-        fix = "torch.nested.to_padded_tensor" if found.is_nested else "its .to_dense()"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "a nested tensor" if tensor.is_nested else f"one of layout {tensor.layout}"
+        fix = "torch.nested.to_padded_tensor" if tensor.is_nested else "its .to_dense()"
         raise InputError(f"expected a dense tensor, found {kind}; give {fix}")
 
 
-def described(found: Tensor) -> str:
+def described(tensor: Tensor) -> str:
     """Return the dtype and the shape of a tensor, for an error."""
-    return f"{found.dtype} {list(cast('Sequence[int]', found.shape))}"
+    return f"{tensor.dtype} {list(cast('Sequence[int]', tensor.shape))}"

@@ -1,7 +1,7 @@
-"""What a preprocessor is: pictures in, what a vision tower takes out: tensors, or pictures cut into patches.
+"""Base of preprocessors: from images to tensors of a vision tower.
 
-Pictures that a decoder of videos or a data loader gave are tensors already. uint8 is what tells them from preprocessed
-ones, which are in floating point: raw pixels are never anything else, and uint8 is never anything but raw pixels.
+Images from a video decoder or a data loader are tensors already. Their dtype tells raw pixels, always uint8, from
+preprocessed images, always floating point.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PIXELS", "ImageLike", "Preprocessor", "check_pixels", "moved"]
 
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: a few hundred bytes can claim gigabytes."""
+"""Larger images are refused before they are decoded: a file of a few hundred bytes can claim gigabytes."""
 
 ImageLike: TypeAlias = Union["Image.Image", str, os.PathLike[str], "NDArray[numpy.uint8]"]
 """A PIL image, the path of an image file, or a uint8 array `[H, W, 3]` of RGB values."""
 
 
 class Preprocessor(Contract, ABC):
-    """Turns a picture into a tensor. A subclass gives `__call__`; the rest is derived.
+    """Turns an image into a tensor. A subclass gives `__call__`; the rest is derived.
 
     Built by a factory `(config, *, image_size: tuple[int, int], train: bool = False) -> Preprocessor`. It is
     handed to data-loader workers, so it must survive pickling.
 
     Attributes:
         image_size: height and width of every tensor it returns.
-        max_pixels: pictures of more pixels are refused before they are decoded; set it for larger ones that you trust.
+        max_pixels: images of more pixels are refused before they are decoded; set it for larger ones that you trust.
     """
 
     image_size: tuple[int, int]
@@ -54,26 +54,26 @@ class Preprocessor(Contract, ABC):
 
     @checked
     def prepare(self, pixels: Tensor) -> Any:
-        """Return a sequence of what calling it gives for each picture of a tensor, on the device of that.
+        """Preprocess a batch of raw pixels: one result for each image, on the same device.
 
-        Here they go through `__call__` one by one, as arrays on the CPU. A preprocessor that can work where the pixels
-        are, on all of them at once, overrides this; where it gives tensors, one `[B, 3, H, W]` is a sequence too.
+        Here the images go through `__call__` one by one, as arrays on the CPU. A preprocessor that can work on the
+        device of the pixels, on all of them at once, overrides this, and may return one tensor `[B, 3, H, W]`.
 
         Args:
-            pixels: uint8 `[B, 3, H, W]`, red, green and blue of pictures of one size, on any device, as
+            pixels: uint8 `[B, 3, H, W]`, red, green and blue of images of one size, on any device, as
                 `check_pixels` lets them pass; possibly none.
 
         Raises:
-            InputError: pictures of this size cannot be used.
+            InputError: images of this size cannot be used.
         """
         arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return [moved(self(array), pixels.device) for array in arrays]
 
     @checked
     def collate(self, prepared: Sequence[Any]) -> Any:
-        """Return what calling it gave for some pictures, possibly none, as one batch: a float32 tensor `[N, 3, H, W]`.
+        """Return preprocessed images, possibly none, as one batch: a float32 tensor `[N, 3, H, W]`.
 
-        A preprocessor that gives something else, such as patches, overrides this. Data loaders take it as
+        A preprocessor that returns something else, such as patches, overrides this. Data loaders take it as
         `collate_fn`.
 
         Raises:
@@ -81,16 +81,17 @@ class Preprocessor(Contract, ABC):
         """
         import torch
 
-        for one in prepared:
-            if not isinstance(one, torch.Tensor):
-                raise InputError(f"expected tensors [3, H, W] as this preprocessing gives, found {type(one).__name__}")
+        for image in prepared:
+            if not isinstance(image, torch.Tensor):
+                kind = type(image).__name__
+                raise InputError(f"expected tensors [3, H, W] as this preprocessing gives, found {kind}")
         return torch.stack(list(prepared)) if prepared else torch.empty((0, 3, *self.image_size))
 
     def batch(self, images: Iterable[ImageLike | Tensor] | Tensor) -> Any:
-        """Return pictures as one batch; there may be none.
+        """Return images as one batch; there may be none.
 
         Args:
-            images: pictures, or raw pixels: uint8 tensors `[3, H, W]` of any sizes on one device, or one tensor
+            images: images, or raw pixels: uint8 tensors `[3, H, W]` of any sizes on one device, or one tensor
                 `[B, 3, H, W]`, which is faster. The batch is on their device.
 
         Raises:
@@ -111,28 +112,28 @@ class Preprocessor(Contract, ABC):
 
         prepared: list[Any] = []
         devices: dict[str, int] = {}
-        for index, picture in enumerate(images):
+        for index, image in enumerate(images):
             try:
-                if isinstance(picture, torch.Tensor):
-                    check_pixels(picture)
-                    prepared.append(self.prepare(picture[None])[0])
+                if isinstance(image, torch.Tensor):
+                    check_pixels(image)
+                    prepared.append(self.prepare(image[None])[0])
                 else:
-                    prepared.append(self(picture))
+                    prepared.append(self(image))
             except InputError as error:
                 raise type(error)(f"images[{index}]: {error}") from error
-            devices.setdefault(str(picture.device) if isinstance(picture, torch.Tensor) else "cpu", index)
+            devices.setdefault(str(image.device) if isinstance(image, torch.Tensor) else "cpu", index)
         if len(devices) > 1:
-            told = " and ".join(f"images[{index}] on {name}" for name, index in devices.items())
-            raise InputError(f"expected images on one device, found {told}; move the tensors to one")
+            listed = " and ".join(f"images[{index}] on {name}" for name, index in devices.items())
+            raise InputError(f"expected images on one device, found {listed}; move the tensors to one")
         return prepared
 
 
 def check_pixels(pixels: Tensor, *, batched: bool = False) -> None:
-    """Hold raw pixels to uint8 `[3, H, W]`, or `[B, 3, H, W]` where they are batched.
+    """Check that raw pixels are uint8 `[3, H, W]`, or `[B, 3, H, W]` where they are batched.
 
     Raises:
-        InputError: they are something else (how they become raw pixels is told, where that can be told), or they are
-            traced.
+        InputError: they are something else, or they are traced. The message says how they become raw pixels, where
+            that is clear.
     """
     import torch
 
@@ -155,8 +156,8 @@ def check_pixels(pixels: Tensor, *, batched: bool = False) -> None:
         hint = "if its values are 0..255, .to(torch.uint8) converts it"
     else:
         hint = _shape_hint(shape, batched)
-    found = f"found {pixels.dtype} {list(shape)}" + (hint and f"; {hint}")
-    raise InputError(f"expected raw pixels as a uint8 tensor {expected}, {found}")
+    actual = f"{pixels.dtype} {list(shape)}" + (hint and f"; {hint}")
+    raise InputError(f"expected raw pixels as a uint8 tensor {expected}, found {actual}")
 
 
 def _shape_hint(shape: tuple[int, ...], batched: bool) -> str:

@@ -1,7 +1,6 @@
-"""How captions are cleaned before any tokenizer sees them: mended, then normalised, as the field does it.
+"""Cleaning of captions before any tokenizer sees them: mended, then normalised.
 
-What you would not guess: mending costs far more than most tokenizers, so text that it would leave alone is told
-apart first, with one regular expression.
+Mending costs far more than most tokenizers, so one regular expression first sorts out text that it would not change.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def cleaned_words(text: str, cleaning: Cleaning) -> Iterable[str]:
     """
     if _is_sound(text):
         return _normalised(text, cleaning).split()
-    from zoo_core.text.mending import mended_lines  # which imports ftfy
+    from zoo_core.text.mending import mended_lines  # imports ftfy
 
     return chain.from_iterable(_normalised(line, cleaning).split() for line in mended_lines(text))
 

@@ -1,7 +1,7 @@
-"""The text contract of a model: what its tower and its tokenizer agreed on in training, as data that people can read.
+"""Text contract of a model: token layout, padding and pooling.
 
-What you would not guess: nobody writes it down. It follows from the configs of both, and the test kit holds a tower to
-what its config tells, so it cannot drift from what is computed.
+These are what text tower and tokenizer agreed on in training. The contract is computed from their configs, and the test
+kit checks a tower against its config, so the contract says what is computed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from zoo_core.text.cleaning import CleaningOrNone
 __all__ = ["Padding", "PooledAt", "TextContract", "TextReading"]
 
 Padding = Literal["read", "masked", "unreached"]
-"""What padding is to a feature: looked at as any token, hidden, or behind all that is looked at."""
+"""How padding takes part in a feature: attended to as any token, masked, or out of reach of causal attention."""
 
 PooledAt = Literal["largest id", "end id", "first position", "last position", "class token", "all kept tokens"]
-"""Where the feature is read. `class token` is one that the tower appends; kept is what is no padding."""
+"""The position that is pooled. The tower appends a `class token`; kept tokens are those that are no padding."""
 
 _PADDING: dict[Padding, str] = {
     "read": "the model looks at it",
@@ -31,19 +31,19 @@ _CLEANING: dict[CleaningOrNone, str] = {
     "canonicalize": "mended, lower case, without ASCII punctuation",
     "none": "left as it is",
 }
-_NOT_TOLD = "not told by the config"
+_UNKNOWN = "not told by the config"
 
 
 @dataclass(frozen=True)
 class TextReading:
-    """How a text tower reads a row; None is what its config does not tell.
+    """How a text tower reads a row of ids; None is what its config leaves open.
 
     Attributes:
-        fixed_length: rows are always encoded whole, as `TextTower.read_lengths` then says by None. Elsewhere a row may
-            be cut behind what its feature depends on, without a change of the feature.
+        fixed_length: rows are always encoded whole, and `TextTower.read_lengths` returns None. Otherwise a row may be
+            cut behind what its feature depends on, which does not change the feature.
         causal: no token depends on later ones.
-        padding: what padding is to the feature.
-        pooled_at: where the feature is read.
+        padding: how padding takes part in the feature.
+        pooled_at: the position that is pooled.
     """
 
     fixed_length: bool = True
@@ -54,7 +54,7 @@ class TextReading:
 
 @dataclass(frozen=True, kw_only=True)
 class TextContract(TextReading):
-    """What a caption becomes, and how it is read; None is what the configs do not tell.
+    """What a caption becomes, and how it is read; None is what the configs leave open.
 
     Attributes:
         context_length: most ids of a row, special tokens included.
@@ -75,19 +75,17 @@ class TextContract(TextReading):
         """Return the fields, ready for JSON."""
         return asdict(self)
 
-    def told(self) -> Iterator[tuple[str, str]]:
-        """Yield what each rule is about, and the rule in words."""
+    def sentences(self) -> Iterator[tuple[str, str]]:
+        """Yield the subject of each rule, and the rule in words."""
         whole = "always whole" if self.fixed_length else "cut behind the last that counts, which changes nothing"
         yield "rows", f"{self.context_length} ids, {whole}"
-        padding = _NOT_TOLD if self.padding is None else _PADDING[self.padding]
+        padding = _UNKNOWN if self.padding is None else _PADDING[self.padding]
         yield "padding", padding if self.pad_id is None else f"id {self.pad_id}, {padding}"
-        yield "tokens see", {True: "those before them", False: "all others", None: _NOT_TOLD}[self.causal]
-        yield "feature at", self._place()
-        yield "text", _NOT_TOLD if self.cleaning is None else _CLEANING[self.cleaning]
-        special = {True: "become their ids, as in open_clip", False: "are text", None: _NOT_TOLD}
-        yield "special tokens in it", special[self.special_tokens_in_text]
-
-    def _place(self) -> str:
+        yield "tokens see", {True: "those before them", False: "all others", None: _UNKNOWN}[self.causal]
+        pooled_at = self.pooled_at or _UNKNOWN
         if self.pooled_at in ("largest id", "end id") and self.end_id is not None:
-            return f"{self.pooled_at} ({self.end_id})"
-        return self.pooled_at or _NOT_TOLD
+            pooled_at = f"{self.pooled_at} ({self.end_id})"
+        yield "feature at", pooled_at
+        yield "text", _UNKNOWN if self.cleaning is None else _CLEANING[self.cleaning]
+        special = {True: "become their ids, as in open_clip", False: "are text", None: _UNKNOWN}
+        yield "special tokens in it", special[self.special_tokens_in_text]

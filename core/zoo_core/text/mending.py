@@ -1,8 +1,9 @@
-"""Captions mended as the field does it (ftfy, then entities twice), in time that grows with their length alone.
+"""Mending of captions with ftfy, in linear time.
 
-What you would not guess: ftfy starts over until nothing changes, and text that is escaped `n` times over changes `n`
-times; a long run of combining marks is sorted in quadratic time, and a number of many digits is read in it, if at all.
-So rounds are counted here, and such runs and numbers are brought into order beforehand, which changes no result.
+As the field does it, ftfy runs first, then entities are unescaped twice. By itself ftfy starts over until nothing
+changes, and text that is escaped `n` times over changes `n` times. It sorts a long run of combining marks in quadratic
+time, and reads a number of many digits in quadratic time, if at all. So rounds are bounded here, and such runs and
+numbers are put in order beforehand, which changes no result.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def _normalised(text: str) -> str:
 
 def _sorted_marks(run: str) -> str:
     """Return marks in canonical order: those with a combining class are sorted by it, the others stay in place."""
-    apart = "".join(unicodedata.normalize("NFD", mark) for mark in run)
-    groups = groupby(apart, lambda mark: unicodedata.combining(mark) > 0)
+    decomposed = "".join(unicodedata.normalize("NFD", mark) for mark in run)
+    groups = groupby(decomposed, lambda mark: unicodedata.combining(mark) > 0)
     return "".join(
         chain.from_iterable(sorted(marks, key=unicodedata.combining) if moves else marks for moves, marks in groups)
     )

@@ -1,4 +1,4 @@
-"""What a tokenizer is: captions in, one padded tensor of token ids out."""
+"""Base of tokenizers: captions in, one padded tensor of token ids out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Overflow", "Tokenizer", "checked_ids", "checked_texts"]
 
-MANY = 4096
+TEXTS_AT_ONCE = 4096
 """Texts that are encoded at a time: what libraries hold of each until its ids are written is large."""
 
 
@@ -42,18 +42,18 @@ class Tokenizer(Contract, ABC):
 
     @property
     def sot_token_id(self) -> int | None:
-        """What `sot_id` is, by the name that the field knows."""
+        """`sot_id` under its name in other libraries."""
         return self.sot_id
 
     @property
     def eot_token_id(self) -> int | None:
-        """What `eot_id` is, by the name that the field knows."""
+        """`eot_id` under its name in other libraries."""
         return self.eot_id
 
     @property
     def all_special_ids(self) -> list[int]:
         """The ids that open and close a caption, as far as there are such."""
-        return [one for one in (self.sot_id, self.eot_id) if one is not None]
+        return [token for token in (self.sot_id, self.eot_id) if token is not None]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(context_length={self.context_length}, vocab_size={self.vocab_size})"
@@ -131,7 +131,7 @@ class Tokenizer(Contract, ABC):
 
     @checked
     def tokenize(self, texts: Sequence[str], context_length: int | None = None) -> tuple[torch.Tensor, list[int]]:
-        """Return the ids of calling it, and the numbers of the texts that were cut, of which nothing is said.
+        """Return the ids of calling it, and the numbers of the texts that were cut, without a warning.
 
         Raises:
             InputError: the length is below 3.
@@ -150,7 +150,7 @@ class Tokenizer(Contract, ABC):
         Returns:
             the numbers of the texts that were cut.
         """
-        before, after = ([] if one is None else [one] for one in (self.sot_id, self.eot_id))
+        before, after = ([] if token is None else [token] for token in (self.sot_id, self.eot_id))
         return self._fill(texts, rows, before, after)
 
     def _fill(
@@ -159,17 +159,17 @@ class Tokenizer(Contract, ABC):
         """Do what `fill` does with these ids around each text; with `keep_end` a long text loses its beginning."""
         room = rows.shape[1] - len(before) - len(after)
         longer: list[int] = []
-        for start in range(0, len(texts), MANY):
-            some = texts[start : start + MANY]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[start : start + TEXTS_AT_ONCE]
             ids = self.encode_all(some)
             if len(ids) != len(some):
                 raise PluginError(f"{self._maker}: encode_all must return ids of {len(some)} texts, found {len(ids)}")
-            for number, found in enumerate(ids):
-                if len(found) > room:
+            for number, row in enumerate(ids):
+                if len(row) > room:
                     longer.append(start + number)
-                    ids[number] = found[len(found) - room :] if keep_end else found[:room]
+                    ids[number] = row[len(row) - room :] if keep_end else row[:room]
             try:
-                _write(rows[start : start + MANY], ids, before, after)
+                _write(rows[start : start + TEXTS_AT_ONCE], ids, before, after)
             except (TypeError, ValueError, OverflowError) as error:
                 raise PluginError(f"{self._maker}: the ids of a text must be whole numbers: {reason(error)}") from error
         return longer
@@ -186,10 +186,10 @@ def _write(rows: Any, ids: list[list[int]], before: Sequence[int], after: Sequen
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     first = len(before)
     rows[:, :first] = before
-    kept = np.arange(int(rows.shape[1]) - first) < lengths[:, None]
-    rows[:, first:][kept] = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
-    for place, token in enumerate(after):
-        rows[np.arange(len(ids)), first + lengths + place] = token
+    is_text = np.arange(int(rows.shape[1]) - first) < lengths[:, None]  # [N, L - first]
+    rows[:, first:][is_text] = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
+    for offset, token in enumerate(after):
+        rows[np.arange(len(ids)), first + lengths + offset] = token
 
 
 def checked_ids(ids: object, vocab_size: int) -> list[int]:
@@ -219,7 +219,7 @@ def checked_texts(texts: object) -> Sequence[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, bytes) or not isinstance(texts, Sequence):
-        raise InputError(f"expected a string or a sequence of strings, found {type(texts).__name__}{_fix(texts)}")
+        raise InputError(f"expected a string or a sequence of strings, found {type(texts).__name__}{_hint(texts)}")
     entries = cast("Sequence[object]", texts)
     for index, text in enumerate(entries):
         if not isinstance(text, str):
@@ -227,7 +227,7 @@ def checked_texts(texts: object) -> Sequence[str]:
     return cast("Sequence[str]", entries)
 
 
-def _fix(texts: object) -> str:
+def _hint(texts: object) -> str:
     """Return how a collection that is no sequence of strings becomes one, or the token ids that a model takes."""
     if isinstance(texts, Mapping):
         return "; of a batch of token ids give ['input_ids']" if "input_ids" in texts else ""

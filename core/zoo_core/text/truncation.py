@@ -1,6 +1,7 @@
-"""What becomes of captions that are longer than a row, and how it is told: with counts, and once a call.
+"""Reports of captions that are longer than a row.
 
-What you would not guess: whoever encodes in portions has many calls, and tells of all of them at once (`report_once`).
+Each call of a tokenizer reports once, with counts. Code that encodes in portions makes many calls, and reports on all
+of them at once (`report_once`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ OVERFLOW: tuple[Overflow, ...] = get_args(Overflow)
 
 
 @dataclass
-class _Told:
-    """What is to be told of several calls."""
+class _Counts:
+    """Counts over several calls."""
 
     captions: int = 0
     longer: int = 0
@@ -29,19 +30,19 @@ class _Told:
     first: str = ""
 
 
-_gathered: ContextVar[_Told | None] = ContextVar("captions that were cut", default=None)
+_gathered: ContextVar[_Counts | None] = ContextVar("captions that were cut", default=None)
 
 
 def checked_overflow(overflow: str) -> Overflow:
-    """Return a policy that there is; refuse any other with an `InputError`."""
-    for known in OVERFLOW:
-        if isinstance(overflow, str) and overflow == known:  # pyright: ignore[reportUnnecessaryIsInstance]
-            return known
+    """Return a known policy; refuse any other with an `InputError`."""
+    for policy in OVERFLOW:
+        if isinstance(overflow, str) and overflow == policy:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return policy
     raise InputError(f"overflow must be {', '.join(map(repr, OVERFLOW))}, found {describe(overflow)}")
 
 
 def report(longer: Sequence[int], captions: Sequence[str], length: int, overflow: Overflow) -> None:
-    """Tell what became of captions, as `overflow` says.
+    """Warn of captions that are cut, or refuse them, as `overflow` says.
 
     Args:
         longer: numbers of those that have more than `length` tokens; maybe none.
@@ -53,9 +54,9 @@ def report(longer: Sequence[int], captions: Sequence[str], length: int, overflow
         InputError: there are such captions, and `overflow` is `error`.
     """
     if overflow == "error" and longer:
-        said = _said(len(longer), len(captions), length)
+        counts = _counts(len(longer), len(captions), length)
         shown = f"texts[{longer[0]}] is the first of them: {captions[longer[0]]!r:.60}"
-        raise InputError(f"{said}; {shown}. Shorten them, or cut them with overflow='truncate'")
+        raise InputError(f"{counts}; {shown}. Shorten them, or cut them with overflow='truncate'")
     if overflow != "warn":
         return
     gathered = _gathered.get()
@@ -67,25 +68,25 @@ def report(longer: Sequence[int], captions: Sequence[str], length: int, overflow
             gathered.length = length
     elif longer:
         shown = f"texts[{longer[0]}] is the first of them: {captions[longer[0]]!r:.60}"
-        warn_caller(f"{_said(len(longer), len(captions), length)} and were cut; {shown}", TruncatedTextWarning)
+        warn_caller(f"{_counts(len(longer), len(captions), length)} and were cut; {shown}", TruncatedTextWarning)
 
 
 @contextmanager
 def report_once() -> Generator[None]:
-    """Gather what the calls in the block would warn of; it is told once, when the outermost block ends well."""
+    """Gather the warnings of the calls in the block into one, at the end of the outermost block."""
     if _gathered.get() is not None:
         yield
         return
-    told = _Told()
-    token = _gathered.set(told)
+    counts = _Counts()
+    token = _gathered.set(counts)
     try:
         yield
     finally:
         _gathered.reset(token)
-    if told.longer:
-        cut = f"{_said(told.longer, told.captions, told.length)} and were cut"
-        warn_caller(f"{cut}; the first of them: {told.first!r:.60}", TruncatedTextWarning)
+    if counts.longer:
+        cut = f"{_counts(counts.longer, counts.captions, counts.length)} and were cut"
+        warn_caller(f"{cut}; the first of them: {counts.first!r:.60}", TruncatedTextWarning)
 
 
-def _said(longer: int, captions: int, length: int) -> str:
+def _counts(longer: int, captions: int, length: int) -> str:
     return f"{longer} of {captions} captions have more than {length} tokens"

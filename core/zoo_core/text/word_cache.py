@@ -1,7 +1,7 @@
-"""Ids of words that were met before: captions repeat their words, and to look one up costs far less than to encode it.
+"""Cache of the token ids of words.
 
-What you would not guess: there is no lock. A word that two threads meet at once, or that was forgotten, is encoded
-again, which gives the same ids.
+Captions repeat their words, and a look-up costs far less than encoding. There is no lock: a word that two threads meet
+at once, or that was forgotten, is encoded again, which gives the same ids.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_the_contract_is_what_the_peers_config_says(name: str, peer: str) -> Non
 def test_every_rule_of_every_architecture_is_told(name: str) -> None:
     untold = {key for key, value in told(name).to_dict().items() if value is None}
     assert untold == ({"end_id"} if "clipa" in name else set())  # whose separator gives way to padding
-    assert "not told by the config" not in dict(told(name).told()).values()
+    assert "not told by the config" not in dict(told(name).sentences()).values()
 
 
 def tiny_tokenizer(folder: Path) -> str:
@@ -174,13 +174,13 @@ def test_tower_and_tokenizer_are_held_to_each_other_before_a_file_is_read(case: 
 def test_a_contract_is_plain_data_and_every_rule_has_words(name: str) -> None:
     contract = told(name)
     assert TextContract(**json.loads(json.dumps(contract.to_dict()))) == contract
-    assert all(rule and words for rule, words in contract.told())
+    assert all(rule and words for rule, words in contract.sentences())
     with pytest.raises(dataclasses.FrozenInstanceError):
         contract.context_length = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_words_tell_where_padding_counts() -> None:
-    clip, siglip = dict(told("vit-b32").told()), dict(told("vit-b16-siglip").told())
+    clip, siglip = dict(told("vit-b32").sentences()), dict(told("vit-b16-siglip").sentences())
     assert clip["rows"] == "77 ids, cut behind the last that counts, which changes nothing"
     assert clip["padding"] == "id 0, behind all that the model looks at"
     assert clip["feature at"] == "largest id (49407)"
@@ -192,8 +192,8 @@ def test_the_words_tell_where_padding_counts() -> None:
 @pytest.mark.parametrize("name", ["vit-b32", "vit-b16-siglip"])
 def test_special_tokens_in_a_caption_are_text_unless_asked_for(name: str) -> None:
     asked = zoo.config(name, ["tokenizer.special_tokens_in_text=true"]).text_contract()
-    assert dict(told(name).told())["special tokens in it"] == "are text"
-    assert dict(asked.told())["special tokens in it"] == "become their ids, as in open_clip"
+    assert dict(told(name).sentences())["special tokens in it"] == "are text"
+    assert dict(asked.sentences())["special tokens in it"] == "become their ids, as in open_clip"
 
 
 def test_a_model_knows_its_contract() -> None:

@@ -100,7 +100,7 @@ def info_command(
             )
         ),
         "",
-        *((table(("TEXT", "CONTRACT"), TextContract(**contract).told()), "") if contract else ()),
+        *((table(("TEXT", "CONTRACT"), TextContract(**contract).sentences()), "") if contract else ()),
         table(
             ("PART", "COMPONENT", "FROM", "CAPABILITIES"),
             [
