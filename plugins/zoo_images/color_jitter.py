@@ -26,15 +26,11 @@ def jitter(image: Image.Image, brightness: float, contrast: float, saturation: f
         if index < 3:
             image = enhancers[index](image).enhance(factors[index])
         elif hue:
-            image = _turned(image, turn)
+            shift = int(turn * 255)
+            channel, saturated, value = image.convert("HSV").split()
+            channel = channel.point([(level + shift) % 256 for level in range(256)])
+            image = Image.merge("HSV", (channel, saturated, value)).convert("RGB")
     return image
-
-
-def _turned(image: Image.Image, turn: float) -> Image.Image:
-    shift = int(turn * 255)
-    hue, saturation, value = image.convert("HSV").split()
-    hue = hue.point([(level + shift) % 256 for level in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
 def happens(probability: float) -> bool:

@@ -98,7 +98,8 @@ class CoCaLoss(GatheringLoss):
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
         self.check_processes()
-        captions = self.caption_loss_weight * self._of_captions(logits, labels)
+        _check_captions(logits, labels)
+        captions = self.caption_loss_weight * self._cross_entropy(logits, labels)
         if self.clip_loss_weight:
             contrastive = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)
             contrastive = self.clip_loss_weight * contrastive
@@ -108,8 +109,8 @@ class CoCaLoss(GatheringLoss):
             return {"contrastive_loss": contrastive, "caption_loss": captions}
         return contrastive, captions
 
-    def _of_captions(self, logits: Tensor, labels: Tensor) -> Tensor:
-        _check_captions(logits, labels)
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over all tokens of all processes that are no padding."""
         logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
         with torch.autocast(logits.device.type, enabled=False):
             losses = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")

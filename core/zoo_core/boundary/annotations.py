@@ -138,7 +138,12 @@ def expected(annotation: Any) -> Expected | None:
     if origin is Union or origin is types.UnionType:
         return _any_of(arguments)
     if origin is Literal:
-        return _literal(arguments)
+        phrases = tuple(map(repr, arguments))
+        return Expected(
+            _alternatives(phrases),
+            lambda value: any(type(value) is type(choice) and value == choice for choice in arguments),
+            phrases=phrases,
+        )
     if isinstance(annotation, _Unknown):
         return _named(annotation.name)
     if isinstance(annotation, ForwardRef):  # text within an alias
@@ -170,15 +175,6 @@ def _any_of(choices: Sequence[Any]) -> Expected | None:
 def _alternatives(phrases: Sequence[str]) -> str:
     *first, last = dict.fromkeys(phrases)
     return f"{', '.join(first)} or {last}" if first else last
-
-
-def _literal(values: Sequence[Any]) -> Expected:
-    phrases = tuple(map(repr, values))
-    return Expected(
-        _alternatives(phrases),
-        lambda value: any(type(value) is type(choice) and value == choice for choice in values),
-        phrases=phrases,
-    )
 
 
 def _named(name: str) -> Expected | None:

@@ -56,7 +56,8 @@ def architecture_schema(registry: Registry) -> Schema:
         definitions |= {_key(component, "whole"): whole, _key(component, "partial"): partial}
     for variant in ("whole", "partial"):
         for kind in (kind for kind in registry.kinds if kind not in NO_PARTS):
-            definitions[f"{variant}:{kind}"] = _union(definitions, f"{variant}:{kind}:")
+            alternatives = [{"$ref": f"#/$defs/{key}"} for key in definitions if key.startswith(f"{variant}:{kind}:")]
+            definitions[f"{variant}:{kind}"] = {"anyOf": alternatives} if alternatives else {"type": "object"}
     return {
         "$schema": DIALECT,
         "title": "zoo architecture",
@@ -70,12 +71,6 @@ def architecture_schema(registry: Registry) -> Schema:
 
 def _key(component: Component, variant: str) -> str:
     return f"{variant}:{component.spec.kind}:{component.plugin.distribution}:{component.spec.name}"
-
-
-def _union(definitions: Schema, prefix: str) -> Schema:
-    """Return one alternative for each component whose definition has a key that starts with `prefix`."""
-    alternatives = [{"$ref": f"#/$defs/{key}"} for key in definitions if key.startswith(prefix)]
-    return {"anyOf": alternatives} if alternatives else {"type": "object"}
 
 
 def _component_schema(component: Component, variant: str) -> Schema:

@@ -77,9 +77,5 @@ def mended_lines(text: str) -> Iterator[str]:
 
 
 def _unescaped(text: str) -> str:
-    return html.unescape(_NUMBER.sub(_short_number, text))
-
-
-def _short_number(digits: re.Match[str]) -> str:
-    """Return a number that html reads alike: without zeros, and no longer than one that is too large."""
-    return digits[0].lstrip("0")[:8] or "0"
+    # html reads a number alike without zeros, and no longer than one that is too large
+    return html.unescape(_NUMBER.sub(lambda digits: digits[0].lstrip("0")[:8] or "0", text))
