@@ -91,7 +91,7 @@ def _locked_name(target: Path) -> Generator[Path]:
     from filelock import FileLock
 
     while True:
-        scratch = target.with_name(f"{_prefix(target, 'new')}{secrets.token_hex(8)}")
+        scratch = target.parent / f"{_prefix(target, 'new')}{secrets.token_hex(8)}"  # target may have no name
         lock = FileLock(_lock_of(scratch))
         try:
             with suppress(OSError, NotImplementedError):
