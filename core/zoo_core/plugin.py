@@ -1,4 +1,4 @@
-"""All that a plugin module imports: the component spec, the hook marker and the hooks themselves.
+"""Plugin interface: component and modality specs, hook marker and hooks.
 
 A plugin is a module named by an entry point of the group `zoo.plugins`. It sets `ZOO_API_VERSION` and implements
 any of the hooks below. It is *declared* without being built: the module must not import torch, timm or
@@ -113,10 +113,10 @@ class ComponentSpec:
                     f"{self.kind} '{self.name}': {field} must read 'module:name', found {getattr(self, field)!r}"
                 )
         for field in ("requires", "capabilities"):
-            found = getattr(self, field)
-            if isinstance(found, str):
+            names = getattr(self, field)
+            if isinstance(names, str):
                 raise ValueError(
-                    f"{self.kind} '{self.name}': {field} takes several names, found {found!r}; put it in a tuple"
+                    f"{self.kind} '{self.name}': {field} takes several names, found {names!r}; put it in a tuple"
                 )
         object.__setattr__(self, "requires", tuple(self.requires))
         object.__setattr__(self, "capabilities", frozenset(self.capabilities))

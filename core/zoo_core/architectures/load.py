@@ -1,4 +1,4 @@
-"""Loading of architectures: from a name, a file or a mapping to a validated config.
+"""Loading of architectures: from names, files and mappings to configs.
 
     YAML -> `extends` -> overrides -> `${key}` -> the config class of the model
 

@@ -1,4 +1,4 @@
-"""Bases of a plugin's config classes, one for each kind of component (no torch here)."""
+"""Bases of a plugin's config classes, one for each kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sections of a config whose selector key picks the component that validates them."""
+"""Sections of a config, each validated by the component that it names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Section:
         selector = self.base.selector
         name = data.get(selector, self.default)
         if name is None:
-            names = {one.spec.name for one in registry.components(self.base.kind)}
+            names = {component.spec.name for component in registry.components(self.base.kind)}
             raise _located(selector, f"names no {self.base.kind}; {one_of(names)}", data)
         if not isinstance(name, str):
             raise _located(selector, f"expected a name, found {describe(name)}", data)

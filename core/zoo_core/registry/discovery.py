@@ -40,12 +40,12 @@ def entry_points() -> Iterable[importlib.metadata.EntryPoint]:
     try:
         return importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     except Exception:  # one malformed entry_points.txt, of whatever package, spoils the list of all
-        found: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
+        entries: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
         for distribution in importlib.metadata.distributions():
             with suppress(Exception):
                 for entry in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
-                    found.setdefault((normalised(origin_of(entry.dist)[0]), entry.name), entry)
-        return found.values()
+                    entries.setdefault((normalised(origin_of(entry.dist)[0]), entry.name), entry)
+        return entries.values()
 
 
 def origin_of(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def _modalities(answers: Mapping[str, object]) -> tuple[ModalitySpec, ...]:
     for modality in modalities:
         for field in ("name", "section", "processor", "module", "tower_kind", "processor_kind"):
             value = getattr(modality, field)
-            if value in KINDS or any(value == getattr(own, field) for own in MODALITIES):
+            if value in KINDS or any(value == getattr(taken, field) for taken in MODALITIES):
                 raise ValueError(f"modality '{modality.name}': {field} '{value}' is zoo's own; choose another")
     return modalities
 
@@ -139,15 +139,14 @@ def _targets(hook: str, answers: Mapping[str, object]) -> Mapping[str, str]:
     answer = answers.get(hook, {})
     if not isinstance(answer, Mapping):
         raise TypeError(f"{hook} must return a mapping, found {type(answer).__name__}")
-    targets = cast("Mapping[object, object]", answer)
-    found: dict[str, str] = {}
-    for name, target in islice(targets.items(), MAX_DECLARED + 1):
-        if len(found) == MAX_DECLARED:
+    targets: dict[str, str] = {}
+    for name, target in islice(cast("Mapping[object, object]", answer).items(), MAX_DECLARED + 1):
+        if len(targets) == MAX_DECLARED:
             raise ValueError(f"{hook} declares more than {MAX_DECLARED} names")
         if not (isinstance(name, str) and isinstance(target, str) and ":" in target):
             raise TypeError(f"{hook} maps names to 'module:attribute', found {describe(name)}: {describe(target)}")
-        found[name] = target
-    return found
+        targets[name] = target
+    return targets
 
 
 def package_folder(target: str) -> Traversable:

@@ -51,7 +51,7 @@ class Registry:
         declared = sorted((*origin(entry.dist), entry.name, entry.value) for entry in entry_points())
         for distribution, version, name, target in declared:
             names = (name, distribution, f"{distribution}/{name}")
-            if not any(normalised(one) in disabled for one in names):
+            if not disabled.intersection(map(normalised, names)):
                 plugins.append(load_plugin(name, target, distribution, version))
         return cls(plugins)
 
@@ -73,7 +73,7 @@ class Registry:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """Every kind of component that there may be."""
-        of_modalities = (kind for one in self.modalities for kind in (one.tower_kind, one.processor_kind))
+        of_modalities = (kind for spec in self.modalities for kind in (spec.tower_kind, spec.processor_kind))
         return tuple(dict.fromkeys((*KINDS, *of_modalities)))
 
     @checked
@@ -88,7 +88,7 @@ class Registry:
         if len(named) == 1:
             return named[0]
         if named:
-            owners = [plugin.label for plugin in self.plugins if any(one.name == name for one in plugin.modalities)]
+            owners = [plugin.label for plugin in self.plugins if name in {spec.name for spec in plugin.modalities}]
             raise AmbiguousNameError(
                 f"modality '{name}' is claimed by {' and by '.join(owners)}; leave one out with ZOO_DISABLE_PLUGINS"
             )
@@ -120,8 +120,8 @@ class Registry:
         """Yield every component, or those of one kind, clashing ones included."""
         if kind is not None:
             self._check_kind(kind)
-        for (found_kind, _), owners in sorted(self._components.items(), key=lambda item: item[0]):
-            if kind in (None, found_kind):
+        for (kind_of_owners, _), owners in sorted(self._components.items(), key=lambda item: item[0]):
+            if kind in (None, kind_of_owners):
                 yield from owners
 
     @checked
@@ -136,25 +136,24 @@ class Registry:
         distribution, _, bare = name.rpartition("/")
         owners = self._components.get((kind, bare), [])
         if distribution:
-            owners = [one for one in owners if one.plugin.belongs_to(distribution)]
+            owners = [component for component in owners if component.plugin.belongs_to(distribution)]
         if len(owners) == 1:
             return owners[0]
         if owners:
-            choices = dict.fromkeys(f"'{one.qualified_name}'" for one in owners)
+            choices = dict.fromkeys(f"'{component.qualified_name}'" for component in owners)
             fix = f"write {' or '.join(choices)}, or leave" if len(choices) > 1 else "leave"
-            raise AmbiguousNameError(
-                f"{kind} '{name}' is claimed by {' and by '.join(one.plugin.label for one in owners)}; "
-                f"{fix} one out with ZOO_DISABLE_PLUGINS"
-            )
-        known = [one.qualified_name if distribution else one.spec.name for one in self.components(kind)]
-        raise UnknownNameError(f"unknown {kind} {describe(name)}{did_you_mean(name, known)}{self.quarantine_note()}")
+            labels = " and by ".join(component.plugin.label for component in owners)
+            raise AmbiguousNameError(f"{kind} '{name}' is claimed by {labels}; {fix} one out with ZOO_DISABLE_PLUGINS")
+        components = self.components(kind)
+        names = [component.qualified_name if distribution else component.spec.name for component in components]
+        raise UnknownNameError(f"unknown {kind} {describe(name)}{did_you_mean(name, names)}{self.quarantine_note()}")
 
     @checked
     def qualified(self, kind: Kind, name: str, owner: str) -> str:
         """Return `name` as the distribution `owner` means it: its own part, where a stranger claims the name too."""
         owners = self._components.get((kind, name), [])
-        own = [one.qualified_name for one in owners if one.plugin.belongs_to(owner)]
-        return own[0] if own and len(owners) > 1 else name
+        of_owner = [component.qualified_name for component in owners if component.plugin.belongs_to(owner)]
+        return of_owner[0] if of_owner and len(owners) > 1 else name
 
     @checked
     def export(self, name: str) -> Any:
@@ -181,10 +180,10 @@ class Registry:
 
         def read(path: Path) -> Mapping[str, Any]:
             with PluginCode(owner, f"it failed at {path}"):
-                found = function(path)
-            if not isinstance(found, Mapping):
-                raise PluginError(f"{owner}: it must return a mapping, found {type(found).__name__}")
-            return cast("Mapping[str, Any]", found)
+                architecture = function(path)
+            if not isinstance(architecture, Mapping):
+                raise PluginError(f"{owner}: it must return a mapping, found {type(architecture).__name__}")
+            return cast("Mapping[str, Any]", architecture)
 
         return read
 
@@ -196,9 +195,9 @@ class Registry:
         """Import and return the one thing that plugins offer under a name, and the plugin that does."""
         owners = [(plugin, targets[name]) for plugin, targets in offers if name in targets]
         if not owners:
-            known = [offered for _, targets in offers for offered in targets]
+            names = [offered for _, targets in offers for offered in targets]
             raise UnknownNameError(
-                f"no plugin {verb}s {describe(name)}{did_you_mean(name, known)}" + self.quarantine_note()
+                f"no plugin {verb}s {describe(name)}{did_you_mean(name, names)}" + self.quarantine_note()
             )
         if len(owners) > 1:
             raise AmbiguousNameError(
