@@ -1,4 +1,4 @@
-"""Limits on the size of images, and the error for a refused one."""
+"""Limits on the size of images."""
 
 from __future__ import annotations
 

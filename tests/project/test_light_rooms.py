@@ -11,7 +11,7 @@ import pytest
 import zoo_core
 
 ROOMS = ("architectures", "boundary", "checkpoints", "config", "documents", "files", "hub", "registry", "text")
-FILES = ("errors", "plugin", "images.preprocessor")
+FILES = ("errors", "plugin")
 HEAVY = ("torch", "numpy", "PIL", "transformers", "pyarrow", "huggingface_hub", "omegaconf", "ftfy")
 MAY_BE_HEAVY = {"checkpoints.finite", "text.mending"}
 """Modules that are heavy themselves, and that nothing light imports at its top."""

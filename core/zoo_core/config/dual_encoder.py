@@ -1,4 +1,4 @@
-"""Configs of models with a logit scale: of images and text, or of any modalities (no torch here)."""
+"""Configs of models with a logit scale, of any modalities."""
 
 from __future__ import annotations
 

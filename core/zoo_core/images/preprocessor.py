@@ -11,14 +11,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
+import torch
+from torch import Tensor
+
 from zoo_core.boundary import Contract, checked
 from zoo_core.errors import InputError
+from zoo_core.images.patches import check_dense
+from zoo_core.nn.tracing import is_recorded
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
     from PIL import Image
-    from torch import Tensor, device
 
 __all__ = ["MAX_PIXELS", "ImageLike", "Preprocessor", "check_pixels", "moved"]
 
@@ -79,10 +83,8 @@ class Preprocessor(Contract, ABC):
         Raises:
             InputError: they are something else than this preprocessor gives.
         """
-        import torch
-
         for image in prepared:
-            if not isinstance(image, torch.Tensor):
+            if not isinstance(image, Tensor):
                 kind = type(image).__name__
                 raise InputError(f"expected tensors [3, H, W] as this preprocessing gives, found {kind}")
         return torch.stack(list(prepared)) if prepared else torch.empty((0, 3, *self.image_size))
@@ -97,31 +99,27 @@ class Preprocessor(Contract, ABC):
         Raises:
             InputError: as calling it does, with the index of the image before the message.
         """
-        import torch
-
-        if isinstance(images, torch.Tensor):
+        if isinstance(images, Tensor):
             check_pixels(images, batched=True)
             prepared = self.prepare(images)
-            return moved(prepared if isinstance(prepared, torch.Tensor) else self.collate(prepared), images.device)
+            return moved(prepared if isinstance(prepared, Tensor) else self.collate(prepared), images.device)
         if isinstance(images, str) or not isinstance(cast("object", images), Iterable):
             raise InputError(f"batch takes several images, found one {type(images).__name__}; put it in a list")
         return self.collate(self._one_by_one(images))
 
     def _one_by_one(self, images: Iterable[ImageLike | Tensor]) -> list[Any]:
-        import torch
-
         prepared: list[Any] = []
         devices: dict[str, int] = {}
         for index, image in enumerate(images):
             try:
-                if isinstance(image, torch.Tensor):
+                if isinstance(image, Tensor):
                     check_pixels(image)
                     prepared.append(self.prepare(image[None])[0])
                 else:
                     prepared.append(self(image))
             except InputError as error:
                 raise type(error)(f"images[{index}]: {error}") from error
-            devices.setdefault(str(image.device) if isinstance(image, torch.Tensor) else "cpu", index)
+            devices.setdefault(str(image.device) if isinstance(image, Tensor) else "cpu", index)
         if len(devices) > 1:
             listed = " and ".join(f"images[{index}] on {name}" for name, index in devices.items())
             raise InputError(f"expected images on one device, found {listed}; move the tensors to one")
@@ -135,11 +133,6 @@ def check_pixels(pixels: Tensor, *, batched: bool = False) -> None:
         InputError: they are something else, or they are traced. The message says how they become raw pixels, where
             that is clear.
     """
-    import torch
-
-    from zoo_core.images.patches import check_dense
-    from zoo_core.nn.tracing import is_recorded
-
     check_dense(pixels)
     if is_recorded():
         raise InputError(
@@ -173,7 +166,7 @@ def _shape_hint(shape: tuple[int, ...], batched: bool) -> str:
     return "flatten what stands before the channels into one dimension" if len(shape) > 4 else ""
 
 
-def moved(prepared: Any, device: device) -> Any:
+def moved(prepared: Any, device: torch.device) -> Any:
     """Return a tensor, or a mapping of tensors, on a device."""
     if isinstance(prepared, Mapping):
         return {key: value.to(device) for key, value in cast("Mapping[str, Tensor]", prepared).items()}
