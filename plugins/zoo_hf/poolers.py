@@ -17,13 +17,13 @@ __all__ = ["PoolType", "pool"]
 PoolType = Literal["mean", "max", "cls", "cls-hidden"]
 
 
-def pool(pool_type: PoolType, tokens: Tensor, kept: Tensor, pooler_output: Tensor | None) -> Tensor:
+def pool(pool_type: PoolType, tokens: Tensor, mask: Tensor, pooler_output: Tensor | None) -> Tensor:
     """Pool tokens.
 
     Args:
         pool_type: which way.
         tokens: last hidden states `[B, L, C]`.
-        kept: bool `[B, L]`, False at padding.
+        mask: bool `[B, L]`, False at padding.
         pooler_output: what the encoder's own pooler made of the first token `[B, C]`, where it has one.
 
     Returns:
@@ -31,15 +31,15 @@ def pool(pool_type: PoolType, tokens: Tensor, kept: Tensor, pooler_output: Tenso
     """
     match pool_type:
         case "mean":
-            return masked_mean(tokens, _some(kept))
+            return masked_mean(tokens, _some(mask))
         case "max":
-            return tokens.masked_fill(~_some(kept).unsqueeze(-1), float("-inf")).amax(dim=1)
+            return tokens.masked_fill(~_some(mask).unsqueeze(-1), float("-inf")).amax(dim=1)
         case "cls":
             return tokens[:, 0] if pooler_output is None else pooler_output
         case "cls-hidden":
             return tokens[:, 0]
 
 
-def _some(kept: Tensor) -> Tensor:
+def _some(mask: Tensor) -> Tensor:
     """Keep all of a row that keeps nothing, since the mean or maximum of nothing is no number."""
-    return kept | ~kept.any(dim=1, keepdim=True)
+    return mask | ~mask.any(dim=1, keepdim=True)

@@ -1,7 +1,7 @@
-"""A text tower around any encoder of transformers: pooled over the tokens that are no padding, and projected.
+"""Text tower of any encoder of transformers, pooled and projected.
 
-What you would not guess: padding is masked by its id, everywhere, so rows may be cut to the longest caption of a
-batch, and the features stay the same. Names in the state dict are those of open_clip's `HFTextEncoder`.
+Padding is masked by its id, in attention and in pooling. So rows may be cut to the longest caption of a batch, and the
+features stay the same. Names in the state dict are those of open_clip's `HFTextEncoder`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zoo_hf.poolers import PoolType, pool
 __all__ = ["HfTextTower"]
 
 POSITIONS = ("position_embeddings.weight", "relative_attention_bias.weight")
-"""How parameters end that stand for positions."""
+"""Endings of the names of parameters that stand for positions."""
 
 
 class HfTextTower(TextTower):
@@ -72,19 +72,19 @@ class HfTextTower(TextTower):
 
     def read_lengths(self, text: Tensor) -> Tensor | None:
         """Return the number of ids of each row of `text` `[B, L]` up to its last that is no padding, at least one."""
-        places = torch.arange(1, text.shape[1] + 1, device=text.device)
-        return (places * (text != self.pad_id)).amax(dim=-1).clamp(min=1)
+        lengths = torch.arange(1, text.shape[1] + 1, device=text.device)
+        return (lengths * (text != self.pad_id)).amax(dim=-1).clamp(min=1)
 
     def forward_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and the last hidden state of every token `[B, L, width]`."""
         rows = text.shape[0]
         if not rows:  # encoders cannot reshape nothing
             text = text.new_zeros(1, text.shape[1])
-        kept = text != self.pad_id
-        output = self.transformer(input_ids=text, attention_mask=kept.long(), return_dict=True)
-        tokens = output.last_hidden_state
-        features = pool(self.pool_type, tokens, kept, getattr(output, "pooler_output", None))
-        return self.proj(features)[:rows], tokens[:rows]
+        mask = text != self.pad_id  # [B, L]
+        output = self.transformer(input_ids=text, attention_mask=mask.long(), return_dict=True)
+        tokens = output.last_hidden_state  # [B, L, width]
+        features = pool(self.pool_type, tokens, mask, getattr(output, "pooler_output", None))  # [B, width]
+        return self.proj(features)[:rows], tokens[:rows]  # [B, embed_dim], [B, L, width]
 
     def num_blocks(self) -> int:
         """Return the number of layers of the encoder."""
