@@ -84,7 +84,10 @@ def excess(tokenizer: Any) -> str | None:
     patterns = [*_patterns(tokenizer.normalizer), *_patterns(tokenizer.pre_tokenizer)]
     if PUBLISHED.issuperset(patterns):
         return None
-    for sample in _samples("".join(patterns)):
+    # characters of every kind, and characters and words that the patterns spell out
+    spelled = "".join(patterns)
+    samples = [*dict.fromkeys([*_CHARACTERS, *re.findall(r"[^\W_]{2,8}", spelled)[:8], *spelled])][:40]
+    for sample in samples:
         if _grows_steeply(lambda text: _prepare(tokenizer, text), sample):
             return f"has a regular expression whose time grows faster than its text, such as {describe(sample * 4)}..."
     return None
@@ -110,12 +113,6 @@ def _patterns(part: Any) -> Iterator[str]:
         pattern = step.get("pattern")
         if isinstance(pattern, dict) and "Regex" in pattern:
             yield pattern["Regex"]
-
-
-def _samples(pattern: str) -> list[str]:
-    """Return short texts to repeat: characters of every kind, and characters and words that a pattern spells out."""
-    words = re.findall(r"[^\W_]{2,8}", pattern)[:8]
-    return [*dict.fromkeys([*_CHARACTERS, *words, *pattern])][:40]
 
 
 def _prepare(tokenizer: Any, text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -47,25 +47,16 @@ class HfSource(Config):
             ConfigError: there is no such folder, or it holds none of the files.
             DownloadError: the files cannot be had from the Hub, or are not what they were at first.
         """
-        folder = self.folder()
-        if folder is None:
-            return self._fetch_repository(files, section)
-        if not any((folder / file).is_file() for file in files):
-            what = f"it holds none of {', '.join(files)}" if folder.is_dir() else "there is no such folder"
-            raise ConfigError(Problem(f"'{self.name}': {what}", f"{section}.name"))
-        return folder
-
-    def _fetch_repository(self, files: Sequence[str], section: str) -> Path:
+        if folder := self.folder():
+            if not any((folder / file).is_file() for file in files):
+                what = f"it holds none of {', '.join(files)}" if folder.is_dir() else "there is no such folder"
+                raise ConfigError(Problem(f"'{self.name}': {what}", f"{section}.name"))
+            return folder
         assert self.name is not None
+        options: Any = {"part": section, "revision": self.revision, "local_files_only": self.local_files_only}
+        fix = f"name a folder that holds it, such as ./{self.name.rpartition('/')[2]}"
         try:
-            return hub_files(
-                self.name,
-                files,
-                part=section,
-                revision=self.revision,
-                local_files_only=self.local_files_only,
-                fix=f"name a folder that holds it, such as ./{self.name.rpartition('/')[2]}",
-            )
+            return hub_files(self.name, files, **options, fix=fix)
         except DownloadError as error:
             message = f"{section}.name: {error}"
             raise type(error)(message, repo=error.repo, revision=error.revision, file=error.file) from None

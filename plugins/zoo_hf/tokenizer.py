@@ -92,7 +92,14 @@ class HfTokenizer(Tokenizer):
     def loaded(self) -> Any:
         """The tokenizer of transformers."""
         with library_code(self._unreadable):
-            loaded = _load(self.config, self._folder)
+            folder = self._folder or self.config.fetch(FILES, "tokenizer")
+            for name in FILES:  # transformers would wait for a pipe
+                if (folder / name).exists() and not (folder / name).is_file():
+                    message = f"cannot be read as a tokenizer: {folder / name} is no regular file"
+                    raise _wrong(self.config, "name", message)
+            from transformers import AutoTokenizer
+
+            loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks whether to run code
             _check(loaded, self.config)
         return loaded
 
@@ -176,16 +183,6 @@ class HfTokenizer(Tokenizer):
         checked, loaded = checked_ids(ids, self.vocab_size), self.loaded
         with library_code(lambda told: InputError(f"tokenizer '{self.config.name}' cannot decode these ids: {told}")):
             return loaded.decode(checked, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-def _load(config: HfTokenizerConfig, folder: Path | None) -> Any:
-    folder = folder or config.fetch(FILES, "tokenizer")
-    for name in FILES:
-        if (folder / name).exists() and not (folder / name).is_file():
-            raise _wrong(config, "name", f"cannot be read as a tokenizer: {folder / name} is no regular file")
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks whether to run code
 
 
 def _check(loaded: Any, config: HfTokenizerConfig) -> None:

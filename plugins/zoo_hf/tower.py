@@ -44,27 +44,24 @@ class HfTextTower(TextTower):
     def __init__(self, config: HfTextConfig, *, embed_dim: int) -> None:
         super().__init__()
         with library_code(lambda told: ConfigError(Problem(f"makes no encoder: {told}", "text.config"))):
-            self._build(config, embed_dim)
-
-    def _build(self, config: HfTextConfig, embed_dim: int) -> None:
-        encoder = config.encoder_config()
-        width: int = encoder.hidden_size
-        if config.proj == "none" and width != embed_dim:
-            raise ConfigError(
-                Problem(f"none needs embed_dim {width}, as wide as the encoder; found {embed_dim}", "text.proj")
-            )
-        self.context_length = config.context_length
-        self.vocab_size = config.vocab_size
-        self.output_dim = embed_dim
-        self.pool_type: PoolType = config.pool_type
-        self.pad_id = encoder.pad_token_id
-        self.transformer: Any = build_encoder(encoder, with_pooler=config.pool_type == "cls")
-        positions = positions_of(self.transformer, encoder)
-        if positions is not None and config.context_length > positions:
-            message = f"{config.context_length} tokens are more than the {positions} positions of the encoder"
-            raise ConfigError(Problem(message, "text.context_length"))
-        layers_of(self.transformer)
-        self.proj = _projection(config.proj, width, embed_dim)
+            encoder = config.encoder_config()
+            width: int = encoder.hidden_size
+            if config.proj == "none" and width != embed_dim:
+                raise ConfigError(
+                    Problem(f"none needs embed_dim {width}, as wide as the encoder; found {embed_dim}", "text.proj")
+                )
+            self.context_length = config.context_length
+            self.vocab_size = config.vocab_size
+            self.output_dim = embed_dim
+            self.pool_type: PoolType = config.pool_type
+            self.pad_id = encoder.pad_token_id
+            self.transformer: Any = build_encoder(encoder, with_pooler=config.pool_type == "cls")
+            positions = positions_of(self.transformer, encoder)
+            if positions is not None and config.context_length > positions:
+                message = f"{config.context_length} tokens are more than the {positions} positions of the encoder"
+                raise ConfigError(Problem(message, "text.context_length"))
+            layers_of(self.transformer)
+            self.proj = _projection(config.proj, width, embed_dim)
 
     def forward(self, text: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of token ids `[B, L]`."""

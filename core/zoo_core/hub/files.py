@@ -130,7 +130,9 @@ def _digest(path: Path, request: HubRequest, name: str, *, verify: bool, unprove
         DownloadError: it has other bytes; it is removed from the cache, so that it can be downloaded again.
     """
     content = path.resolve()
-    mark = _mark(content)
+    about = content.stat()
+    key = json.dumps([str(content), about.st_size, about.st_mtime_ns])  # another file has another mark
+    mark = user_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()
     if not verify:
         with suppress(OSError, ConfigError):
             expect_file(mark)
@@ -156,13 +158,6 @@ def _digest(path: Path, request: HubRequest, name: str, *, verify: bool, unprove
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(digest, encoding="ascii")
     return digest
-
-
-def _mark(content: Path) -> Path:
-    """Return the file that holds the digest of a file that was read once, as long as it is the same file."""
-    about = content.stat()
-    key = json.dumps([str(content), about.st_size, about.st_mtime_ns])
-    return user_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()
 
 
 def _git_sha1(path: Path) -> str:
