@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 from zoo_core.documents import expect_file
 from zoo_core.errors import ConfigError, DownloadError, describe
 
-__all__ = ["TIMEOUT", "ask_hub", "is_commit", "repository_cache"]
+__all__ = ["TIMEOUT", "NoAnswerError", "ask_hub", "is_commit", "repository_cache"]
 
 TIMEOUT = "ZOO_HUB_TIMEOUT"
 """Environment variable: so many seconds may pass without progress."""
@@ -40,6 +40,10 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _call = threading.local()
+
+
+class NoAnswerError(DownloadError):
+    """Nothing came from the Hub for a while."""
 
 
 def repository_cache(repo: str) -> Path:
@@ -62,8 +66,9 @@ def ask_hub(ask: Callable[[], T], repo: str) -> T:
         repo: the repository that it is about.
 
     Raises:
-        DownloadError: the server told a digest or commit that is none; nothing was written. Or nothing came for
-            `ZOO_HUB_TIMEOUT` seconds, 60 unless it is set. Or something in the cache is no file.
+        NoAnswerError: nothing came for `ZOO_HUB_TIMEOUT` seconds, 60 unless it is set.
+        DownloadError: the server told a digest or commit that is none; nothing was written. Or something in the cache
+            is no file.
         Exception: what the client raises.
     """
     limit = _limit()
@@ -102,7 +107,7 @@ def _wait(
             if thread.ident is not None:  # ends when it runs Python again, which frees its locks and files
                 exception = ctypes.py_object(SystemExit)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception)
-            raise DownloadError(
+            raise NoAnswerError(
                 f"nothing came from the Hub for {limit:g} seconds{warning.text()}; try again later, or set {TIMEOUT} "
                 "to more seconds"
             )

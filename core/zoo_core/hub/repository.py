@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.errors import reason
+from zoo_core.hub.client import NoAnswerError
 from zoo_core.hub.files import hub_file
 from zoo_core.hub.lockfile import Listing, lock_file, pin_listing, pinned, pinned_listing
 from zoo_core.hub.request import HubRequest, NoSuchFileError, NotCachedError
@@ -62,7 +63,7 @@ def hub_files(
     if not why:
         try:
             commit, everything = request.list_files(state)
-        except NotCachedError as error:
+        except (NotCachedError, NoAnswerError) as error:
             why = f"the Hub cannot be reached ({reason(error.__cause__ or error)})"
         else:
             there = tuple(name for name in names if name in everything)

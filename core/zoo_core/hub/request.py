@@ -103,7 +103,7 @@ class HubRequest:
             revision: what to ask for, as in `download`.
 
         Raises:
-            NotCachedError: the Hub gave no answer; the client's error is the cause.
+            NotCachedError, NoAnswerError: the Hub gave no answer; the client's error is the cause.
             DownloadError: the Hub shows no such repository or revision.
         """
         from huggingface_hub import HfApi
@@ -156,7 +156,7 @@ class HubRequest:
         try:
             return ask_hub(partial(call, revision=revision), self.repo)
         except DownloadError as error:
-            raise self.error(f"{error}{self._or_fix()}", file=file) from None
+            raise self.error(f"{error}{self._or_fix()}", file=file, kind=type(error)) from error
         except errors.GatedRepoError:
             access = "ask for access at its page on the Hub and log in with `hf auth login`"
             raise self.error(f"the repository is gated: {access}{self._or_fix()}", file=file) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from support.hf_hub_server import Hub, used
 from support.models.tiny_configs import TINY
 from support.tokenizers.tiny_tokenizers import saved
 from zoo_core.errors import DownloadError
+from zoo_core.hub.client import TIMEOUT
 from zoo_core.hub.lockfile import Listing, lock_file, pinned, pinned_listing
 from zoo_hf.config import HfTextConfig, HfTokenizerConfig
 from zoo_hf.tokenizer import HfTokenizer
@@ -197,6 +199,19 @@ def test_a_hub_that_gives_no_answer_leaves_what_the_cache_holds(
     hub.refused.add("/")
     assert ids() == IDS
     assert "whether files are missing cannot be told offline" in caplog.text
+
+
+def test_a_hub_that_stalls_leaves_what_the_cache_holds(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huggingface_hub.snapshot_download(REPO)
+    monkeypatch.setenv(TIMEOUT, "0.6")
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: time.sleep(1.5))
+    assert ids() == IDS
+    shutil.rmtree(tmp_path / "cache")
+    lock_file().unlink()
+    with pytest.raises(DownloadError, match=r"the Hub cannot be reached \(nothing came from the Hub for 0.6 seconds"):
+        ids()
 
 
 def test_a_download_that_was_interrupted_is_not_taken_for_a_whole_tokenizer(
