@@ -26,7 +26,7 @@ import no torch.
 
 | variable | what it does |
 |---|---|
-| `ZOO_HOME` | folder of the lock file and of what zoo remembers |
+| `ZOO_HOME` | folder of the lock file and of what zoo remembers, in place of the platform's for data and cache |
 | `ZOO_DISABLE_PLUGINS` | names of plugins or distributions to leave out, separated by commas |
 | `ZOO_HUB_TIMEOUT` | seconds without progress after which a download is given up |
 | `ZOO_DEBUG` | show the traceback of an error |

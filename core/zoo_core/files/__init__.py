@@ -1,1 +1,1 @@
-"""Atomic writes, digests and the user's folder."""
+"""Atomic writes, digests and the user's folders."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from zoo_core.documents import expect_file
 from zoo_core.errors import ConfigError
 from zoo_core.files.hashing import sha256_of
-from zoo_core.files.user_folder import user_folder
+from zoo_core.files.user_folders import user_cache_folder
 from zoo_core.hub.client import is_commit, repository_cache
 from zoo_core.hub.lockfile import Pin, lock_file, pin, pinned
 from zoo_core.hub.request import HubRequest, NoSuchFileError, NotCachedError
@@ -132,7 +132,7 @@ def _digest(path: Path, request: HubRequest, name: str, *, verify: bool, unprove
     content = path.resolve()
     about = content.stat()
     key = json.dumps([str(content), about.st_size, about.st_mtime_ns])  # another file has another mark
-    mark = user_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()
+    mark = user_cache_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()
     if not verify:
         with suppress(OSError, ConfigError):
             expect_file(mark)

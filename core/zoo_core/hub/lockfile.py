@@ -24,7 +24,7 @@ from zoo_core.documents import Bounds, expect_file, read_text
 from zoo_core.documents.json_reader import parse_json
 from zoo_core.errors import ConfigError, SaveError
 from zoo_core.files.atomic import atomic_write
-from zoo_core.files.user_folder import user_folder
+from zoo_core.files.user_folders import user_data_file
 
 __all__ = ["Listing", "Pin", "lock_file", "pin", "pin_listing", "pinned", "pinned_listing"]
 
@@ -61,7 +61,7 @@ class _Lock(Config):
 
 def lock_file() -> Path:
     """Return the file that holds the pins of this user; it need not be there."""
-    return user_folder() / "pretrained.lock.json"
+    return user_data_file("pretrained.lock.json")
 
 
 def pinned(repo: str, file: str, revision: str | None = None) -> Pin | None:

@@ -31,7 +31,7 @@ from zoo_core.config import Config
 from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, PluginError, ZooError
 from zoo_core.files.atomic import atomic_write
-from zoo_core.files.user_folder import user_folder
+from zoo_core.files.user_folders import user_cache_folder
 from zoo_core.nn.inference_forms import InferenceForm, Optimization, forms_of, twin
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def _record_path(tower: nn.Module, sample: Tensor) -> Path:
     parameters = [(str(parameter.dtype), str(parameter.device)) for parameter in tower.parameters()]
     key = [__version__, torch.__version__, _machine(sample.device), torch.get_num_threads(), repr(tower)]
     digest = hashlib.sha256(json.dumps([*key, sorted(set(parameters)), list(sample.shape)]).encode())
-    return user_folder() / "inference" / f"{digest.hexdigest()}.json"
+    return user_cache_folder() / "inference" / f"{digest.hexdigest()}.json"
 
 
 def _machine(device: torch.device) -> str:

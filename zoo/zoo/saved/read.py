@@ -29,7 +29,7 @@ from zoo.saved.manifest import ORIGIN, differing_files, read_origin
 from zoo_core.config import ComponentConfig, ModelConfig
 from zoo_core.errors import CheckpointError, ConfigError, Problem
 from zoo_core.files.atomic_folder import restore
-from zoo_core.files.user_folder import user_folder
+from zoo_core.files.user_folders import user_cache_folder
 
 if TYPE_CHECKING:
     from zoo.saved.origin import Origin
@@ -181,4 +181,4 @@ def check_against_probe(model: DualEncoder, saved: SavedModel, *, always: bool =
 def _mark(digest: str, here: dict[str, str]) -> Path:
     """Return the empty file that says that this model gave its features in this environment."""
     key = hashlib.sha256(json.dumps([digest, here], sort_keys=True).encode()).hexdigest()
-    return user_folder() / "probed" / key
+    return user_cache_folder() / "probed" / key
