@@ -1,7 +1,7 @@
-"""CoCa's decoder: causal blocks over the tokens of the caption, each followed by one that looks at the image.
+"""CoCa's multimodal decoder: causal blocks, each followed by cross-attention to the image.
 
-What you would not guess: it has no embedding and no positions of its own. It continues the text tower, whose tokens
-come in before their last norm. Parameter names are those of published CoCa checkpoints.
+It has no embedding and no position embedding. It continues the text tower, whose tokens come in before their last
+norm. Parameter names are those of published CoCa checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Context = Sequence[tuple[Tensor, Tensor]]
 
 
 class CrossBlock(ResidualBlock):
-    """A residual block whose attention looks at other tokens. The arguments are those of `ResidualBlock`."""
+    """A residual block with cross-attention. The arguments are those of `ResidualBlock`."""
 
     attention_class = CrossAttention
     attn: CrossAttention
@@ -35,16 +35,16 @@ class CrossBlock(ResidualBlock):
         self.ln_1_kv = LayerNorm(config.width, eps=config.norm_eps)
 
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values `[B, H, N, C / H]` of what is looked at, `[B, N, C]`."""
+        """Return keys and values `[B, H, N, C / H]` of the image tokens `[B, N, C]`."""
         return self.attn.keys_and_values(self.ln_1_kv(context))
 
     def look(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return what `forward` does, of the keys and values of what is looked at."""
+        """Like `forward`, but with the keys and values of the image tokens."""
         x = x + self.ls_1(self.attn.look(self.ln_1(x), key, value))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Transform tokens `[B, L, C]` that look at `[B, N, C]`."""
+        """Transform tokens `[B, L, C]` that attend to image tokens `[B, N, C]`."""
         return self.look(x, *self.keys_and_values(context))
 
 

@@ -1,4 +1,7 @@
-"""Config of CLIP's modified ResNet. The trunk is always ReLU, so there is no activation to choose."""
+"""Config of CLIP's modified ResNet.
+
+The trunk is always ReLU, so there is no activation to choose.
+"""
 
 from __future__ import annotations
 
@@ -81,9 +84,7 @@ class ModifiedResNetConfig(VisionTowerConfig):
             count += depth * block + (inputs + (depth - 1) * outer) * inner
             count += inputs * outer + 2 * outer  # the first block's shortcut
             inputs = outer
-        return count + self._pool_parameters(embed_dim)
-
-    def _pool_parameters(self, embed_dim: int) -> int:
         rows, columns = self.grid
         width = self.pool_width
-        return (rows * columns + 1) * width + 3 * (width * width + width) + width * embed_dim + embed_dim
+        pool = (rows * columns + 1) * width + 3 * (width * width + width) + width * embed_dim + embed_dim
+        return count + pool

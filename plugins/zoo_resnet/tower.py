@@ -1,7 +1,7 @@
-"""The ResNet (He et al. 2016) in the shape that CLIP gave it (Radford et al. 2021, section 2.4).
+"""CLIP's modified ResNet (He et al. 2016; Radford et al. 2021).
 
-Beside the paper: a stem of three convolutions, strides that are average pools (Zhang 2019), and in place of the
-global average an attention whose only query is that average. Parameter names are those of published CLIP checkpoints.
+It differs from the paper in a stem of three convolutions, strides that are average pools (Zhang 2019), and an
+attention pooling whose only query is the global average. Parameter names are those of published CLIP checkpoints.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo_core.errors import InputError
 from zoo_core.interfaces import LayerGroup, VisionTower
+from zoo_core.nn.attention import split_heads
 from zoo_core.nn.inference_forms import InferenceForm, channels_last, recast
-from zoo_core.nn.position_embedding import PositionTable
+from zoo_core.nn.position_embedding import PositionTable, resample
 from zoo_resnet.config import EXPANSION, REDUCTION, ModifiedResNetConfig
 
 STAGES = 5
@@ -90,26 +91,16 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[B, embed_dim]` of a map `[B, C, h, w]`; positions are resampled to its size."""
-        positions = self._positions(x.shape[2], x.shape[3])
+        positions, grid = self.positional_embedding, (x.shape[2], x.shape[3])
+        if grid != self.grid:  # the position of the mean stays, whatever the size
+            old, new = PositionTable(self.grid, prefix=1), PositionTable(grid, prefix=1)
+            positions = resample(positions, old, new, "bicubic")
         x = x.flatten(2).transpose(1, 2)  # [B, N, C]
-        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)
-        query, key, value = (
-            self._split(projected) for projected in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x))
-        )
-        return self.c_proj(F.scaled_dot_product_attention(query, key, value).flatten(1))  # from [B, H, 1, C / H]
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, x.shape[2] // self.heads)).transpose(1, 2)  # [B, H, N, C / H]
-
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        """Return positions `[1 + rows * columns, C]`: the mean's first, which no size changes."""
-        if (rows, columns) == self.grid:
-            return self.positional_embedding
-        mean, cells = self.positional_embedding.float().tensor_split([1])
-        cells = F.interpolate(  # [1, C, rows, columns]
-            cells.T.unflatten(1, self.grid)[None], size=(rows, columns), mode="bicubic", antialias=True
-        )
-        return torch.cat([mean, cells[0].flatten(1).T])
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions.to(x.dtype)  # [B, 1 + N, C]
+        (query,) = split_heads(self.q_proj(x[:, :1]), self.heads, 1)  # [B, H, 1, C / H]
+        (key,) = split_heads(self.k_proj(x), self.heads, 1)  # [B, H, 1 + N, C / H]
+        (value,) = split_heads(self.v_proj(x), self.heads, 1)
+        return self.c_proj(F.scaled_dot_product_attention(query, key, value).flatten(1))
 
 
 class ModifiedResNet(VisionTower):
@@ -151,7 +142,37 @@ class ModifiedResNet(VisionTower):
         Raises:
             InputError: 32 does not divide the height or the width.
         """
-        return self.attnpool(self._trunk(image))
+        x = self._trunk(image)  # [B, 32 * width, H / 32, W / 32]
+        return self.attnpool(x)
+
+    def _trunk(self, image: Tensor) -> Tensor:
+        """Return the last map `[B, 32 * width, H / 32, W / 32]`."""
+        _check_size(image)
+        x = image
+        for parts in self._stages():
+            x = self._run(parts, x)
+        return x
+
+    def _stem(self, x: Tensor) -> Tensor:
+        """Return the map `[B, width, H / 4, W / 4]` of images."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = F.relu(self.bn3(self.conv3(x)), inplace=True)
+        return self.avgpool(x)
+
+    def _stages(self) -> Sequence[Sequence[Callable[[Tensor], Tensor]]]:
+        """Return the stem and the blocks of each stage."""
+        return [[self._stem], *(list(stage) for stage in (self.layer1, self.layer2, self.layer3, self.layer4))]
+
+    def _run(self, parts: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+        for part in parts:
+            if not (self.grad_checkpointing and torch.is_grad_enabled()):
+                x = part(x)
+            elif torch.compiler.is_compiling():  # which recomputes values and not side effects, and takes no context_fn
+                x = checkpoint(part, x, use_reentrant=False)
+            else:
+                x = checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(self)))
+        return x
 
     def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return features `[B, embed_dim]` and the cells of the last map `[B, N, 32 * width]`, row by row."""
@@ -206,35 +227,6 @@ class ModifiedResNet(VisionTower):
         """Offer the tower whose batch norms are part of its convolutions, which have channels last."""
         if type(self) is ModifiedResNet:
             yield InferenceForm("folded batch norms, channels last", lambda: _folded(self))
-
-    def _stem(self, x: Tensor) -> Tensor:
-        """Return the map `[B, width, H / 4, W / 4]` of images."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = F.relu(self.bn3(self.conv3(x)), inplace=True)
-        return self.avgpool(x)
-
-    def _stages(self) -> Sequence[Sequence[Callable[[Tensor], Tensor]]]:
-        """Return the stem and the blocks of each stage."""
-        return [[self._stem], *(list(stage) for stage in (self.layer1, self.layer2, self.layer3, self.layer4))]
-
-    def _trunk(self, image: Tensor) -> Tensor:
-        """Return the last map `[B, 32 * width, H / 32, W / 32]`."""
-        _check_size(image)
-        x = image
-        for parts in self._stages():
-            x = self._run(parts, x)
-        return x
-
-    def _run(self, parts: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-        for part in parts:
-            if not (self.grad_checkpointing and torch.is_grad_enabled()):
-                x = part(x)
-            elif torch.compiler.is_compiling():  # which recomputes values and not side effects, and takes no context_fn
-                x = checkpoint(part, x, use_reentrant=False)
-            else:
-                x = checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(self)))
-        return x
 
 
 class FoldedResNet(ModifiedResNet):

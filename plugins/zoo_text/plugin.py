@@ -33,7 +33,7 @@ def zoo_components() -> Iterator[ComponentSpec]:
     yield ComponentSpec(
         kind="tokenizer",
         name="clip-bpe",
-        config="zoo_text.clip.config:ClipBpeConfig",
+        config="zoo_text.bpe.config:ClipBpeConfig",
         factory="zoo_text.bpe.tokenizer:ClipBpeTokenizer",
         summary="CLIP's lower-case byte-pair encoding of 49,408 tokens",
     )

@@ -1,8 +1,8 @@
-"""How a timm backbone is built and asked: every doubt about timm becomes an error of ours here.
+"""Construction and inspection of timm backbones; timm's errors become ours.
 
-timm has no table of which backbone takes which option, so a backbone is asked by building it: what it refuses is
-named. What comes out of it, and whether it takes images of this size at all, is then seen by sending an empty image
-through it on the meta device, which computes shapes and nothing else.
+timm has no table of which backbone takes which option. A backbone is therefore built, and the option that it refuses
+is named. Its output shape, and whether it takes images of this size, are found by sending an empty image through it
+on the meta device, which computes only shapes.
 """
 
 from __future__ import annotations

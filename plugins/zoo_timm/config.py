@@ -55,11 +55,11 @@ LARGEST = 65_536
 
 def _numbers(option: Option) -> Iterator[float]:
     """Yield the numbers of an option."""
-    for one in option if isinstance(option, list) else [option]:
-        if isinstance(one, list):
-            yield from _numbers(list(one))
-        elif isinstance(one, int | float):
-            yield one
+    for value in option if isinstance(option, list) else [option]:
+        if isinstance(value, list):
+            yield from _numbers(list(value))
+        elif isinstance(value, int | float):
+            yield value
 
 
 class TimmConfig(VisionTowerConfig):
@@ -93,8 +93,8 @@ class TimmConfig(VisionTowerConfig):
 
     def options(self) -> dict[str, Any]:
         """Return what the backbone is built with, but for its size, pool and classifier."""
-        given = {"drop_path_rate": self.drop_path, "patch_drop_rate": self.patch_dropout or None}
-        return self.kwargs | {name: value for name, value in given.items() if value is not None}
+        rates = {"drop_path_rate": self.drop_path, "patch_drop_rate": self.patch_dropout or None}
+        return self.kwargs | {name: value for name, value in rates.items() if value is not None}
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Refuse what would be ignored, and names that mean more than a backbone."""

@@ -1,8 +1,8 @@
-"""timm's NaFlexViT as a vision tower: pictures in their own aspect ratio, as patch batches, or images of any size.
+"""timm's NaFlexViT as a vision tower for patch batches.
 
 NaFlex is of SigLIP 2 (Tschannen et al. 2025, https://arxiv.org/abs/2502.14786), after NaViT (Dehghani et al. 2023,
-https://arxiv.org/abs/2307.06304). What one would not guess: some releases of timm take options that they do not know,
-and leave them out in silence, so options are held to the fields of timm's config here.
+https://arxiv.org/abs/2307.06304). Some releases of timm silently ignore options that they do not know, so options are
+checked against the fields of timm's config here.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class NaFlexTower(TimmTower):
     variable_image_size = True
 
     def __init__(self, config: NaFlexConfig, *, embed_dim: int) -> None:
-        known = {field.name for field in fields(NaFlexVitCfg)}
+        options = {field.name for field in fields(NaFlexVitCfg)}
         for option in config.kwargs:
-            if option not in known:
+            if option not in options:
                 message = f"NaFlexVit of timm {timm.__version__} takes no '{option}'"
-                raise refuse(f"kwargs.{option}", message + did_you_mean(option, known))
+                raise refuse(f"kwargs.{option}", message + did_you_mean(option, options))
         super().__init__(config, embed_dim=embed_dim)
         if not isinstance(self.trunk, NaFlexVit):
             raise refuse("name", f"backbone '{config.name}' takes no patches; use it with tower: timm")
@@ -72,8 +72,8 @@ class NaFlexTower(TimmTower):
             raise InputError(
                 "tokens of padding would pass for those of pictures: give pictures of one number of patches"
             )
-        found = self.trunk.forward_features(*(image[key] for key in PATCH_KEYS))
-        return self.head(self.trunk.forward_head(**found)), found["patches"][:, self.trunk.num_prefix_tokens :]
+        output = self.trunk.forward_features(*(image[key] for key in PATCH_KEYS))
+        return self.head(self.trunk.forward_head(**output)), output["patches"][:, self.trunk.num_prefix_tokens :]
 
     def patch_grid(self, image: Tensor | PatchBatch, /) -> tuple[int, int]:
         """Return rows and columns of a patch batch; maps of images come from timm.

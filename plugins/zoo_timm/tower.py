@@ -1,7 +1,7 @@
-"""Any timm backbone as a vision tower; parameter names are those of published checkpoints: `trunk.*`, then `head.*`.
+"""timm backbones as vision towers.
 
-Backbones differ in what they can give beside the feature. The tower claims all of it; where one backbone cannot, a
-`CapabilityError` names that backbone.
+Parameter names are those of published checkpoints: `trunk.*`, then `head.*`. Backbones differ in what they give
+beside the feature. The tower claims all of it; a `CapabilityError` names the backbone that cannot.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TimmTower(VisionTower):
         return self.head(self.trunk(image))
 
     def forward_tokens(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features `[B, embed_dim]` and the normed tokens or places of the backbone's last map `[B, N, C]`.
+        """Return features `[B, embed_dim]` and the normed tokens, or cells of the last map, `[B, N, C]`.
 
         Class tokens and registers, where the backbone counts them, are no part of the tokens.
 
@@ -69,7 +69,7 @@ class TimmTower(VisionTower):
         if not isinstance(x, Tensor):
             raise CapabilityError(f"timm backbone '{self.name}' ends in several maps, which are no tokens")
         if x.ndim == 4:
-            tokens = x.flatten(1, 2) if _channels_last(self.trunk) else _flat(x)
+            tokens = x.flatten(1, 2) if _channels_last(self.trunk) else x.flatten(2).transpose(1, 2)
         else:
             tokens = x[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
         return self.head(self.trunk.forward_head(x)), tokens
@@ -91,7 +91,7 @@ class TimmTower(VisionTower):
         does: to each output where all have one width, to the last alone where stages differ.
 
         Raises:
-            CapabilityError: the backbone keeps its prefix tokens to itself.
+            CapabilityError: the backbone does not return its prefix tokens.
         """
         arguments = {
             "indices": list(options.numbers) or 1,  # timm takes no empty list
@@ -104,13 +104,13 @@ class TimmTower(VisionTower):
             if "return_prefix_tokens" not in inspect.signature(self.trunk.forward_intermediates).parameters:
                 raise CapabilityError(f"timm backbone '{self.name}' gives its intermediates without its prefix tokens")
             arguments["return_prefix_tokens"] = True
-        given = self._trunk_intermediates(image, arguments)
-        outputs: list[Any] = (given[1] if options.features else given)[: len(options.numbers)]
+        result = self._trunk_intermediates(image, arguments)
+        outputs: list[Any] = (result[1] if options.features else result)[: len(options.numbers)]
         extra: dict[str, Any] = {}
         if prefix:
             extra["intermediates_prefix"] = [tokens for _, tokens in outputs]
             outputs = [patches for patches, _ in outputs]
-        features = self.forward_head(given[0], image) if options.features else None
+        features = self.forward_head(result[0], image) if options.features else None
         return BlockOutputs(outputs, extra, features)
 
     def forward_head(self, x: Tensor, image: Tensor, /) -> Tensor:
@@ -194,15 +194,15 @@ class ChannelsLastTower(TimmTower):
 
 def _head(config: TimmConfig, trunk: nn.Module, embed_dim: int) -> nn.Sequential:
     """Return what stands behind a backbone: nothing, a pool, a projection, or both."""
-    found = output_shape(trunk, config)
+    shape = output_shape(trunk, config)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if config.pool in ATTENTION_POOLS:
-        layers["pool"] = _attention_pool(config, found, embed_dim, channels_last=_channels_last(trunk))
+        layers["pool"] = _attention_pool(config, shape, embed_dim, channels_last=_channels_last(trunk))
         width = embed_dim
-    elif len(found) == 2:
-        width = found[1]
+    elif len(shape) == 2:
+        width = shape[1]
     else:
-        raise refuse("pool", f"backbone '{config.name}' gives {list(found[1:])} for an image, not one feature; set one")
+        raise refuse("pool", f"backbone '{config.name}' gives {list(shape[1:])} for an image, not one feature; set one")
     if config.proj == "linear":
         layers["drop"] = nn.Dropout(config.drop)
         layers["proj"] = nn.Linear(width, embed_dim, bias=config.proj_bias)
@@ -218,14 +218,14 @@ def _head(config: TimmConfig, trunk: nn.Module, embed_dim: int) -> nn.Sequential
 
 
 def _attention_pool(
-    config: TimmConfig, found: tuple[int, ...], embed_dim: int, *, channels_last: bool
+    config: TimmConfig, shape: tuple[int, ...], embed_dim: int, *, channels_last: bool
 ) -> AttentionPool2d | RotAttentionPool2d:
-    if len(found) != 4 or channels_last:
+    if len(shape) != 4 or channels_last:
         raise refuse(
             "pool",
-            f"'{config.pool}' attends over a map [C, h, w], but backbone '{config.name}' gives {list(found[1:])}",
+            f"'{config.pool}' attends over a map [C, h, w], but backbone '{config.name}' gives {list(shape[1:])}",
         )
-    _, channels, height, width = found
+    _, channels, height, width = shape
     if channels % HEAD_WIDTH:
         raise refuse(
             "pool", f"'{config.pool}' has heads of {HEAD_WIDTH} channels, but '{config.name}' gives {channels}"
@@ -237,8 +237,3 @@ def _attention_pool(
 
 def _channels_last(trunk: nn.Module) -> bool:
     return getattr(trunk, "output_fmt", "NCHW") == "NHWC"
-
-
-def _flat(x: Tensor) -> Tensor:
-    """Turn a map `[B, C, h, w]` into tokens `[B, h * w, C]`."""
-    return x.flatten(2).transpose(1, 2)

@@ -1,6 +1,6 @@
 """Config of the vision transformer.
 
-What is set but would have no effect is refused: a tower never ignores what its config says.
+An option that would have no effect is refused: a tower never ignores what its config says.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""KV cache: the keys and values of a growing row, block by block.
+"""KV cache: keys and values of a growing row of tokens.
 
 A causal tower gives each token the same output whatever follows. A row that grows by one token therefore costs the
 work of one token.

@@ -1,4 +1,4 @@
-"""Pooling of tokens: at the end of the text, by their mean, by learned queries."""
+"""Pooling of tokens: at the end of text, mean, learned queries."""
 
 from __future__ import annotations
 

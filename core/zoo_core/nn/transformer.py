@@ -1,6 +1,7 @@
-"""Pre-norm transformer of the vision and text towers (Vaswani et al. 2017; Radford et al. 2021).
+"""Pre-norm transformer of the vision and text towers.
 
-The plain block is CLIP's; a `BlockConfig` adds norms and scales to it. Parameter names are the published ones.
+It is the encoder of Vaswani et al. 2017 as Radford et al. 2021 changed it. The plain block is CLIP's; a `BlockConfig`
+adds norms and scales to it. Parameter names are the published ones.
 """
 
 from __future__ import annotations

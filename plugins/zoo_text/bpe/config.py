@@ -1,4 +1,7 @@
-"""Config of the byte-pair tokenizer. A cut vocabulary spares a tiny text tower its 49,408 embedding rows."""
+"""Config of CLIP's byte-pair tokenizer.
+
+A smaller vocabulary saves a tiny text tower most of its 49,408 embedding rows.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""CLIP's byte-pair tokenizer (Radford et al. 2021), id for id that of openai/CLIP and open_clip.
+"""CLIP's byte-pair tokenizer (Radford et al. 2021).
 
-What you would not guess: symbols are ids from the start. Ids 0-255 are the bytes (in CLIP's order), 256-511
-the same bytes at the end of a word, then come the merges in order of rank, then `<start_of_text>` and
-`<end_of_text>`. So the id of a merged symbol is its rank as well, the pair to merge next is the one with the
-smallest id, and a vocabulary is cut by dropping its last merges.
+It gives the ids of openai/CLIP and open_clip. Symbols are ids from the start. Ids 0-255 are the bytes (in CLIP's
+order), 256-511 the same bytes at the end of a word. Then come the merges in order of rank, `<start_of_text>` and
+`<end_of_text>`. The id of a merged symbol is therefore its rank, the pair to merge next is the one with the smallest
+id, and a vocabulary is cut by dropping its last merges.
 
-Time goes to mending (see `zoo_core.text.cleaning`), splitting and merging, and each is avoided where it can be:
-regular expressions and merging are spared each chunk between spaces that was met before.
+Mending (see `zoo_core.text.cleaning`), splitting and merging take the time, and each is avoided where possible: a
+chunk between spaces that was met before needs neither regular expressions nor merging.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import chain, islice, pairwise, repeat
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo_core.text.cleaning import cleaned_words
 from zoo_core.text.tokenizer import Tokenizer, checked_ids
 from zoo_core.text.word_cache import LONG_WORD, WordCache
 from zoo_text.bpe.config import ClipBpeConfig
 from zoo_text.bpe.transformers_files import token_names, transformers_files
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ClipBpeTokenizer"]
 
@@ -64,8 +61,8 @@ class Merges:
         """The bytes of each id but the special ones; the end of a word is a space."""
         single = [_BYTES[i : i + 1] for i in range(256)]
         spelled = single + [byte + b" " for byte in single]
-        for left, right in self.merged:
-            spelled.append(spelled[left] + spelled[right])
+        for first, second in self.merged:
+            spelled.append(spelled[first] + spelled[second])
         return spelled
 
     @functools.cached_property
@@ -103,43 +100,43 @@ class Merges:
         return symbols
 
     def _merge_long(self, symbols: list[int]) -> list[int]:
-        """Do what `_merge` does in O(n log n): rank by rank, over a linked list of symbols.
+        """Like `_merge`, but in O(n log n): rank by rank, over a linked list of symbols.
 
-        A merge makes pairs of later ranks alone, so all places of a rank are there when its turn comes.
+        A merge makes only pairs of later ranks, so all positions of a rank are known when its turn comes.
         """
         merged, n = self.merged.get, len(symbols)
-        before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        places: dict[int | None, list[int]] = {}
+        previous, following = list(range(-1, n - 1)), list(range(1, n + 1))
+        positions: dict[int | None, list[int]] = {}
         ranks: list[int] = []
 
         def note(candidate: int | None, at: int) -> None:
-            if candidate in places:
-                places[candidate].append(at)
+            if candidate in positions:
+                positions[candidate].append(at)
             elif candidate is not None:
-                places[candidate] = [at]
+                positions[candidate] = [at]
                 heappush(ranks, candidate)
 
         for at, pair in enumerate(pairwise(symbols)):
             note(merged(pair), at)
         while ranks:
             best = heappop(ranks)
-            for at in sorted(places.pop(best)):
-                right = after[at]
-                if right == n or merged((symbols[at], symbols[right])) != best:
+            for at in sorted(positions.pop(best)):
+                second = following[at]
+                if second == n or merged((symbols[at], symbols[second])) != best:
                     continue  # a neighbour was merged since
-                symbols[at], symbols[right] = best, _GONE
-                left, right = before[at], after[right]
-                after[at] = right
-                if right < n:
-                    before[right] = at
-                    note(merged((best, symbols[right])), at)
-                if left >= 0:
-                    note(merged((symbols[left], best)), left)
+                symbols[at], symbols[second] = best, _GONE
+                before, after = previous[at], following[second]
+                following[at] = after
+                if after < n:
+                    previous[after] = at
+                    note(merged((best, symbols[after])), at)
+                if before >= 0:
+                    note(merged((symbols[before], best)), before)
         return [symbol for symbol in symbols if symbol != _GONE]
 
 
 class Chunks(WordCache):
-    """The ids of chunks, which is what stands between spaces.
+    """The ids of chunks, the pieces of a text between spaces.
 
     No word of CLIP's spans a space, so the ids of a text are those of its chunks, and `str.split` does most
     of what the regular expression would do.

@@ -1,7 +1,8 @@
-"""CLIP's byte-pair tokenizer as Hugging Face's `AutoTokenizer` reads it: vocab.json, merges.txt, tokenizer_config.json.
+"""CLIP's byte-pair tokenizer in the files of Hugging Face's `AutoTokenizer`.
 
-What you would not guess: bytes without a shape of their own stand as the characters from U+0100 on, so that each token
-is a line of visible text; and rows are padded with the end of text there, which no feature of a causal tower sees.
+The files are vocab.json, merges.txt and tokenizer_config.json. Bytes without a printable character are written as the
+characters from U+0100 on, so that each token is a line of visible text. transformers pads rows with the end of text,
+which no feature of a causal tower depends on.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ def token_names(alphabet: Iterable[int], visible: int, merged: Iterable[tuple[in
     """Return how each id but the special ones is written; the arguments are those of `transformers_files`."""
     single = [chr(byte) if at < visible else chr(0x100 + at - visible) for at, byte in enumerate(alphabet)]
     names = [*single, *(name + _END_OF_WORD for name in single)]
-    for left, right in merged:
-        names.append(names[left] + names[right])
+    for first, second in merged:
+        names.append(names[first] + names[second])
     return names
 
 
@@ -38,7 +39,7 @@ def transformers_files(
     """
     merged = list(merged)
     names = token_names(alphabet, visible, merged)
-    lines = ["#version: 0.2", *(f"{names[left]} {names[right]}" for left, right in merged)]
+    lines = ["#version: 0.2", *(f"{names[first]} {names[second]}" for first, second in merged)]
     vocabulary = {name: at for at, name in enumerate([*names, START, END])}
     config = {
         "tokenizer_class": "CLIPTokenizer",

@@ -1,6 +1,6 @@
-"""Config of CLIP's text transformer; that of its tokenizer is beside it under one roof for the plugin's specs.
+"""Config of CLIP's text transformer.
 
-What is set but would have no effect is refused as well: a tower never ignores what its config says.
+An option that would have no effect is refused: a tower never ignores what its config says.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,8 @@ from zoo_core.config import Ratio, TextTowerConfig, TokenIds
 from zoo_core.config.block import BlockConfig
 from zoo_core.config.parameter_counts import transformer_parameters
 from zoo_core.text.contract import PooledAt, TextReading
-from zoo_text.bpe.config import ClipBpeConfig
 
-__all__ = ["ClipBpeConfig", "ClipTextConfig"]
+__all__ = ["ClipTextConfig"]
 
 PoolType = Literal["argmax", "eos", "first", "last"]
 _PLACES: dict[PoolType, PooledAt] = {

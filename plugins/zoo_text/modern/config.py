@@ -1,4 +1,7 @@
-"""Config of the modern text transformer. As in CLIP's, what is set but would have no effect is refused."""
+"""Config of the modern text transformer.
+
+An option that would have no effect is refused, as in CLIP's.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal

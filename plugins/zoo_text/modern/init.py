@@ -1,12 +1,11 @@
-"""How the weights of the modern text transformer start, as open_clip's development branch has it.
+"""Initial weights of the modern text transformer.
 
-With norms before the branches, weights are drawn by width, and by depth where a branch joins the rest (Radford et al.
-2019, 2021). A sandwich undoes factors of depth; there all of them are drawn alike (OLMo et al. 2024).
+They are those of open_clip's development branch. With norms before the branches, weights are drawn by width, and by
+depth where a branch joins the residual stream (Radford et al. 2019, 2021). A sandwich undoes factors of depth, so all
+weights are drawn alike there (OLMo et al. 2024).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from torch import nn
 
@@ -28,7 +27,7 @@ def draw_block(block: ModernBlock, config: ModernTextConfig) -> None:
     branch_std = SANDWICH_STD if flat else attention_std * (2 * config.layers) ** -0.5
     if config.mlp == "swiglu" and not flat:
         hidden_std *= GATED
-    into, out = _layers(block.mlp)
+    into, out = (layer for layer in block.mlp.modules() if isinstance(layer, nn.Linear))
     draw_linear(block.attn.qkv, attention_std)
     draw_linear(into, hidden_std)
     for layer in (block.attn.proj, out):
@@ -49,7 +48,3 @@ def draw_linear(layer: nn.Linear, std: float, bias: float = 0.0) -> None:
     nn.init.normal_(layer.weight, std=std)
     if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
         nn.init.constant_(layer.bias, bias)
-
-
-def _layers(mlp: nn.Module) -> Iterator[nn.Linear]:
-    return (layer for layer in mlp.modules() if isinstance(layer, nn.Linear))
