@@ -212,9 +212,9 @@ class CoCa(DualEncoder):
             self.text_decoder.grad_checkpointing = enable
 
     @checked
-    def takes(self, key: str) -> bool:
+    def accepts_key(self, key: str) -> bool:
         """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
-        return self.text_decoder is not None if key.startswith("text_decoder.") else super().takes(key)
+        return self.text_decoder is not None if key.startswith("text_decoder.") else super().accepts_key(key)
 
     def _encode_image(self, image: Any) -> tuple[Tensor, Tensor]:
         features, tokens = tokens_of(self._tower("image"), self._inputs("image", image))

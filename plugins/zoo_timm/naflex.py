@@ -82,7 +82,11 @@ class NaFlexTower(TimmTower):
             InputError: pictures have different grids.
         """
         assert not isinstance(image, Tensor)
-        return _shared_grid(image)
+        ends = torch.unique(image["patch_coord"].amax(dim=1), dim=0)  # [grids, 2]
+        if len(ends) != 1 or not bool(image["patch_valid"].all()):
+            raise InputError("pictures of different grids make no map [B, C, h, w]: ask for image_output_fmt='NLC'")
+        rows, columns = ends[0].tolist()
+        return rows + 1, columns + 1
 
     def run_blocks(self, image: Tensor | PatchBatch, options: IntermediatesOptions, /) -> BlockOutputs:
         """Return the outputs of blocks; see `BlockwiseModule.run_blocks`.
@@ -111,12 +115,3 @@ class NaFlexTower(TimmTower):
         return self.trunk.forward_intermediates(
             patches, patch_coord=coord, patch_valid=valid, output_fmt="NLC", **arguments
         )
-
-
-def _shared_grid(image: PatchBatch) -> tuple[int, int]:
-    """Return the rows and columns that all pictures of a batch have."""
-    ends = torch.unique(image["patch_coord"].amax(dim=1), dim=0)
-    if len(ends) != 1 or not bool(image["patch_valid"].all()):
-        raise InputError("pictures of different grids make no map [B, C, h, w]: ask for image_output_fmt='NLC'")
-    rows, columns = ends[0].tolist()
-    return rows + 1, columns + 1

@@ -68,12 +68,12 @@ class LogitScaled(nn.Module):
 
     def _scale_and_bias(self) -> dict[str, Tensor]:
         """Return the exponentiated scale, and the bias if there is one, as outputs hold them."""
-        output = {"logit_scale": self._published(self.logit_scale.exp())}
+        output = {"logit_scale": self._as_scalar(self.logit_scale.exp())}
         if self.logit_bias is not None:
-            output["logit_bias"] = self._published(self.logit_bias)
+            output["logit_bias"] = self._as_scalar(self.logit_bias)
         return output
 
-    def _published(self, value: Tensor) -> Tensor:
+    def _as_scalar(self, value: Tensor) -> Tensor:
         """Return a logit scale or bias in the shape that callers and checkpoints see."""
         return value.reshape((1,) if self.nonscalar_logit_scale else ())  # functional_call may bring either
 
@@ -82,7 +82,7 @@ class LogitScaled(nn.Module):
         for name in NAMES:
             value = destination.get(prefix + name)
             if value is not None and publishes() and not keep_vars and not is_sharded(value):
-                destination[prefix + name] = self._published(value)
+                destination[prefix + name] = self._as_scalar(value)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for name in NAMES:

@@ -131,7 +131,7 @@ class Towers(nn.Module):
         }
 
     @checked
-    def takes(self, key: str) -> bool:
+    def accepts_key(self, key: str) -> bool:
         """Tell whether a key of a whole model's state dict concerns this model, which may lack a tower."""
         for name, prefix in self.prefixes.items():
             if key.startswith(prefix):

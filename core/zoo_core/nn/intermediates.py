@@ -125,7 +125,11 @@ class BlockwiseModule(nn.Module):
         if norm is not None:
             outputs = [norm(output) for output in outputs]
         extra = self.extra_tokens(outputs) if options.extra_tokens else {}
-        return BlockOutputs([self._without_extra(output) for output in outputs], extra, features)
+        if self.num_prefix_tokens or self.num_suffix_tokens:  # there are none beside maps
+            outputs = [
+                output[:, self.num_prefix_tokens : output.shape[1] - self.num_suffix_tokens] for output in outputs
+            ]
+        return BlockOutputs(outputs, extra, features)
 
     def forward_intermediates(
         self,
@@ -177,28 +181,20 @@ class BlockwiseModule(nn.Module):
             extra_tokens=output_extra_tokens,
         )
         blocks = self.run_blocks(x, options)
-        formatted = [self._map(output, x) if output_fmt == "NCHW" else _tokens(output) for output in blocks.outputs]
+        formatted = [self._formatted(output, x, output_fmt) for output in blocks.outputs]
         entries: dict[str, Any] = {"intermediates": formatted, **blocks.extra}
         if blocks.features is not None:
             entries["features"] = blocks.features
         return {f"{self.modality}_{name}": value for name, value in entries.items()}
 
-    def _without_extra(self, output: Tensor) -> Tensor:
-        if output.ndim == 4:
-            return output
-        return output[:, self.num_prefix_tokens : output.shape[1] - self.num_suffix_tokens]
-
-    def _map(self, output: Tensor, inputs: Tensor) -> Tensor:
-        """Return `[B, C, h, w]` of a map, or of the tokens `[B, h * w, C]` of patches."""
+    def _formatted(self, output: Tensor, inputs: Tensor, output_fmt: str) -> Tensor:
+        """Return a map `[B, C, h, w]` or tokens `[B, N, C]` of either, row by row."""
+        if output_fmt == "NLC":
+            return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
         if output.ndim == 4:
             return output
         rows, columns = self.patch_grid(inputs)
         return output.transpose(1, 2).contiguous().view(output.shape[0], output.shape[2], rows, columns)
-
-
-def _tokens(output: Tensor) -> Tensor:
-    """Return `[B, N, C]` of tokens, or of a map `[B, C, h, w]`, row by row."""
-    return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
 
 
 def take_indices(indices: int | Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Precision of a module: the dtype of its matrices, apart from its norms."""
+"""Precision of a module: the dtype of its matrices."""
 
 from __future__ import annotations
 

@@ -127,6 +127,8 @@ def _check_blocks(component: Component, tower: Tower, inputs: Tensor) -> None:
     for output in outputs:
         if output.ndim not in (3, 4) or len(output) != len(inputs):
             fail(f"{component}: forward_blocks must yield [2, C, h, w] or [2, N, C], found {list(output.shape)}")
+        if output.ndim == 4 and tower.num_prefix_tokens + tower.num_suffix_tokens:
+            fail(f"{component}: forward_blocks yields maps, beside which there are no prefix or suffix tokens")
         if output.ndim == 3 and ("NCHW" in tower.output_formats or isinstance(tower, TextTower)):
             _check_extra_tokens(component, tower, inputs, output.shape[1])
 

@@ -111,6 +111,10 @@ class Flattened(AsDocumented):
         return (output.flatten(1) for output in super().forward_blocks(image))
 
 
+class MapsWithPrefix(AsDocumented):
+    num_prefix_tokens = 1
+
+
 class NoHead(AsDocumented):
     forward_head = VisionTower.forward_head
 
@@ -199,6 +203,10 @@ def test_the_documented_tower_gives_maps_and_tokens_of_the_blocks_that_it_is_ask
             stranger(UntoldPrefix, capabilities=CLAIM),
             "forward_blocks yields 8 tokens for 6 patches of patch_grid() (2 x 3), but num_prefix_tokens is 0 and "
             "num_suffix_tokens is 1",
+        ),
+        (
+            stranger(MapsWithPrefix, capabilities=CLAIM),
+            "forward_blocks yields maps, beside which there are no prefix or suffix tokens",
         ),
         (stranger(NoGrid, capabilities=CLAIM), "the tokens of NoGrid make no map: ask for image_output_fmt='NLC'"),
         (

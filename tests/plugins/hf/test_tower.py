@@ -231,6 +231,17 @@ def test_no_layer_runs_after_the_last_that_is_wanted(kind: str) -> None:
         close(ours, expected)
 
 
+def test_layers_come_in_their_order_and_once() -> None:
+    tower = tower_of("bert")
+    rows = rows_for(tower)
+    with torch.no_grad():
+        first, _, last = tower.forward_intermediates(rows)["text_intermediates"]
+        chosen = tower.forward_intermediates(rows, indices=[2, 0, -1])["text_intermediates"]
+    assert len(chosen) == 2
+    close(chosen[0], first)
+    close(chosen[1], last)
+
+
 def stack_name(tower: HfTextTower) -> str:
     return next(name for name, one in tower.named_modules() if isinstance(one, nn.ModuleList) and len(one) == 3)
 

@@ -447,6 +447,14 @@ def test_what_a_backbone_does_not_take_is_refused_when_it_is_built(case: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_no_block_at_all_may_be_asked_for() -> None:
+    ours = tower({"name": "test_convnext", "image_size": 64})
+    image = pictures(ours)
+    output = ours.forward_intermediates(image, indices=[])
+    assert output["image_intermediates"] == []
+    same(output["image_features"], ours(image))
+
+
 def test_a_number_of_a_block_that_is_not_there_is_refused() -> None:
     ours = tower({"name": "test_convnext", "image_size": 64})
     for indices in (5, 0, [4], [-5]):

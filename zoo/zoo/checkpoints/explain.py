@@ -168,7 +168,7 @@ def _other_architecture(mismatch: _Mismatch) -> str:
     best = rank(shapes, limit=1)
     if not best or best[0].fit < 0.5 or best[0].fit <= likeness(shapes, own_shapes):
         return ""
-    best_shapes = {key: shape for key, shape in shapes_of(best[0].names[0]).items() if mismatch.model.takes(key)}
+    best_shapes = {key: shape for key, shape in shapes_of(best[0].names[0]).items() if mismatch.model.accepts_key(key)}
     if likeness(best_shapes, own_shapes) == 1:  # it is the one of the model, of which a tower was left out
         return ""
     names = " or ".join(f"'{name}'" for name in best[0].names[:4])

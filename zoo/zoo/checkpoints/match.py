@@ -128,7 +128,7 @@ def names_fit(source: TensorSource, model: DualEncoder) -> bool:
     """Tell whether a checkpoint's names are exactly those of a model, so that its layout is ours."""
     expected, spare = entries_of(model, source), optional_keys(model)
     found = [own_name(name, expected) for name in source.entries]
-    taken = {key for key in found if key in expected or model.takes(key)}
+    taken = {key for key in found if key in expected or model.accepts_key(key)}
     return taken - spare == expected.keys() - spare
 
 
@@ -149,7 +149,7 @@ def _named(
     found: dict[str, str] = {}
     for name in names:
         key = own_name(lacking + name.removeprefix(prefix), expected)
-        if not model.takes(key) and key not in expected:
+        if not model.accepts_key(key) and key not in expected:
             continue
         if key in found:
             raise CheckpointError(f"{source.path} holds '{key}' twice: as {found[key]} and as {name}")
