@@ -1,7 +1,7 @@
-"""SigLIP as big_vision publishes it: arrays of Flax in an .npz, in words of `params/img/...`.
+"""SigLIP as big_vision publishes it, in arrays of Flax.
 
 The story of the table: Flax keeps heads as an axis of their own, `[width, heads, head width]`, and matrices the other
-way round; some files hold one array for each layer, others stack all layers of a tower into one.
+way round. Some files hold one array for each layer, others stack all layers of a tower into one.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _block(theirs: str, ours: str, names: _Names, head_width: int) -> Iterator[R
     for number, norm in enumerate(names.norms):
         yield from _norm(f"{theirs}LayerNorm_{number}", ours + norm)
     for joined, name in names.attention.items():
-        kernels = tuple(f"{theirs}{ATTENTION}/{one}/kernel" for one in joined)  # each [width, heads, head width]
-        biases = tuple(f"{theirs}{ATTENTION}/{one}/bias" for one in joined)  # each [heads, head width]
+        kernels = tuple(f"{theirs}{ATTENTION}/{part}/kernel" for part in joined)  # each [width, heads, head width]
+        biases = tuple(f"{theirs}{ATTENTION}/{part}/bias" for part in joined)  # each [heads, head width]
         yield kernels, f"{ours}{name}weight", (MergeAxes(1, head_width), TRANSPOSED)
         yield biases, f"{ours}{name}bias", (MergeAxes(0, head_width),)
     out = f"{theirs}{ATTENTION}/out"  # [heads, head width, width]

@@ -1,4 +1,7 @@
-"""Configs of the layouts: a layout has no options, so each is its name."""
+"""Configs of the checkpoint formats.
+
+A format has no options, so that each is its name.
+"""
 
 from zoo_core.config import CheckpointFormatConfig
 

@@ -1,8 +1,9 @@
-"""MobileCLIP as Apple published it: S1 and S2 over a FastViT, B over a vision transformer with a stem of convolutions.
+"""MobileCLIP as Apple published it.
 
-The first S0 is told by its text tower, which mixes tokens by convolutions; nobody but Apple's own code builds that one.
+S1 and S2 stand on a FastViT, B on a vision transformer with a stem of convolutions. The first S0 is recognized by its
+text tower, which mixes tokens by convolutions; nobody but Apple's own code builds that one.
 
-The story of the tables: Apple's training code names blocks by their place in a list (`pre_norm_ffn.4`), and FastViT's
+The story of the tables: Apple's training code names blocks by their index in a list (`pre_norm_ffn.4`), and FastViT's
 stages, the steps between them and their positions stand in one row, `network.0`, `network.1`, ..., where timm has a
 list of stages. A projection without a bias became a classifier with one, which is zero.
 """
@@ -124,15 +125,13 @@ def _fastvit(entries: Iterable[str]) -> Iterator[Conversion]:
     names = [
         key.removeprefix(IMAGE).split(".") for key in entries if key.startswith(IMAGE) and key != f"{IMAGE}head.proj"
     ]
-    steps = sorted({int(one[1]) for one in names if _in_row(one) and one[2] == "proj"})
-    for one in names:
-        found = [SEGMENTS.get(part, part) for part in one]
-        if _in_row(one):
-            stage = bisect.bisect_right(steps, int(one[1]))
-            beside = STAGES.get(one[2])
-            found = [f"stages.{stage}", beside or f"blocks.{one[2]}", *found[3:]]
-        source = IMAGE + ".".join(one)
-        yield BoundRule(SAME, (source,), (TRUNK + ".".join(found),))
+    steps = sorted({int(name[1]) for name in names if _in_row(name) and name[2] == "proj"})
+    for name in names:
+        renamed = [SEGMENTS.get(part, part) for part in name]
+        if _in_row(name):
+            stage = bisect.bisect_right(steps, int(name[1]))
+            renamed = [f"stages.{stage}", STAGES.get(name[2], f"blocks.{name[2]}"), *renamed[3:]]
+        yield BoundRule(SAME, (IMAGE + ".".join(name),), (TRUNK + ".".join(renamed),))
 
 
 SAME = Rule("{...}", "{...}")
@@ -157,10 +156,11 @@ class ProjectionAsClassifier:
 
     def infer(self, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo]:
         """Return weight and bias of a matrix."""
-        (given,) = infos
-        if len(given.shape) != 2:
-            raise CheckpointError(f"{self.sources[0]} is no projection: expected 2 axes, found {list(given.shape)}")
-        return replace(given, shape=given.shape[::-1]), replace(given, shape=given.shape[1:])
+        (projection,) = infos
+        shape = projection.shape
+        if len(shape) != 2:
+            raise CheckpointError(f"{self.sources[0]} is no projection: expected 2 axes, found {list(shape)}")
+        return replace(projection, shape=shape[::-1]), replace(projection, shape=shape[1:])
 
     def apply(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the transposed projection, and zeros."""

@@ -1,7 +1,8 @@
-"""CLIP as OpenAI published it: our own layout, with three numbers of the architecture among the weights.
+"""CLIP as OpenAI published it.
 
-The story of the table: there is next to none, since this is the layout that every later CLIP took over. What you would
-not guess is what the file does not say: all of these weights were trained with quick_gelu, and shapes do not tell.
+The story of the table: there is next to none, since this is the format that every later CLIP took over. Three numbers
+of the architecture stand among the weights. The file does not say that all of these weights were trained with
+quick_gelu, and shapes do not tell.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Sizes of Hugging Face encoders and tokenizers, which no file of open_clip states.
+"""Sizes of Hugging Face encoders and tokenizers.
 
-What you would not guess: open_clip learns them by loading both with transformers. Here a table has those of its own
-configs, and a JSON file of each other is read: from a folder (`./bert`, `/models/bert`), or from the Hub and its cache.
+No file of open_clip states them: open_clip loads both with transformers. Here a table has those of its own configs, and
+a JSON file of each other is read: from a folder (`./bert`, `/models/bert`), or from the Hub and its cache.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def tokenizer_size(name: str) -> int | None:
     try:
         vocabulary: Any = data["model"]["vocab"]
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        return 1 + max([*cast("Any", ids), *(one["id"] for one in data.get("added_tokens", ()))])
+        return 1 + max([*cast("Any", ids), *(token["id"] for token in data.get("added_tokens", ()))])
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 

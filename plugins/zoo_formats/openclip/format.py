@@ -1,4 +1,7 @@
-"""Folders of open_clip: `open_clip_config.json` beside weights in the layout that is ours too."""
+"""Folders of open_clip.
+
+`open_clip_config.json` stands beside weights whose names are those of our models.
+"""
 
 from __future__ import annotations
 

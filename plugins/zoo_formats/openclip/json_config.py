@@ -1,8 +1,8 @@
-"""The JSON of open_clip as strict data: its keys, types and defaults, and what of it zoo cannot express.
+"""The JSON config of open_clip as strict data.
 
-What you would not guess: a key that open_clip itself does not read is accepted and has no effect, such as the
-`width` of a vision tower that names a timm backbone. Where weights start from is no part of an architecture either.
-The text tower's keys are in `text_config`, those of the development branch among them.
+A key that open_clip itself does not read is accepted and has no effect, such as the `width` of a vision tower that
+names a timm backbone. The first values of weights are no part of an architecture either. The text tower's keys are in
+`json_text`, those of the development branch among them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The text tower of open_clip's JSON and its tokenizer, as strict data.
+"""The text tower and tokenizer of open_clip's JSON as strict data.
 
-What you would not guess: the keys of three towers and three tokenizers stand side by side, and open_clip ignores
-those that belong to another one, and takes any unknown `text_arch` for CLIP's. Here the two native towers are held to
-their own keys.
+The keys of three towers and three tokenizers stand side by side. open_clip ignores those that belong to another one,
+and takes any unknown `text_arch` for CLIP's. Here a key of the other native tower is refused.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ CLIP_ONLY = (
 
 def vocabulary(tokenizer: str) -> Vocabulary | None:
     """Return what is known of a Hugging Face tokenizer."""
-    families = (one for part, one in SIGLIP.items() if tokenizer.startswith("timm/ViT-") and part in tokenizer)
+    families = (family for part, family in SIGLIP.items() if tokenizer.startswith("timm/ViT-") and part in tokenizer)
     return TOKENIZERS.get(tokenizer.removeprefix("FacebookAI/")) or next(families, None)
 
 
@@ -170,9 +169,9 @@ class TextCfg(StackCfg, ModernKeys):
         if self.hf_tokenizer_name:
             yield "hf_tokenizer_name", "tokenizer_type 'tiktoken' leaves it unread; leave one of them out"
         if self.tiktoken_name not in ENCODINGS:
-            known = ", ".join(ENCODINGS)
-            yield "tiktoken_name", f"the size of {self.tiktoken_name!r} is in no config of open_clip; known: {known}"
+            names = ", ".join(ENCODINGS)
+            yield "tiktoken_name", f"the size of {self.tiktoken_name!r} is in no config of open_clip; known: {names}"
             return
-        for key, own in self.tiktoken_ids.items():
-            if key in self.model_fields_set and getattr(self, key) not in (None, own):
-                yield key, f"{getattr(self, key)} is not the one of {self.tiktoken_name}, which is {own}"
+        for key, token_id in self.tiktoken_ids.items():
+            if key in self.model_fields_set and getattr(self, key) not in (None, token_id):
+                yield key, f"{getattr(self, key)} is not the one of {self.tiktoken_name}, which is {token_id}"

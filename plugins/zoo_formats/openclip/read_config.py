@@ -1,7 +1,8 @@
-"""From a JSON config of open_clip to an architecture: one table a section, theirs to ours.
+"""Architectures read from the JSON configs of open_clip.
 
-The tables name the keys that mean the same on both sides; the functions beside them are what is left. The values are
-all of those that open_clip reads, defaults included: `zoo import` leaves out what is our default too.
+The tables, one a section, name the keys that mean the same on both sides, open_clip's first. The functions beside them
+do the rest. The values are all of those that open_clip reads, defaults included: `zoo import` leaves out what is our
+default too.
 """
 
 from __future__ import annotations
@@ -82,176 +83,178 @@ def import_open_clip(path: Path) -> Json:
 
 
 def _placed(error: ConfigError, document: Document) -> ConfigError:
-    """Give every problem the place of its key."""
-    found = [document.mark(tuple(one.key.split("."))).problem(one.message, one.key) for one in error.problems]
-    return ConfigError(sorted(found, key=lambda problem: (problem.line, problem.column)))
+    """Give every problem the line and column of its key."""
+    problems = [
+        document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key) for problem in error.problems
+    ]
+    return ConfigError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
 
 
-def _architecture(given: OpenClipConfig, preprocess: PreprocessCfg) -> Json:
+def _architecture(cfg: OpenClipConfig, preprocess: PreprocessCfg) -> Json:
     return {
-        "model": "coca" if given.multimodal_cfg else "custom-text-clip" if given.text_is_nested else "clip",
-        **_taken(given, MODEL),
-        **_captioning(given),
-        "vision": _vision(given.vision_cfg, given.quick_gelu),
-        "text": _text(given.text_cfg, given.quick_gelu),
-        "tokenizer": _tokenizer(given.text_cfg),
-        "preprocess": _preprocess(given.vision_cfg, preprocess),
+        "model": "coca" if cfg.multimodal_cfg else "custom-text-clip" if cfg.text_is_nested else "clip",
+        **_renamed(cfg, MODEL),
+        **_captioning(cfg),
+        "vision": _vision(cfg.vision_cfg, cfg.quick_gelu),
+        "text": _text(cfg.text_cfg, cfg.quick_gelu),
+        "tokenizer": _tokenizer(cfg.text_cfg),
+        "preprocess": _preprocess(cfg.vision_cfg, preprocess),
     }
 
 
-def _captioning(given: OpenClipConfig) -> Json:
+def _captioning(cfg: OpenClipConfig) -> Json:
     """Return what CoCa has beside its towers."""
-    if given.multimodal_cfg is None:
+    if cfg.multimodal_cfg is None:
         return {}
-    decoder = _taken(given.multimodal_cfg, DECODER)
-    looks_ahead = bool(given.text_cfg.hf_model_name) or given.text_cfg.no_causal_mask
+    decoder = _renamed(cfg.multimodal_cfg, DECODER)
+    looks_ahead = bool(cfg.text_cfg.hf_model_name) or cfg.text_cfg.no_causal_mask
     return {
-        "multimodal": decoder | {"activation": "quick_gelu" if given.quick_gelu else "gelu"},
+        "multimodal": decoder | {"activation": "quick_gelu" if cfg.quick_gelu else "gelu"},
         **({"text_sees_ahead": True} if looks_ahead else {}),
     }
 
 
-def _vision(given: VisionCfg, quick_gelu: bool) -> Json:
-    if given.kind == "timm":
-        return _timm(given)
-    if given.kind == "resnet":
-        return {"tower": "modified-resnet"} | _taken(given, RESNET)
+def _vision(cfg: VisionCfg, quick_gelu: bool) -> Json:
+    if cfg.kind == "timm":
+        return _timm(cfg)
+    if cfg.kind == "resnet":
+        return {"tower": "modified-resnet"} | _renamed(cfg, RESNET)
     return (
         {"tower": "vit"}
-        | _taken(given, VIT)
-        | {"ln_pre": not given.no_ln_pre}
-        | _stack(given, quick_gelu)
-        | _vit_pooling(given)
+        | _renamed(cfg, VIT)
+        | {"ln_pre": not cfg.no_ln_pre}
+        | _stack(cfg, quick_gelu)
+        | _vit_pooling(cfg)
     )
 
 
-def _vit_pooling(given: VisionCfg) -> Json:
+def _vit_pooling(cfg: VisionCfg) -> Json:
     """Return how a vision transformer is pooled; `parallel` and `cascade` leave no choice of it."""
-    if not given.attentional_pool:
-        return _taken(given, _same("pool_type", "final_ln_after_pool"))
-    taken = _taken(given, ATTENTIONAL_POOL)
-    if given.attentional_pool is True:
-        return {"attentional_pool": "single"} | taken | _taken(given, _same("pool_type"))
-    return {"attentional_pool": given.attentional_pool} | taken
+    if not cfg.attentional_pool:
+        return _renamed(cfg, _same("pool_type", "final_ln_after_pool"))
+    taken = _renamed(cfg, ATTENTIONAL_POOL)
+    if cfg.attentional_pool is True:
+        return {"attentional_pool": "single"} | taken | _renamed(cfg, _same("pool_type"))
+    return {"attentional_pool": cfg.attentional_pool} | taken
 
 
-def _timm(given: VisionCfg) -> Json:
-    pool = given.timm_pool or None
-    section = {"tower": "timm", "pool": pool} | _taken(given, TIMM)
-    options = dict(given.timm_model_kwargs or {})
-    if given.takes_patches:
-        section |= {"tower": "naflex", "patch_size": _patch_size(given)}
+def _timm(cfg: VisionCfg) -> Json:
+    pool = cfg.timm_pool or None
+    section = {"tower": "timm", "pool": pool} | _renamed(cfg, TIMM)
+    options = dict(cfg.timm_model_kwargs or {})
+    if cfg.takes_patches:
+        section |= {"tower": "naflex", "patch_size": _patch_size(cfg)}
         options.pop("patch_size", None)
     if options:
         section["kwargs"] = options
-    if given.timm_proj in ("linear", "mlp"):
-        return section | {"proj": given.timm_proj} | _taken(given, TIMM_PROJECTION)
-    has_head = not given.timm_proj and pool not in ("abs_attn", "rot_attn")
+    if cfg.timm_proj in ("linear", "mlp"):
+        return section | {"proj": cfg.timm_proj} | _renamed(cfg, TIMM_PROJECTION)
+    has_head = not cfg.timm_proj and pool not in ("abs_attn", "rot_attn")
     return section | {"proj": "head" if has_head else "none"}
 
 
-def _text(given: TextCfg, quick_gelu: bool) -> Json:
-    if given.hf_model_name:
-        return _hf_text(given, given.hf_model_name)
-    if given.kind == "modern":
-        return _modern_text(given)
-    section = {"tower": "clip-transformer"} | _taken(given, TEXT) | {"causal": not given.no_causal_mask}
-    if given.proj_type == "linear":
-        section |= _taken(given, _same("proj_bias"))
-    return section | _text_pooling(given) | _stack(given, quick_gelu)
+def _text(cfg: TextCfg, quick_gelu: bool) -> Json:
+    if cfg.hf_model_name:
+        return _hf_text(cfg, cfg.hf_model_name)
+    if cfg.kind == "modern":
+        return _modern_text(cfg)
+    section = {"tower": "clip-transformer"} | _renamed(cfg, TEXT) | {"causal": not cfg.no_causal_mask}
+    if cfg.proj_type == "linear":
+        section |= _renamed(cfg, _same("proj_bias"))
+    return section | _text_pooling(cfg) | _stack(cfg, quick_gelu)
 
 
-def _text_pooling(given: TextCfg) -> Json:
+def _text_pooling(cfg: TextCfg) -> Json:
     """Return where the feature is read; the class token has the last place, whatever `pool_type` says."""
-    if given.embed_cls:
-        return {"class_token": True, "pool_type": "last", "pad_id": given.pad_id}
-    eos_id = EOS_ID if given.eos_id is None else given.eos_id
-    return _taken(given, _same("pool_type")) | ({"eos_id": eos_id} if given.pool_type == "eos" else {})
+    if cfg.embed_cls:
+        return {"class_token": True, "pool_type": "last", "pad_id": cfg.pad_id}
+    eos_id = EOS_ID if cfg.eos_id is None else cfg.eos_id
+    return _renamed(cfg, _same("pool_type")) | ({"eos_id": eos_id} if cfg.pool_type == "eos" else {})
 
 
-def _modern_text(given: TextCfg) -> Json:
+def _modern_text(cfg: TextCfg) -> Json:
     """Return the modern text transformer. What another option leaves unread is left out, as our config has it."""
-    pool_type = "eos" if given.pool_type == "argmax" else given.pool_type
+    pool_type = "eos" if cfg.pool_type == "argmax" else cfg.pool_type
     reads = {
-        "rope_temperature": given.pos_embed == "rope",
-        "gate_bias": given.attn_gated,
-        "value_residual": given.layers > 1,
-        "proj_bias": given.proj_type == "linear",
+        "rope_temperature": cfg.pos_embed == "rope",
+        "gate_bias": cfg.attn_gated,
+        "value_residual": cfg.layers > 1,
+        "proj_bias": cfg.proj_type == "linear",
         "eos_id": pool_type == "eos",
     }
     return {
         "tower": "modern-transformer",
-        **_taken(given, MODERN | _same(*(key for key, is_read in reads.items() if is_read))),
-        "causal": given.attention_mode == "causal",
-        "pos_embed": given.pos_embed or "none",
-        "mlp": MODERN_MLPS[given.mlp_type],
+        **_renamed(cfg, MODERN | _same(*(key for key, is_read in reads.items() if is_read))),
+        "causal": cfg.attention_mode == "causal",
+        "pos_embed": cfg.pos_embed or "none",
+        "mlp": MODERN_MLPS[cfg.mlp_type],
         "pool_type": pool_type,
     }
 
 
-def _hf_text(given: TextCfg, name: str) -> Json:
+def _hf_text(cfg: TextCfg, name: str) -> Json:
     """Return an encoder; where a decoder takes its tokens, their width is told, which has to be known beforehand."""
-    config = (given.hf_model_config or {}) | ({"hidden_size": given.width} if given.output_tokens else {})
+    config = (cfg.hf_model_config or {}) | ({"hidden_size": cfg.width} if cfg.output_tokens else {})
     return {
         **({"config": config} if config else {}),
-        **(_taken(given, _same("pad_id")) if "pad_id" in given.model_fields_set else {}),
+        **(_renamed(cfg, _same("pad_id")) if "pad_id" in cfg.model_fields_set else {}),
         "tower": "hf-text",
         "name": name,
-        "context_length": given.context_length,
+        "context_length": cfg.context_length,
         "vocab_size": encoder_size(name, config),
-        "pool_type": POOLERS[given.hf_pooler_type],
-        "proj": given.hf_proj_type or "none",
+        "pool_type": POOLERS[cfg.hf_pooler_type],
+        "proj": cfg.hf_proj_type or "none",
     }
 
 
-def _tokenizer(given: TextCfg) -> Json:
-    options = dict(given.tokenizer_kwargs or {})
+def _tokenizer(cfg: TextCfg) -> Json:
+    options = dict(cfg.tokenizer_kwargs or {})
     cleaning = {"cleaning": options.pop("clean")} if "clean" in options else {}
-    if given.tokenizer_type == "tiktoken":
-        size = max(given.tiktoken_ids.values()) + 1
-        return {"type": "tiktoken", "encoding": given.tiktoken_name, "vocab_size": size} | cleaning | options
-    if not given.hf_tokenizer_name:
+    if cfg.tokenizer_type == "tiktoken":
+        size = max(cfg.tiktoken_ids.values()) + 1
+        return {"type": "tiktoken", "encoding": cfg.tiktoken_name, "vocab_size": size} | cleaning | options
+    if not cfg.hf_tokenizer_name:
         return {"type": "clip-bpe"} | cleaning
-    name = given.hf_tokenizer_name
-    known = vocabulary(name)
-    size = None if known is None else known.size
-    if size is None and given.hf_model_name and "vocab_size" not in given.model_fields_set:
+    name = cfg.hf_tokenizer_name
+    tokens = vocabulary(name)
+    size = None if tokens is None else tokens.size
+    if size is None and cfg.hf_model_name and "vocab_size" not in cfg.model_fields_set:
         size = tokenizer_size(name)
-    size = given.vocab_size if size is None else size
-    ids: Json = {} if known is None else {"pad_id": known.pad_id, "eos_id": known.eos_id}
-    mode = {"mode": given.tokenizer_mode} if given.tokenizer_mode else {}
+    size = cfg.vocab_size if size is None else size
+    ids: Json = {} if tokens is None else {"pad_id": tokens.pad_id, "eos_id": tokens.eos_id}
+    mode = {"mode": cfg.tokenizer_mode} if cfg.tokenizer_mode else {}
     return {"type": "hf", "name": name, "vocab_size": size} | ids | cleaning | options | mode
 
 
-def _stack(given: StackCfg, quick_gelu: bool) -> Json:
-    tanh = given.act_kwargs is not None and given.act_kwargs.approximate == "tanh"
+def _stack(cfg: StackCfg, quick_gelu: bool) -> Json:
+    tanh = cfg.act_kwargs is not None and cfg.act_kwargs.approximate == "tanh"
     section: Json = {"activation": "quick_gelu" if quick_gelu else "gelu_tanh" if tanh else "gelu"}
-    if given.norm_kwargs is not None:
-        section["norm_eps"] = given.norm_kwargs.eps
-    options = _taken(given, BLOCK)
-    return section | ({} if given.block_type == "default" else {"block": options})  # the default block has none of them
+    if cfg.norm_kwargs is not None:
+        section["norm_eps"] = cfg.norm_kwargs.eps
+    options = _renamed(cfg, BLOCK)
+    return section | ({} if cfg.block_type == "default" else {"block": options})  # the default block has none of them
 
 
-def _preprocess(vision: VisionCfg, given: PreprocessCfg) -> Json:
+def _preprocess(vision: VisionCfg, cfg: PreprocessCfg) -> Json:
     """Return how pictures are prepared; patches leave nothing to fit into a frame, so `resize_mode` is not read."""
     if not vision.takes_patches:
-        return {"type": "image"} | _taken(given, IMAGES) | _fill(given)
-    shared = {"type": "naflex", "patch_size": _patch_size(vision)} | _taken(vision, _same("image_seq_len"))
-    return shared | _taken(given, _same("mean", "std", "interpolation"))
+        return {"type": "image"} | _renamed(cfg, IMAGES) | _fill(cfg)
+    shared = {"type": "naflex", "patch_size": _patch_size(vision)} | _renamed(vision, _same("image_seq_len"))
+    return shared | _renamed(cfg, _same("mean", "std", "interpolation"))
 
 
-def _patch_size(given: VisionCfg) -> Any:
+def _patch_size(cfg: VisionCfg) -> Any:
     """Return the patches of a NaFlex backbone: those of all that timm has are of 16 pixels."""
-    return (given.timm_model_kwargs or {}).get("patch_size", 16)
+    return (cfg.timm_model_kwargs or {}).get("patch_size", 16)
 
 
-def _fill(given: PreprocessCfg) -> Json:
-    return {"fill": given.fill_color} if given.resize_mode == "longest" else {}
+def _fill(cfg: PreprocessCfg) -> Json:
+    return {"fill": cfg.fill_color} if cfg.resize_mode == "longest" else {}
 
 
-def _taken(given: Config, table: Table) -> Json:
+def _renamed(cfg: Config, table: Table) -> Json:
     """Return what a table takes over under our names; null is left out, as it stands for a default on both sides."""
-    values = {ours: getattr(given, theirs) for theirs, ours in table.items()}
+    values = {name: getattr(cfg, key) for key, name in table.items()}
     return {key: _plain(value) for key, value in values.items() if value is not None}
 
 

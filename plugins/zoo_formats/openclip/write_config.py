@@ -1,7 +1,7 @@
-"""From an architecture to a JSON config of open_clip: the importer's tables, read the other way.
+"""JSON configs of open_clip written from architectures.
 
-What open_clip cannot say is left out here. That it is missing shows when the file is imported again, which whoever
-writes a folder does before it is in its place.
+The tables are those of the importer, read the other way. What open_clip cannot say is left out here. That it is missing
+shows when the file is imported again, which whoever writes a folder does before it is in its place.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLIP_VOCABULARY = 49_408
 
 Section = Mapping[str, Any]
 
-KNOWN = {
+COUNTERPARTS = {
     "model": ("clip", "custom-text-clip", "coca"),
     "vision.tower": ("vit", "modified-resnet", "timm", "naflex"),
     "text.tower": ("clip-transformer", "modern-transformer", "hf-text"),
@@ -57,8 +57,8 @@ def hub_file(config: Section) -> Json:
     _check_pool(config)
     quick = _is_quick(config)
     text = _text(config["text"], quick) | _tokenizer(config["tokenizer"])
-    vision = _vision(config["vision"], quick) | _told(config["preprocess"], {"image_seq_len": "image_seq_len"})
-    model = _told(config, MODEL) | {"vision_cfg": vision, "text_cfg": text}
+    vision = _vision(config["vision"], quick) | _renamed(config["preprocess"], {"image_seq_len": "image_seq_len"})
+    model = _renamed(config, MODEL) | {"vision_cfg": vision, "text_cfg": text}
     if quick:
         model["quick_gelu"] = True
     if config["model"] != "clip":
@@ -66,17 +66,19 @@ def hub_file(config: Section) -> Json:
     if config["model"] == "coca":
         model["multimodal_cfg"] = _decoder(config)
         vision["output_tokens"] = text["output_tokens"] = True
-    images = _told(config["preprocess"], IMAGES | {"fill_color": "fill"})
+    images = _renamed(config["preprocess"], IMAGES | {"fill_color": "fill"})
     return {"model_cfg": model, "preprocess_cfg": {"size": vision["image_size"], "mode": "RGB", **images}}
 
 
 def _check_components(config: Section) -> None:
     """Refuse a component of another distribution, or one that open_clip lacks."""
-    for key, known in KNOWN.items():
+    for key, counterparts in COUNTERPARTS.items():
         section, _, selector = key.rpartition(".")
         name = (config[section] if section else config)[selector]
-        if name not in known:
-            raise CheckpointError(f"open_clip cannot express {key} '{name}': it has counterparts of {', '.join(known)}")
+        if name not in counterparts:
+            raise CheckpointError(
+                f"open_clip cannot express {key} '{name}': it has counterparts of {', '.join(counterparts)}"
+            )
 
 
 def _check_pool(config: Section) -> None:
@@ -96,31 +98,33 @@ def _is_quick(config: Section) -> bool:
 
 def _decoder(config: Section) -> Json:
     text, decoder = config["text"], config["multimodal"]
-    return _told(decoder, DECODER) | {"context_length": text["context_length"], "vocab_size": text["vocab_size"]}
+    return _renamed(decoder, DECODER) | {"context_length": text["context_length"], "vocab_size": text["vocab_size"]}
 
 
 def _vision(section: Section, quick: bool) -> Json:
     if section["tower"] in ("timm", "naflex"):
         return _timm(section)
     if section["tower"] == "modified-resnet":
-        return _told(section, RESNET) | {"patch_size": None}
+        return _renamed(section, RESNET) | {"patch_size": None}
     pool = section.get("attentional_pool")
     pooling = {"attentional_pool": True if pool == "single" else pool} if pool else {}
     return {
-        **_told(section, VIT),
+        **_renamed(section, VIT),
         **_stack(section, quick),
         "no_ln_pre": not section.get("ln_pre", True),
-        **_told(section, {"pool_type": "pool_type", "final_ln_after_pool": "final_ln_after_pool"}),
-        **(pooling | _told(section, ATTENTIONAL_POOL) if pool else {}),
+        **_renamed(section, {"pool_type": "pool_type", "final_ln_after_pool": "final_ln_after_pool"}),
+        **(pooling | _renamed(section, ATTENTIONAL_POOL) if pool else {}),
     }
 
 
 def _timm(section: Section) -> Json:
     proj = section["proj"]
     named = {"timm_proj": proj} if proj in ("linear", "mlp") else {"timm_proj": None if proj == "head" else "none"}
-    options = section["kwargs"] | _told(section, {"patch_size": "patch_size"})
+    options = section["kwargs"] | _renamed(section, {"patch_size": "patch_size"})
     named |= {"timm_model_kwargs": options} if options else {}
-    return _told(section, TIMM) | {"timm_pool": section.get("pool", ""), **named} | _told(section, TIMM_PROJECTION)
+    return (
+        _renamed(section, TIMM) | {"timm_pool": section.get("pool", ""), **named} | _renamed(section, TIMM_PROJECTION)
+    )
 
 
 def _text(section: Section, quick: bool) -> Json:
@@ -128,21 +132,21 @@ def _text(section: Section, quick: bool) -> Json:
         return _hf_text(section)
     if section["tower"] == "modern-transformer":
         return _modern_text(section)
-    made = _told(section, TEXT) | _stack(section, quick)
-    made |= {"no_causal_mask": not section["causal"], "proj_bias": section["proj_bias"]}
+    tower = _renamed(section, TEXT) | _stack(section, quick)
+    tower |= {"no_causal_mask": not section["causal"], "proj_bias": section["proj_bias"]}
     if section["class_token"]:
-        return made | {"embed_cls": True, "pad_id": section["pad_id"]}
-    made["pool_type"] = section["pool_type"]
-    return made | ({"eos_id": section["eos_id"]} if section["pool_type"] == "eos" else {})
+        return tower | {"embed_cls": True, "pad_id": section["pad_id"]}
+    tower["pool_type"] = section["pool_type"]
+    return tower | ({"eos_id": section["eos_id"]} if section["pool_type"] == "eos" else {})
 
 
 def _modern_text(section: Section) -> Json:
     same = ("rope_temperature", "gate_bias", "value_residual", "proj_bias", "eos_id", "pool_type", "pos_embed")
     return {
         "text_arch": "modern",
-        **_told(section, MODERN | {key: key for key in same}),
+        **_renamed(section, MODERN | {key: key for key in same}),
         "attention_mode": "causal" if section["causal"] else "bidirectional",
-        "mlp_type": {ours: theirs for theirs, ours in MODERN_MLPS.items()}[section["mlp"]],
+        "mlp_type": {value: key for key, value in MODERN_MLPS.items()}[section["mlp"]],
         "variable_text": True,
     }
 
@@ -153,9 +157,9 @@ def _hf_text(section: Section) -> Json:
         "hf_model_name": section.get("name"),
         "context_length": section["context_length"],
         "vocab_size": section["vocab_size"],
-        "hf_pooler_type": {ours: theirs for theirs, ours in POOLERS.items()}[section["pool_type"]],
+        "hf_pooler_type": {value: key for key, value in POOLERS.items()}[section["pool_type"]],
         "hf_proj_type": None if section["proj"] == "none" else section["proj"],
-        **_told(section, {"pad_id": "pad_id"}),
+        **_renamed(section, {"pad_id": "pad_id"}),
         **({"width": width} if width else {}),
     }
 
@@ -195,13 +199,13 @@ def _stack(section: Section, quick: bool) -> Json:
     return {
         **({"act_kwargs": {"approximate": "tanh"}} if tanh else {}),
         **({"norm_kwargs": {"eps": section["norm_eps"]}} if section["norm_eps"] != 1e-5 else {}),
-        **({key: block[ours] for key, ours in BLOCK.items()} if any(block.values()) else {}),
+        **({key: block[option] for key, option in BLOCK.items()} if any(block.values()) else {}),
     }
 
 
-def _told(section: Section, table: Table) -> Json:
+def _renamed(section: Section, table: Table) -> Json:
     """Return the values of a section under open_clip's names."""
-    return {theirs: _plain(section[ours]) for theirs, ours in table.items() if section.get(ours) is not None}
+    return {key: _plain(section[name]) for key, name in table.items() if section.get(name) is not None}
 
 
 def _plain(value: Any) -> Any:

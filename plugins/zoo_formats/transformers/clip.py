@@ -1,10 +1,10 @@
-"""CLIP of Hugging Face transformers: `CLIPModel` and its towers, with a projection or without.
+"""CLIP of Hugging Face transformers.
 
-The story of the table: transformers wrote CLIP anew with query, key and value apart and projections as linear layers,
-where the first CLIP had one matrix for the three and bare matrices. What you would not guess: `eos_token_id` 2 is no
-token. Until 2023 every config said it by mistake, and it still means that the largest id of a caption is its end.
-A tower without a projection gives its pooled token: that of captions is not projected here either, and that of images
-by the identity, which changes no bit.
+It is `CLIPModel`, and its towers with a projection or without. The story of the table: transformers wrote CLIP anew,
+with query, key and value apart and projections as linear layers, where the first CLIP had one matrix for the three and
+bare matrices. `eos_token_id` 2 is no token: until 2023 every config said it by mistake, and it still means that the
+largest id of a caption is its end. A tower without a projection gives its pooled token. Captions are not projected here
+either, and images by the identity, which changes no bit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STAND_IN = {"image": "The image tower of CLIP alone", "text": "The text tower of
 
 def block_rules(theirs: str, ours: str) -> list[Rule]:
     """Return the rules of a stack of blocks of transformers that is a `Transformer` of ours."""
-    parts = [f"{theirs}.layers.{{n}}.self_attn.{one}_proj.{{p}}" for one in "qkv"]
+    parts = [f"{theirs}.layers.{{n}}.self_attn.{part}_proj.{{p}}" for part in "qkv"]
     block = f"{ours}.resblocks.{{n}}"
     return [
         Rule(parts, f"{block}.attn.in_proj_{{p}}"),
@@ -102,8 +102,10 @@ def _is_text(entries: Mapping[str, TensorInfo], prefix: str) -> bool:
 
 def _towers(entries: Mapping[str, TensorInfo]) -> tuple[bool, bool]:
     """Tell whether there is an image tower, and a text tower."""
-    image = "visual_projection.weight" in entries or any(_is_image(entries, one) for one in ("vision_model.", ""))
-    return image, "text_projection.weight" in entries or any(_is_text(entries, one) for one in ("text_model.", ""))
+    image = "visual_projection.weight" in entries or any(_is_image(entries, prefix) for prefix in ("vision_model.", ""))
+    return image, "text_projection.weight" in entries or any(
+        _is_text(entries, prefix) for prefix in ("text_model.", "")
+    )
 
 
 class TransformersClip(CheckpointFormat):
@@ -134,7 +136,7 @@ class TransformersClip(CheckpointFormat):
             return plan
         if "logit_scale" not in entries:
             plan.append(Constant("logit_scale", ClipFile().logit_scale_init_value))
-        norm = next((entries[one] for one in (f"vision_model.{NORM}", NORM) if one in entries), None)
+        norm = next((entries[key] for key in (f"vision_model.{NORM}", NORM) if key in entries), None)
         if image and norm is not None and len(norm.shape) == 1 and "visual_projection.weight" not in entries:
             plan.append(Identity("visual.proj", norm.shape[0], norm.dtype))
         return plan
@@ -165,9 +167,9 @@ class TransformersClip(CheckpointFormat):
         text = parsed(ClipTextCfg, document)
         projects = _projects(document)
         file = ClipFile(text_config=text, projection_dim=text.projection_dim if projects else text.hidden_size)
-        made = _architecture(file, folder)
-        tower = made["text"] if projects else made["text"] | {"proj_type": "none"}
-        return {"description": STAND_IN["text"], **made, "text": tower, "preprocess": {"type": "image"}}
+        architecture = _architecture(file, folder)
+        tower = architecture["text"] if projects else architecture["text"] | {"proj_type": "none"}
+        return {"description": STAND_IN["text"], **architecture, "text": tower, "preprocess": {"type": "image"}}
 
     def export(self, entries: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Sequence[Conversion]:
         """Return the conversions to `CLIPModel`; that the config has no other options is seen from `files`."""
@@ -276,7 +278,7 @@ def stack_file(tower: Mapping[str, Any]) -> Json:
         "hidden_size": tower["width"],
         "intermediate_size": int(tower["width"] * tower["mlp_ratio"]),
         "num_hidden_layers": tower["layers"],
-        "hidden_act": {ours: theirs for theirs, ours in ACTIVATIONS.items()}[tower["activation"]],
+        "hidden_act": {name: key for key, name in ACTIVATIONS.items()}[tower["activation"]],
         "layer_norm_eps": tower["norm_eps"],
         "attention_dropout": 0.0,
     }

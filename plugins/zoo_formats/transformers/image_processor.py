@@ -1,8 +1,8 @@
-"""The preprocessor_config.json of transformers: how its pictures become tensors, in our words and back.
+"""The preprocessor_config.json of transformers.
 
-A folder that has none says nothing of its preprocessing, and is refused: a guess would be wrong in silence.
-What you would not guess: a key that is missing has the value of the class that reads the file, which an old file names
-as a feature extractor or not at all; a key that is null is as good as false there, and has no such value.
+A folder that has none says nothing of its preprocessing, and is refused: a guess would be wrong in silence. A key that
+is missing has the value of the class that reads the file, which an old file names as a feature extractor or not at all.
+A key that is null is as good as false there, and has no such value.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def preprocessing(folder: Path, image_size: int, processor: str) -> Json:
     Raises:
         ConfigError: the folder has no such file, or it states what cannot be expressed.
     """
-    return _parsed(folder, processor, lambda given: _section(given, image_size))
+    return _parsed(folder, processor, lambda file: _section(file, image_size))
 
 
 def patch_preprocessing(folder: Path, patch_size: int) -> Json:
@@ -116,34 +116,38 @@ def patch_preprocessing(folder: Path, patch_size: int) -> Json:
         ConfigError: the folder has no such file, or it states what cannot be expressed.
     """
 
-    def section(given: _Images) -> Json:
-        if given.patch_size != patch_size:
+    def section(file: _Images) -> Json:
+        if file.patch_size != patch_size:
             raise ConfigError(
-                Problem(f"{given.patch_size} is not the patch_size {patch_size} of the tower", "patch_size")
+                Problem(f"{file.patch_size} is not the patch_size {patch_size} of the tower", "patch_size")
             )
-        if given.max_num_patches is None:
+        if file.max_num_patches is None:
             raise ConfigError(Problem("required key is missing", "max_num_patches"))
-        colours = {key: value for key, value in _colours(given).items() if key != "type"}
-        return {"type": "naflex", "patch_size": patch_size, "image_seq_len": given.max_num_patches, **colours}
+        colours = {key: value for key, value in _colours(file).items() if key != "type"}
+        return {"type": "naflex", "patch_size": patch_size, "image_seq_len": file.max_num_patches, **colours}
 
     return _parsed(folder, "Siglip2ImageProcessor", section)
 
 
 def _parsed(folder: Path, processor: str, section: Callable[[_Images], Json]) -> Json:
     document, above, data = _read(folder)
-    known = _Images.model_fields.keys()
-    said = {key: one for key, one in data.items() if key not in PASSED_OVER and (key in known or one is not None)}
+    fields = _Images.model_fields.keys()
+    values = {
+        key: value for key, value in data.items() if key not in PASSED_OVER and (key in fields or value is not None)
+    }
     try:
-        return section(_Images.parse({**_class_values(data, processor), **said}))
+        return section(_Images.parse({**_class_values(data, processor), **values}))
     except ConfigError as error:
-        problems = [document.mark((*above, one.key)).problem(one.message, one.key) for one in error.problems]
+        problems = [
+            document.mark((*above, problem.key)).problem(problem.message, problem.key) for problem in error.problems
+        ]
         raise ConfigError(problems) from None
 
 
 def _class_values(data: Mapping[str, Any], processor: str) -> Json:
     """Return the values that the class which reads a file has for the keys that are not there."""
     keys = ("image_processor_type", "feature_extractor_type")
-    key = next((one for one in keys if data.get(one) is not None), "")
+    key = next((key for key in keys if data.get(key) is not None), "")
     named = data.get(key, processor)
     name = str(named).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
     if name not in PROCESSORS:
@@ -163,7 +167,7 @@ def image_file(preprocess: Mapping[str, Any], image_size: int, kind: str) -> Jso
 
 
 def patch_image_file(preprocess: Mapping[str, Any], patches: int) -> Json:
-    """Return the `preprocessor_config.json` of a `preprocess` section whose pictures become so many patches."""
+    """Return the `preprocessor_config.json` of a `preprocess` section whose images become so many patches."""
     return {
         **_colour_file(preprocess, "Siglip2ImageProcessor"),
         "patch_size": preprocess["patch_size"][0],
@@ -201,37 +205,37 @@ def _read(folder: Path) -> tuple[Document, tuple[str, ...], Mapping[str, Any]]:
     raise ConfigError(Problem(message, source=str(folder)))
 
 
-def _section(given: _Images, image_size: int) -> Json:
+def _section(file: _Images, image_size: int) -> Json:
     for key in ("patch_size", "max_num_patches"):
-        if getattr(given, key) is not None:
+        if getattr(file, key) is not None:
             raise ConfigError(Problem("is for towers that take patches, and this one does not", key))
-    if given.do_pad and given.pad_size is not None and _edges(given.pad_size, square=True) != _square(image_size):
-        raise ConfigError(Problem(f"cannot be expressed: nothing is padded here, found {given.pad_size}", "pad_size"))
-    return {**_colours(given), "resize_mode": _resize_mode(given, image_size)}
+    if file.do_pad and file.pad_size is not None and _edges(file.pad_size, square=True) != _square(image_size):
+        raise ConfigError(Problem(f"cannot be expressed: nothing is padded here, found {file.pad_size}", "pad_size"))
+    return {**_colours(file), "resize_mode": _resize_mode(file, image_size)}
 
 
-def _colours(given: _Images) -> Json:
-    mean, std = (given.image_mean, given.image_std) if given.do_normalize else PLAIN
+def _colours(file: _Images) -> Json:
+    mean, std = (file.image_mean, file.image_std) if file.do_normalize else PLAIN
     return {
         "type": "image",
         "mean": [mean] * 3 if isinstance(mean, float) else mean,
         "std": [std] * 3 if isinstance(std, float) else std,
-        "interpolation": given.resample if isinstance(given.resample, str) else RESAMPLES[given.resample],
+        "interpolation": file.resample if isinstance(file.resample, str) else RESAMPLES[file.resample],
         "alpha": "white",
     }
 
 
-def _resize_mode(given: _Images, image_size: int) -> str:
-    """Return which of our ways brings a picture to `image_size` as theirs does."""
-    square, crops = _square(image_size), bool(given.do_center_crop)
-    size = _edges(given.size, square=bool(given.default_to_square))
-    fits = not crops or _edges(given.crop_size, square=True) == square
+def _resize_mode(file: _Images, image_size: int) -> str:
+    """Return our resize mode that brings an image to `image_size` as theirs does."""
+    square, crops = _square(image_size), bool(file.do_center_crop)
+    size = _edges(file.size, square=bool(file.default_to_square))
+    fits = not crops or _edges(file.crop_size, square=True) == square
     if size == {"shortest_edge": image_size} and crops and fits:
         return "shortest"
     if size == square and fits:
         return "squash"
-    told = f"size {given.size}" + (f" with crop_size {given.crop_size}" if crops else " without a crop")
-    message = f"{told} cannot be expressed: expected the image_size {image_size} of the tower in both"
+    sizes = f"size {file.size}" + (f" with crop_size {file.crop_size}" if crops else " without a crop")
+    message = f"{sizes} cannot be expressed: expected the image_size {image_size} of the tower in both"
     raise ConfigError(Problem(message, "size"))
 
 

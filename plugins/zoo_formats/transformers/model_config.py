@@ -1,8 +1,8 @@
-"""The config.json of transformers' CLIP and SigLIP as strict data: the keys that are read, and their defaults there.
+"""The config.json of transformers' CLIP and SigLIP as strict data.
 
-What you would not guess: a key that is missing has the default of transformers, which for CLIP is quick_gelu. Files of
-old versions carry some sixty keys of text generation, which neither model reads; they are named here and passed over.
-Any other key that is unknown is refused, as what it stands for would be ignored.
+A key that is missing has the default of transformers, which for CLIP is quick_gelu. Files of old versions carry some
+sixty keys of text generation, which neither model reads; they are named here and passed over. Any other key that is
+unknown is refused, as what it stands for would be ignored.
 """
 
 from __future__ import annotations
@@ -256,21 +256,24 @@ def parsed(kind: type[Kind], document: Document) -> Kind:
     try:
         return kind.parse(_essential(document.data))
     except ConfigError as error:
-        problems = [document.mark(tuple(one.key.split("."))).problem(one.message, one.key) for one in error.problems]
+        problems = [
+            document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key)
+            for problem in error.problems
+        ]
         raise ConfigError(problems) from None
 
 
 def _essential(data: Mapping[str, Any]) -> Json:
     """Return a file without what has no influence; a section `..._dict` of old files stands for the section itself."""
-    kept = {key: value for key, value in data.items() if key not in PASSED_OVER}
+    essential = {key: value for key, value in data.items() if key not in PASSED_OVER}
     for section in ("text_config", "vision_config"):
-        older = kept.pop(f"{section}_dict", None)
-        found = older if older is not None else kept.get(section)
-        if found is None:
-            kept.pop(section, None)
+        older = essential.pop(f"{section}_dict", None)
+        keys = older if older is not None else essential.get(section)
+        if keys is None:
+            essential.pop(section, None)
         else:
-            kept[section] = _essential(found) if isinstance(found, Mapping) else found
-    return kept
+            essential[section] = _essential(keys) if isinstance(keys, Mapping) else keys
+    return essential
 
 
 def ratio(width: int, hidden: int) -> float:
@@ -279,9 +282,9 @@ def ratio(width: int, hidden: int) -> float:
     It has four digits or fewer than three, as in the configs of the field: 4, 2.5, 3.7362.
     """
     for digits in (0, 1, 2, *range(4, 16)):
-        found = math.ceil(hidden / width * 10**digits) / 10**digits
-        if int(width * found) == hidden:
-            return found
+        rounded = math.ceil(hidden / width * 10**digits) / 10**digits
+        if int(width * rounded) == hidden:
+            return rounded
     return hidden / width
 
 

@@ -1,8 +1,9 @@
-"""SigLIP of Hugging Face transformers, and SigLIP 2 at fixed resolutions: `SiglipModel` and its towers.
+"""SigLIP of Hugging Face transformers.
 
-The story of the table: big_vision's weights became timm's on one side (query, key and value of a block in one matrix)
-and transformers' on the other (three, but one in the pooling head). What you would not guess: transformers runs every
-SigLIP with GELU by tanh, as it was trained, where open_clip's first SigLIPs have the exact GELU.
+It is `SiglipModel` and its towers, SigLIP 2 at fixed resolutions included. The story of the table: big_vision's weights
+became timm's on one side (query, key and value of a block in one matrix) and transformers' on the other (three, but one
+in the pooling head). transformers runs every SigLIP with GELU by tanh, as it was trained, where open_clip's first
+SigLIPs have the exact GELU.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def encoder_rules(theirs: str) -> list[Rule]:
     """Return the rules of an image tower behind its embeddings."""
     block, pool = f"{theirs}encoder.layers.{{n}}", f"{TRUNK}attn_pool"
     return [
-        Rule([f"{block}.self_attn.{one}_proj.{{p}}" for one in "qkv"], f"{TRUNK}blocks.{{n}}.attn.qkv.{{p}}"),
+        Rule([f"{block}.self_attn.{part}_proj.{{p}}" for part in "qkv"], f"{TRUNK}blocks.{{n}}.attn.qkv.{{p}}"),
         Rule(f"{block}.self_attn.out_proj.{{p}}", f"{TRUNK}blocks.{{n}}.attn.proj.{{p}}"),
         Rule(f"{block}.layer_norm1.{{p}}", f"{TRUNK}blocks.{{n}}.norm1.{{p}}"),
         Rule(f"{block}.layer_norm2.{{p}}", f"{TRUNK}blocks.{{n}}.norm2.{{p}}"),
@@ -192,20 +193,23 @@ class TransformersSiglip(CheckpointFormat):
                 file = parsed(SiglipFile, document)
             elif kind == IMAGE:
                 vision = parsed(SiglipVisionCfg, document)
-                file = SiglipFile(vision_config=vision, text_config=_text_for(vision))
+                stand_in = SiglipTextCfg(projection_size=vision.hidden_size)
+                file = SiglipFile(vision_config=vision, text_config=stand_in)
             else:
                 text = parsed(SiglipTextCfg, document)
                 file = SiglipFile(text_config=text, vision_config=_vision_for(text))
-            made = _architecture(file, folder)
+            architecture = _architecture(file, folder)
         except ConfigError as error:
             problems = [
-                document.mark(tuple(one.key.split("."))).problem(one.message, one.key) for one in error.problems
+                document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key)
+                for problem in error.problems
             ]
-            raise error if any(one.source for one in error.problems) else ConfigError(problems) from None
+            raise error if any(problem.source for problem in error.problems) else ConfigError(problems) from None
         if kind == TEXT:
-            return {**made, "description": "The text tower of SigLIP alone", "preprocess": {"type": "image"}}
+            return {**architecture, "description": "The text tower of SigLIP alone", "preprocess": {"type": "image"}}
         alone = {"description": "The image tower of SigLIP alone"} if kind == IMAGE else {}
-        return {**made, **alone, "preprocess": preprocessing(folder, file.vision_config.image_size, PROCESSOR)}
+        images = preprocessing(folder, file.vision_config.image_size, PROCESSOR)
+        return {**architecture, **alone, "preprocess": images}
 
     def export(self, entries: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Sequence[Conversion]:
         """Return the conversions to `SiglipModel`."""
@@ -272,10 +276,10 @@ def text_sections(text: SiglipTextCfg, folder: Path) -> Json:
 
 
 def _expect_one_width(text: SiglipTextCfg, vision: SiglipVisionCfg) -> None:
-    found = text.projection_size or text.hidden_size
-    if found != vision.hidden_size:
+    width = text.projection_size or text.hidden_size
+    if width != vision.hidden_size:
         raise ConfigError(
-            f"text_config.projection_size {found} is not vision_config.hidden_size {vision.hidden_size}: "
+            f"text_config.projection_size {width} is not vision_config.hidden_size {vision.hidden_size}: "
             "features of different widths cannot be compared"
         )
     for section, tower in (("text_config", text), ("vision_config", vision)):
@@ -283,39 +287,36 @@ def _expect_one_width(text: SiglipTextCfg, vision: SiglipVisionCfg) -> None:
             raise ConfigError(f"{section}.layer_norm_eps cannot be expressed: it is {EPSILON:g} in timm's backbones")
 
 
-def _vision(given: SiglipVisionCfg) -> Json:
-    wanted = Backbone(
-        given.image_size,
-        given.patch_size,
-        given.hidden_size,
-        given.num_hidden_layers,
-        given.num_attention_heads,
-        given.intermediate_size,
-        ACTIVATIONS[given.hidden_act],
+def _vision(cfg: SiglipVisionCfg) -> Json:
+    backbone = Backbone(
+        cfg.image_size,
+        cfg.patch_size,
+        cfg.hidden_size,
+        cfg.num_hidden_layers,
+        cfg.num_attention_heads,
+        cfg.intermediate_size,
+        ACTIVATIONS[cfg.hidden_act],
     )
-    name = _nearest(wanted)
-    options = timm_options(BACKBONES[name], wanted)
+    name = _nearest(backbone)
+    options = timm_options(BACKBONES[name], backbone)
     return {
         "tower": "timm",
         "name": name,
-        "image_size": given.image_size,
+        "image_size": cfg.image_size,
         "pool": "map",
         "proj": "none",
         **({"kwargs": options} if options else {}),
     }
 
 
-def _nearest(wanted: Backbone) -> str:
+def _nearest(backbone: Backbone) -> str:
     """Return the backbone of these sizes, of this image size if there is one; the plainest where there is none."""
     sizes = ("patch_size", "width", "layers", "heads", "hidden")
-    alike = [name for name, one in BACKBONES.items() if all(getattr(one, key) == getattr(wanted, key) for key in sizes)]
-    exact = [name for name in alike if BACKBONES[name].image_size == wanted.image_size]
-    return (exact or alike or [PLAIN])[0]
-
-
-def _text_for(vision: SiglipVisionCfg) -> SiglipTextCfg:
-    """Return a stand-in that goes with an image tower."""
-    return SiglipTextCfg(projection_size=vision.hidden_size)
+    same = [
+        name for name, other in BACKBONES.items() if all(getattr(other, key) == getattr(backbone, key) for key in sizes)
+    ]
+    exact = [name for name in same if BACKBONES[name].image_size == backbone.image_size]
+    return (exact or same or [PLAIN])[0]
 
 
 def _vision_for(text: SiglipTextCfg) -> SiglipVisionCfg:

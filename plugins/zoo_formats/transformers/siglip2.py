@@ -1,9 +1,9 @@
-"""SigLIP 2 of Hugging Face transformers for pictures in their own aspect ratio: `Siglip2Model`.
+"""SigLIP 2 of Hugging Face transformers for any aspect ratio.
 
-The story of the table: it is SigLIP's, but for the patches, which arrive cut and flat, and for the positions, a square
-table that is resampled for the grid of each picture. SigLIP 2 at one resolution is a `SiglipModel` and not this.
-What you would not guess: no file tells the size of images that are a tensor. They are the square of as many patches as
-a picture may have, as in open_clip's configs; where these make no square, the square of the positions.
+It is `Siglip2Model`; SigLIP 2 at one resolution is a `SiglipModel` and not this. The story of the table: it is that of
+SigLIP but for the patches, which arrive cut and flat, and for the positions, a square table that is resampled for the
+grid of each image. No file tells the size of images that are a tensor. They are the square of as many patches as an
+image may have, as in open_clip's configs; where these make no square, the square of the positions.
 """
 
 from __future__ import annotations
@@ -138,8 +138,9 @@ class TransformersSiglip2(CheckpointFormat):
         options = dict(vision.get("kwargs", {}))
         grid = options.pop("pos_embed_grid_size", [GRID, GRID])
         if not isinstance(grid, list) or len(grid) != 2 or grid[0] != grid[1]:
-            told = f"vision.kwargs.pos_embed_grid_size: {grid}"
-            raise CheckpointError(f"{self.name} cannot express {told} (its positions are a square)")
+            raise CheckpointError(
+                f"{self.name} cannot express vision.kwargs.pos_embed_grid_size: {grid} (its positions are a square)"
+            )
         backbone = backbone_file(self.name, BACKBONES, vision["name"], options)
         sizes = {"patch_size": vision["patch_size"][0], "num_patches": grid[0] * grid[1]}
         return {
@@ -150,27 +151,27 @@ class TransformersSiglip2(CheckpointFormat):
         }
 
 
-def _vision(given: Siglip2VisionCfg, patches: int) -> Json:
-    rows, side = math.isqrt(given.num_patches), math.isqrt(patches)
-    wanted = Backbone(
-        rows * given.patch_size,
-        given.patch_size,
-        given.hidden_size,
-        given.num_hidden_layers,
-        given.num_attention_heads,
-        given.intermediate_size,
-        ACTIVATIONS[given.hidden_act],
+def _vision(cfg: Siglip2VisionCfg, patches: int) -> Json:
+    rows, side = math.isqrt(cfg.num_patches), math.isqrt(patches)
+    backbone = Backbone(
+        rows * cfg.patch_size,
+        cfg.patch_size,
+        cfg.hidden_size,
+        cfg.num_hidden_layers,
+        cfg.num_attention_heads,
+        cfg.intermediate_size,
+        ACTIVATIONS[cfg.hidden_act],
     )
-    name = min(BACKBONES, key=lambda one: BACKBONES[one].width != wanted.width)
-    options = timm_options(BACKBONES[name], wanted)
+    name = min(BACKBONES, key=lambda name: BACKBONES[name].width != backbone.width)
+    options = timm_options(BACKBONES[name], backbone)
     options.pop("patch_size", None)  # the tower has a key of its own for it
     if rows != GRID:
         options["pos_embed_grid_size"] = [rows, rows]
     return {
         "tower": "naflex",
         "name": name,
-        "image_size": (side if side * side == patches else rows) * given.patch_size,
-        "patch_size": given.patch_size,
+        "image_size": (side if side * side == patches else rows) * cfg.patch_size,
+        "patch_size": cfg.patch_size,
         "pool": "map",
         "proj": "none",
         **({"kwargs": options} if options else {}),

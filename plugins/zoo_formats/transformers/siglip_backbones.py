@@ -1,6 +1,6 @@
-"""The backbones of SigLIP as timm builds them by name, and the keys that transformers has for them.
+"""The backbones of SigLIP, by the names that timm has for them.
 
-What you would not guess: sizes that no name has are options of a backbone that has one.
+Sizes that no name has are options of a backbone that has one. The keys are those of transformers.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Backbone:
     activation: str = "gelu"
 
 
-def timm_options(base: Backbone, wanted: Backbone) -> Json:
+def timm_options(base: Backbone, target: Backbone) -> Json:
     """Return timm's options that make one backbone of another."""
     options = {
-        key: getattr(wanted, ours) for key, ours in OPTIONS.items() if getattr(base, ours) != getattr(wanted, ours)
+        key: getattr(target, size) for key, size in OPTIONS.items() if getattr(base, size) != getattr(target, size)
     }
-    if base.hidden / base.width != wanted.hidden / wanted.width:
-        options["mlp_ratio"] = ratio(wanted.width, wanted.hidden)
-    return options | ({"act_layer": wanted.activation} if base.activation != wanted.activation else {})
+    if base.hidden / base.width != target.hidden / target.width:
+        options["mlp_ratio"] = ratio(target.width, target.hidden)
+    return options | ({"act_layer": target.activation} if base.activation != target.activation else {})
 
 
 def backbone_file(layout: str, backbones: Mapping[str, Backbone], name: str, options: Mapping[str, Any]) -> Json:
@@ -52,11 +52,11 @@ def backbone_file(layout: str, backbones: Mapping[str, Backbone], name: str, opt
     base = backbones.get(name)
     if base is None:
         raise CheckpointError(f"{layout} cannot express vision.name: {name} (it has {', '.join(backbones)})")
-    known = [*OPTIONS, "mlp_ratio", "act_layer"]
-    unknown = sorted(options.keys() - set(known))
+    allowed = [*OPTIONS, "mlp_ratio", "act_layer"]
+    unknown = sorted(options.keys() - set(allowed))
     if unknown:
-        raise CheckpointError(f"{layout} cannot express vision.kwargs.{unknown[0]} (it has {', '.join(known)})")
-    sizes = {ours: options.get(key, getattr(base, ours)) for key, ours in OPTIONS.items()}
+        raise CheckpointError(f"{layout} cannot express vision.kwargs.{unknown[0]} (it has {', '.join(allowed)})")
+    sizes = {size: options.get(key, getattr(base, size)) for key, size in OPTIONS.items()}
     return {
         "patch_size": sizes["patch_size"],
         "hidden_size": sizes["width"],
@@ -70,10 +70,10 @@ def backbone_file(layout: str, backbones: Mapping[str, Backbone], name: str, opt
     }
 
 
-def _activation(layout: str, ours: Any) -> str:
-    for theirs, name in ACTIVATIONS.items():
-        if name == ours:
-            return theirs
+def _activation(layout: str, activation: Any) -> str:
+    for key, name in ACTIVATIONS.items():
+        if name == activation:
+            return key
     raise CheckpointError(
-        f"{layout} cannot express vision.kwargs.act_layer: {ours} (it has {', '.join(ACTIVATIONS.values())})"
+        f"{layout} cannot express vision.kwargs.act_layer: {activation} (it has {', '.join(ACTIVATIONS.values())})"
     )

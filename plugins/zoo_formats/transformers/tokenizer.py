@@ -1,8 +1,9 @@
-"""The tokenizer of a folder of transformers: the folder's own files, with the ids that transformers gives.
+"""The tokenizer of a folder of transformers.
 
-What you would not guess: nothing is cleaned before them. How captions were cleaned in training is a step of the
-tokenizer there, and another one in each family: SigLIP's drops punctuation, SigLIP 2's makes lower case and no more.
-A control token that a caption spells out becomes its id, unless the files say `split_special_tokens`.
+The folder's own files give the ids that transformers gives, and nothing is cleaned before them. How captions were
+cleaned in training is a step of the tokenizer there, and another one in each family: SigLIP's drops punctuation, SigLIP
+2's makes lower case and no more. A control token that a caption spells out becomes its id, unless the files say
+`split_special_tokens`.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def folder_tokenizer(folder: Path, vocab_size: int, row: int = 0) -> Mapping[str
     """
     path = folder / CONFIG
     document = read_json(path, TOKENIZER_CONFIG) if path.is_file() else None
-    said = document.data if document else {}
-    if document and said.get("padding_side") == "left":
+    values = document.data if document else {}
+    if document and values.get("padding_side") == "left":
         message = "pads rows on the left, and they are padded on the right here; set it to 'right' if the model was"
         raise ConfigError(document.mark(("padding_side",)).problem(f"{message} trained so", "padding_side"))
-    most = said.get("model_max_length")
+    most = values.get("model_max_length")
     if document and isinstance(most, int | float) and most < row:
         message = (
             f"pads rows to {most:g} ids, and the tower reads {row} here; set it to {row} if the model was trained so"
@@ -61,5 +62,5 @@ def folder_tokenizer(folder: Path, vocab_size: int, row: int = 0) -> Mapping[str
         "name": str(folder.resolve()),
         "vocab_size": vocab_size,
         "cleaning": "none",
-        "special_tokens_in_text": not said.get("split_special_tokens", False),
+        "special_tokens_in_text": not values.get("split_special_tokens", False),
     }
