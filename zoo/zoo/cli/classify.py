@@ -32,8 +32,8 @@ def classify_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell which of some labels fits an image best."""
-    from zoo.embeddings.encode import find_images
     from zoo.embeddings.image_folders import PassedOver
+    from zoo.embeddings.inputs import find_images
     from zoo.evaluation.labels import parse_labels
     from zoo.evaluation.zero_shot import classify
 

@@ -45,8 +45,9 @@ def embed_command(
     images.
     """
     from zoo.catalog.architectures import registry
-    from zoo.embeddings.encode import Pace, embed_files, embed_texts, find_images, identity, read_captions
+    from zoo.embeddings.encode import Pace, embed_files, embed_texts, identity
     from zoo.embeddings.image_folders import PassedOver
+    from zoo.embeddings.inputs import find_images, read_captions
     from zoo.embeddings.store import open_output
     from zoo.embeddings.writers import check_ids, check_output
     from zoo_core.text.truncation import checked_overflow, report_once

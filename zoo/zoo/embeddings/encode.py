@@ -1,7 +1,7 @@
-"""Embeddings of many images or captions: found, read and encoded batch by batch.
+"""Embeddings of many images or captions, batch by batch.
 
-An image that cannot be read is told to the caller and left out, so the paths that come back with each batch,
-not the ones that went in, say which row is whose.
+An image that cannot be read is left out, and the caller gets its error. So the paths that come back with each batch,
+not the ones that went in, are those of its rows.
 """
 
 from __future__ import annotations
@@ -9,24 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from zoo._version import __version__
 from zoo.building.source import resolve
 from zoo.catalog.pretrained import entries_of
-from zoo.embeddings.image_folders import NO_UNICODE, PassedOver, file_ids, images_of
-from zoo_core.errors import CheckpointError, InputError, ZooWarning, describe, one_of
-from zoo_core.plugin import IMAGE, ModalitySpec
+from zoo_core.errors import CheckpointError, InputError, NotFiniteError, describe, one_of
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -41,20 +36,14 @@ __all__ = [
     "embed_files",
     "embed_images",
     "embed_texts",
-    "find_images",
     "identity",
     "open_model",
-    "read_captions",
 ]
-
-TABLES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
-"""How files end whose lines are no captions, though many could be read as such."""
 
 READ_AHEAD = 2
 """Batches that are read while one is encoded."""
 CAPTIONS = 1024
 """Captions that are encoded in one call; the model divides them by their length."""
-STANDARD_INPUT = "-"
 NOT_FINITE = "compute in float32 (--dtype float32), or look at its weights"
 
 Refused = Callable[[str, InputError], None]
@@ -82,73 +71,6 @@ def open_model(source: str, pretrained: str | None = None, **target: Any) -> Dua
             f"'{source}' needs pretrained weights, with random ones its answers mean nothing; {choice}"
         )
     return build_source(resolved, pretrained=pretrained, target=target)
-
-
-def find_images(
-    paths: Iterable[str | Path], passed_over: PassedOver | None = None, modality: ModalitySpec = IMAGE
-) -> list[str]:
-    """Return the images, or files of another modality, that files and folders stand for, as given, each once.
-
-    Those of a folder are sorted by path.
-
-    `-` stands for the paths on standard input, one a line, or with a null character behind each.
-
-    Args:
-        paths: files and folders.
-        passed_over: takes up what is no image by its name.
-        modality: says how names of files end.
-
-    Raises:
-        InputError: there is none, or text files alone, or nothing of what is named is there.
-    """
-    paths, passed_over = list(paths), PassedOver() if passed_over is None else passed_over
-    if paths and not any(_is_standard_input(path) or os.path.lexists(path) for path in paths):
-        raise InputError(f"{paths[0]}: there is no such file or folder")
-    if paths and all(str(path).lower().endswith(".txt") for path in paths):
-        raise InputError(f"{paths[0]} is a text file; captions are embedded with --text")
-    found: dict[str, str] = {}
-    file_id = file_ids()
-    for path in _named(paths):
-        is_folder = Path(path).is_dir()
-        for image in images_of(Path(path), passed_over, modality.files) if is_folder else [str(Path(path))]:
-            if _is_unicode(image):
-                found.setdefault(file_id(image), image)
-            else:
-                passed_over.add(image, NO_UNICODE)
-    if not found:
-        raise InputError(f"found no {modality.name}; in a folder those count that end in {', '.join(modality.files)}")
-    return list(found.values())
-
-
-def read_captions(paths: Iterable[str | Path]) -> list[str]:
-    """Return the lines of text files; blank lines are left out and told. `-` stands for standard input.
-
-    Raises:
-        InputError: a file cannot be read, is a table, is not UTF-8, or there is no caption at all.
-    """
-    captions: list[str] = []
-    for path in paths:
-        if str(path).lower().endswith(TABLES):
-            raise InputError(f"{path} is a table, expected a caption a line; write its column out, or pipe it to '-'")
-        try:
-            text = (_standard_input() if _is_standard_input(path) else Path(path).read_bytes()).decode("utf-8-sig")
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
-        lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")]
-        captions += filter(None, lines)
-        blank = lines.count("")
-        if blank and any(lines):
-            warnings.warn(
-                f"{path}: {blank} blank lines are left out, the first of them line {lines.index('') + 1}; what "
-                "follows is counted without them",
-                ZooWarning,
-                stacklevel=2,
-            )
-    if not captions:
-        raise InputError("found no caption; expected one a line")
-    return captions
 
 
 @dataclass
@@ -226,9 +148,10 @@ def embed_files(
             batch = next(batches, None)
         if batch is None:
             return
-        for path, error in ((path, one) for path, one in batch if isinstance(one, InputError)):
-            refused(path, error)
-        read = [(path, one) for path, one in batch if not isinstance(one, InputError)]
+        for path, outcome in batch:
+            if isinstance(outcome, InputError):
+                refused(path, outcome)
+        read = [(path, outcome) for path, outcome in batch if not isinstance(outcome, InputError)]
         if read:
             with pace.spent("encoding"), torch.inference_mode():
                 rows = _rows(partial(model.encode, modality, normalize=True), [prepared for _, prepared in read], model)
@@ -245,8 +168,6 @@ def _rows(encode: Callable[[list[Any]], Tensor], items: Sequence[Any], model: Du
     """Return features as float32 `[N, embed_dim]`; a row that is not finite spoils no other."""
     import numpy
 
-    from zoo_core.errors import NotFiniteError
-
     try:
         return encode(list(items)).float().cpu().numpy()
     except NotFiniteError:
@@ -258,7 +179,7 @@ def _rows(encode: Callable[[list[Any]], Tensor], items: Sequence[Any], model: Du
 def _read_ahead(
     processor: Callable[[str], Any], paths: Sequence[str], batch_size: int, workers: int
 ) -> Iterator[list[tuple[str, Any]]]:
-    """Yield batches of paths with their prepared image, or the error; two batches are in work beyond the one given."""
+    """Yield batches of paths, each with its prepared image or error; `READ_AHEAD` further batches are being read."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
     def prepared(path: str) -> Any:
@@ -285,7 +206,7 @@ def embed_texts(
 ) -> Iterator[tuple[list[str], NDArray[float32]]]:
     """Yield captions and their unit-norm features `[B, embed_dim]` (float32), some at a time.
 
-    `overflow` is as in `encode_text`. Whoever wants one warning for all of them asks for it by `told_once`.
+    `overflow` is as in `encode_text`. Whoever wants one warning for all of them asks for it by `report_once`.
 
     Raises:
         InputError: features are not finite, or as `encode_text`.
@@ -307,10 +228,12 @@ def embed_texts(
 
 def identity(model: DualEncoder, source: str, pretrained: str | None) -> dict[str, str]:
     """Return what tells the embeddings of this model from those of any other, for the metadata of a file."""
+    import torch
+
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(_bytes(tensor))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return {
         "zoo.version": __version__,
         "zoo.model": source,
@@ -321,38 +244,6 @@ def identity(model: DualEncoder, source: str, pretrained: str | None) -> dict[st
     }
 
 
-def _named(paths: Iterable[str | Path]) -> Iterator[str | Path]:
-    for path in paths:
-        if _is_standard_input(path):
-            given = _standard_input()
-            lines = given.split(b"\0") if b"\0" in given else given.replace(b"\r\n", b"\n").split(b"\n")
-            yield from (os.fsdecode(line) for line in lines if line)
-        else:
-            yield path
-
-
-def _is_standard_input(path: str | Path) -> bool:
-    return str(path) == STANDARD_INPUT
-
-
-def _standard_input() -> bytes:
-    return sys.stdin.buffer.read()
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _batches(items: Sequence[str], size: int) -> Iterator[list[str]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
-
-
-def _bytes(tensor: Any) -> bytes:
-    import torch
-
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

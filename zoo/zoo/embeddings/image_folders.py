@@ -1,4 +1,4 @@
-"""The images of a folder, by what their names end in, and what is passed over."""
+"""The images of a folder, and what is passed over."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def images_of(folder: Path, passed_over: PassedOver, extensions: Collection[str]
         passed_over.add(str(error.filename), UNLISTED)
 
     files: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=unlisted):
-        files += [Path(place) / name for name in names]
-        for link in (Path(place) / name for name in folders):
+    for parent, folders, names in os.walk(folder, onerror=unlisted):
+        files += [Path(parent) / name for name in names]
+        for link in (Path(parent) / name for name in folders):
             if link.is_symlink():
                 passed_over.add(str(link), LINKS)
     for file in sorted(files):
@@ -95,10 +95,10 @@ def file_ids() -> Callable[[str], str]:
     @functools.cache
     def resolved(folder: str) -> str:
         try:
-            found = str(Path(folder).resolve())
+            path = str(Path(folder).resolve())
         except (OSError, RuntimeError, ValueError):  # a loop of links, or a null character
-            found = str(Path(folder).absolute())
-        return found.rstrip(os.sep) + os.sep
+            path = str(Path(folder).absolute())
+        return path.rstrip(os.sep) + os.sep
 
     def file_id(path: str) -> str:
         folder, name = os.path.split(path)

@@ -1,7 +1,8 @@
-"""The manifest of a set of embeddings, `embeddings.json`: what its vectors are of, and whose.
+"""The manifest of a set of embeddings, `embeddings.json`.
 
-Vectors are comparable where what makes them is the same: weights, architecture, preprocessing, dtype, version. Where
-the model came from, and what is said of it, is written down and does not matter.
+It says what the vectors are of, and which model made them. Vectors are comparable where what makes them is the same:
+weights, architecture, preprocessing, dtype, version. Where the model came from, and how it is described, is written
+down and does not matter.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ def differences(theirs: Mapping[str, str], ours: Mapping[str, str], source: Path
     """
     if theirs == ours:
         return ""
-    found, expected = _facts(theirs, str(source)), _facts(ours, str(source))
-    differing = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-    return "; ".join(f"{key} is {_short(found.get(key))}, here {_short(expected.get(key))}" for key in differing)
+    facts, expected = _facts(theirs, str(source)), _facts(ours, str(source))
+    differing = sorted(key for key in facts.keys() | expected.keys() if facts.get(key) != expected.get(key))
+    return "; ".join(f"{key} is {_short(facts.get(key))}, here {_short(expected.get(key))}" for key in differing)
 
 
 def _facts(identity: Mapping[str, str], source: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The Parquet files of a set of embeddings: vectors in `part-N.parquet`, failures in `errors-N.parquet`.
+"""The Parquet files of a set of embeddings.
 
-No vector is null, which pyarrow before 26 could not read. Sets of format 1 have vectors and failures in one file, with
-a vector or an error that is null; such files are read, and written anew in this format when one of their rows changes.
+Vectors are in `part-N.parquet`, failures in `errors-N.parquet`. No vector is null, which pyarrow before 26 could not
+read. Sets of format 1 have vectors and failures in one file, with a vector or an error that is null; such files are
+read, and written anew in this format when one of their rows changes.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Part:
 
     def without(self, ids: set[str]) -> Part:
         """Return the part without some ids."""
-        stays = [one not in ids for one in self.ids]
+        stays = [name not in ids for name in self.ids]
         return Part(
             list(compress(self.ids, stays)),
             self.vectors[stays],
@@ -189,9 +190,9 @@ def _read(path: Path, manifest: SetManifest, take: Callable[[Any, Path, SetManif
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             stored: dict[bytes, bytes] = file.schema_arrow.metadata or {}
             metadata = {key.decode(): text.decode() for key, text in stored.items()}
-            told = differences(metadata, manifest.identity, path)
-            if told:
-                raise InputError(f"{path} is of another set: {told}; move it away")
+            facts = differences(metadata, manifest.identity, path)
+            if facts:
+                raise InputError(f"{path} is of another set: {facts}; move it away")
             return take(file, path, manifest)
     except FileNotFoundError:
         raise InputError(
@@ -230,8 +231,9 @@ def _vectors(file: Any, path: Path, manifest: SetManifest) -> Part:
     if not is_old:
         sizes, times = (table.column(name).to_pylist() for name in ("bytes", "mtime_ns"))
         return Part(ids, rows, sizes, times, written=written)
-    failures = [Failure(one, "invalid", error, 1) for one, error in zip(ids, errors, strict=True) if error is not None]
-    ids = [one for one, error in zip(ids, errors, strict=True) if error is None]
+    outcomes = list(zip(ids, errors, strict=True))
+    failures = [Failure(name, "invalid", error, 1) for name, error in outcomes if error is not None]
+    ids = [name for name, error in outcomes if error is None]
     unknown: list[int | None] = [None] * len(ids)
     return Part(ids, rows, unknown, unknown, failures, written, is_old=True)
 
@@ -242,23 +244,23 @@ def _failures(file: Any, path: Path, manifest: SetManifest) -> list[Failure]:
     _check_columns(file, path, columns)
     table = file.read()
     _values(table, "id")
-    return [Failure(*row) for row in zip(*(table.column(one.name).to_pylist() for one in columns), strict=True)]
+    return [Failure(*row) for row in zip(*(table.column(column.name).to_pylist() for column in columns), strict=True)]
 
 
 def _check_columns(file: Any, path: Path, columns: list[Any]) -> None:
-    found, expected = _told(file.schema_arrow), _told(columns)
-    if found != expected:
-        raise InputError(f"{path} has the columns {found}, expected {expected}; {REMEDY}")
+    actual, expected = _names_and_types(file.schema_arrow), _names_and_types(columns)
+    if actual != expected:
+        raise InputError(f"{path} has the columns {actual}, expected {expected}; {REMEDY}")
 
 
-def _told(columns: Any) -> str:
+def _names_and_types(columns: Any) -> str:
     """Return names and types; what a list calls its elements depends on who wrote it, and does not matter."""
     arrow, _ = parquet_modules()
 
     def kind(of: Any) -> str:
         return f"{of.value_type}[{of.list_size}]" if arrow.types.is_fixed_size_list(of) else str(of)
 
-    return ", ".join(f"{one.name} {kind(one.type)}" for one in columns)
+    return ", ".join(f"{column.name} {kind(column.type)}" for column in columns)
 
 
 def _values(table: Any, name: str) -> list[str]:

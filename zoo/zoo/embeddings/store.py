@@ -1,16 +1,16 @@
-"""Sets of embeddings: a folder of Parquet files that grows, goes on after a kill, and knows which model made it.
+"""Sets of embeddings, each a folder of Parquet files that grows.
 
     embeddings.json              the model's identity, the width
     part-00000000.parquet ...    id, vector, and size and time of the file that was embedded
     errors-00000000.parquet ...  id, kind, reason and attempts of what has no vector
 
-What is done is what has a vector, of a file of the size and time that it has now: a killed job repeats the rows that
-it had not written yet, a run tries again what failed before, and an image that was replaced is embedded anew. Each
-file is whole or not there. Where two parts hold an id, the later one counts; the other loses that row when the set is
-closed or opened next. One process at a time adds to a set.
+An input is done if it has a vector of a file of the size and time that it has now. So a killed job repeats the rows
+that it had not written yet, a run tries again what failed before, and an image that was replaced is embedded anew. Each
+file is whole or not there. Where two parts hold an id, the later one counts, and the other loses that row when the set
+is closed or opened next. One process at a time adds to a set.
 
-The id of an image is its absolute path, links in the folders above it resolved, so that a file stands there once
-however it was named; that of a caption is the caption. Sets of format 1 keep the ids that they have.
+The id of an image is its absolute path, links in the folders above it resolved, so that a file has one id however it
+was named. The id of a caption is the caption. Sets of format 1 keep the ids that they have.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def read_set(folder: str | Path) -> SetContents:
     _, replaced = _indexed(parts.items(), manifest)
     for number, ids in replaced.items():
         parts[number] = parts[number].without(ids)
-    ids = [one for part in parts.values() for one in part.ids]
+    ids = [name for part in parts.values() for name in part.ids]
     errors = [failure for part in parts.values() for failure in part.failures]
     vectors = np.empty((len(ids), manifest.width), np.float32)
     start = 0
@@ -126,7 +126,7 @@ class EmbeddingSet(Writer):
         named: dict[str, str] = {}
         for item in items:
             named.setdefault(self._id(item), item)
-        rest: list[str] = []
+        remaining: list[str] = []
         for name, item in named.items():
             size, time = self._stat(item)
             entry = self._entries.get(name)
@@ -137,9 +137,9 @@ class EmbeddingSet(Writer):
                 continue
             self.changed += has_vector
             self._stats[name] = size, time
-            rest.append(item)
+            remaining.append(item)
         self.failed_before = sum(entry.attempts > 0 for name, entry in self._entries.items() if name not in named)
-        return rest
+        return remaining
 
     def refuse(self, name: str, error: Exception) -> None:
         """Take note of the reason why an input has no vector."""
@@ -163,13 +163,13 @@ class EmbeddingSet(Writer):
 
         if not self._waiting:
             return
-        failures = [one for one in self._waiting.values() if isinstance(one, Failure)]
+        failures = [row for row in self._waiting.values() if isinstance(row, Failure)]
         vectors = {name: row for name, row in self._waiting.items() if not isinstance(row, Failure)}
         stats = [self._stats[name] for name in vectors]
         rows = np.stack(list(vectors.values())) if vectors else np.empty((0, self._manifest.width), np.float32)
         part = Part(list(vectors), rows, [size for size, _ in stats], [time for _, time in stats], failures)
         write_part(self.folder, self._next, part, self._manifest.identity)
-        _note(self._entries, self._replaced, self._next, part, self._id)
+        _index_part(self._entries, self._replaced, self._next, part, self._id)
         self._next += 1
         for name in self._waiting:
             del self._stats[name]
@@ -190,10 +190,10 @@ class EmbeddingSet(Writer):
     def _stat(self, item: str) -> tuple[int | None, int | None]:
         """Return size and time of a file before it is read: one that changes meanwhile is embedded again next time."""
         try:
-            found = Path(item).stat() if self._of_files else None
+            stat = Path(item).stat() if self._of_files else None
         except (OSError, ValueError):
-            found = None
-        return (found.st_size, found.st_mtime_ns) if found else (None, None)
+            stat = None
+        return (stat.st_size, stat.st_mtime_ns) if stat else (None, None)
 
     def _drop_replaced(self) -> None:
         """Write parts anew without the rows that a later part replaced."""
@@ -232,22 +232,22 @@ def open_set(
     """
     parquet_modules()
     of = CAPTIONS if not of_files else IMAGES if modality == "image" else modality
-    wanted = SetManifest(of=of, width=width, identity=identity)
+    manifest = SetManifest(of=of, width=width, identity=identity)
     has_manifest = (folder / MANIFEST).is_file()
     if folder.exists() and not has_manifest and not (folder.is_dir() and all(map(_is_begun, folder.iterdir()))):
         raise InputError(f"{folder} exists and is no set of embeddings; choose another folder")
-    with _only_one(folder):
+    with _locked(folder):
         sweep(folder, OWN_FILES, alone=True)
-        found = read_manifest(folder) if (folder / MANIFEST).is_file() else None
-        if found is not None:
-            _expect_same(folder, found, wanted)
-        if found is None or found.format != wanted.format:
-            write_manifest(folder, wanted)
-        made = EmbeddingSet(folder, wanted, rows_per_part=rows_per_part)
+        before = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+        if before is not None:
+            _expect_same(folder, before, manifest)
+        if before is None or before.format != manifest.format:
+            write_manifest(folder, manifest)
+        opened = EmbeddingSet(folder, manifest, rows_per_part=rows_per_part)
         try:
-            yield made
+            yield opened
         finally:
-            made.close()
+            opened.close()
 
 
 def open_output(
@@ -275,20 +275,22 @@ def _indexed(parts: Iterable[tuple[int, Part]], manifest: SetManifest) -> tuple[
     replaced: dict[int, set[str]] = {}
     id_of = _ids_of(manifest)
     for number, part in parts:
-        _note(entries, replaced, number, part, id_of)
+        _index_part(entries, replaced, number, part, id_of)
         if part.is_old and part.failures:
             replaced.setdefault(number, set())
     return entries, replaced
 
 
-def _note(
+def _index_part(
     entries: dict[str, _Entry], replaced: dict[int, set[str]], number: int, part: Part, id_of: Callable[[str], str]
 ) -> None:
-    found = [
-        _Entry(one, number, size, part.written if time is None else time)
-        for one, size, time in zip(part.ids, part.sizes, part.times, strict=True)
+    """Add the ids of a part to the index; those that an earlier part holds too are replaced there."""
+    rows = [
+        _Entry(row_id, number, size, part.written if time is None else time)
+        for row_id, size, time in zip(part.ids, part.sizes, part.times, strict=True)
     ]
-    for entry in (*found, *(_Entry(one.id, number, None, None, one.attempts) for one in part.failures)):
+    failures = [_Entry(failure.id, number, None, None, failure.attempts) for failure in part.failures]
+    for entry in (*rows, *failures):
         name = id_of(entry.id)
         before = entries.get(name)
         if before is not None:
@@ -306,19 +308,18 @@ def _kind(error: BaseException) -> str:
     return "invalid"
 
 
-def _expect_same(folder: Path, found: SetManifest, wanted: SetManifest) -> None:
-    told = [
-        f"{key} {theirs}, here {ours}"
-        for key, theirs, ours in (
-            ("they are", f"of {found.of}", f"of {wanted.of}"),
-            ("width is", found.width, wanted.width),
-        )
-        if theirs != ours
-    ]
-    told.append(differences(found.identity, wanted.identity, folder / MANIFEST))
-    if any(told):
+def _expect_same(folder: Path, before: SetManifest, manifest: SetManifest) -> None:
+    """Refuse a set of other inputs, another width or another model."""
+    different: list[str] = []
+    if before.of != manifest.of:
+        different.append(f"they are of {before.of}, here of {manifest.of}")
+    if before.width != manifest.width:
+        different.append(f"width is {before.width}, here {manifest.width}")
+    facts = differences(before.identity, manifest.identity, folder / MANIFEST)
+    different += [facts] if facts else []
+    if different:
         raise InputError(
-            f"{folder} holds embeddings that are not comparable with these: {'; '.join(filter(None, told))}. "
+            f"{folder} holds embeddings that are not comparable with these: {'; '.join(different)}. "
             "Choose another folder"
         )
 
@@ -329,7 +330,7 @@ def _is_begun(path: Path) -> bool:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Generator[None]:
+def _locked(folder: Path) -> Generator[None]:
     """Hold the lock of a set; the system takes it from a process that dies."""
     from filelock import FileLock, Timeout
 

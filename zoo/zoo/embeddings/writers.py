@@ -1,6 +1,7 @@
-"""Files of embeddings: rows are written as they come, beside the final name, and renamed at the end.
+"""Files of embeddings, written row by row.
 
-A file of the final name is therefore always whole, and a million embeddings need no more memory than a batch.
+Rows go to a file beside the final name, which is renamed at the end. A file of the final name is therefore always
+whole, and a million embeddings need no more memory than a batch.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def check_ids(path: Path, ids: Iterable[str]) -> None:
     Raises:
         InputError: one has a line break in it.
     """
-    broken = next((one for one in ids if "\n" in one or "\r" in one), None) if path.suffix == ".npy" else None
+    broken = next((name for name in ids if "\n" in name or "\r" in name), None) if path.suffix == ".npy" else None
     if broken is not None:
         raise InputError(
             f"{broken!r} has a line break in it, and {ids_file(path)} holds an id a line; write a .parquet file or a "
@@ -106,12 +107,12 @@ class Writer(ABC):
 
 
 def ids_file(array: Path) -> Path:
-    """Return where the ids of a `.npy` file stand: `vectors.npy` has `vectors.ids.txt`."""
+    """Return the file of the ids of a `.npy` file: `vectors.npy` has `vectors.ids.txt`."""
     return array.with_suffix(".ids.txt")
 
 
 def model_file(array: Path) -> Path:
-    """Return where it stands whose rows a `.npy` file holds: `vectors.npy` has `vectors.model.json`."""
+    """Return the file of the model of a `.npy` file: `vectors.npy` has `vectors.model.json`."""
     return array.with_suffix(".model.json")
 
 
@@ -129,26 +130,23 @@ def writer(path: Path, width: int, metadata: dict[str, str]) -> Generator[Writer
         SaveError: it cannot be written; what stood there before still does.
     """
     with atomic_write(*_targets(path)) as scratch:
-        made = _opened(path, scratch, width, metadata)
+        if len(scratch) == 1:
+            rows: Writer = _ParquetWriter(scratch[0], width, metadata)
+        else:
+            ids, model, array = scratch
+            model.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+            rows = _NpyWriter(path, ids, array, width)
         try:
-            yield made
+            yield rows
         finally:
-            made.close()
-        if not made.count:
-            for one in scratch:
-                one.unlink()
+            rows.close()
+        if not rows.count:
+            for file in scratch:
+                file.unlink()
 
 
 def _targets(path: Path) -> list[Path]:
     return [ids_file(path), model_file(path), path] if path.suffix == ".npy" else [path]
-
-
-def _opened(path: Path, scratch: list[Path], width: int, metadata: dict[str, str]) -> Writer:
-    if len(scratch) == 1:
-        return _ParquetWriter(scratch[0], width, metadata)
-    ids, model, array = scratch
-    model.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-    return _NpyWriter(path, ids, array, width)
 
 
 class _NpyWriter(Writer):
@@ -165,7 +163,7 @@ class _NpyWriter(Writer):
     def _write(self, ids: Sequence[str], rows: NDArray[float32]) -> None:
         check_ids(self._path, ids)
         self._array.write(rows.astype("<f4").tobytes())
-        self._ids.writelines(f"{one}\n" for one in ids)
+        self._ids.writelines(f"{name}\n" for name in ids)
 
     def close(self) -> None:
         self._array.seek(0)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from zoo.embeddings.encode import read_captions
+from zoo.embeddings.inputs import read_captions
 from zoo_core.errors import InputError, describe
 
 if TYPE_CHECKING:
