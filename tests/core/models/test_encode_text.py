@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from torch import Tensor
 import zoo
 from support.models.declared_towers import dressed_as_clips
 from support.peer import captions, randomized
-from zoo_core.errors import ConfigError
+from zoo_core.errors import ConfigError, PluginError
+from zoo_core.interfaces import TextTower
+from zoo_core.models import encode_text
 from zoo_core.models.encode_text import LIMITS, STEP, Limits, buckets, encode_rows
 from zoo_core.nn.inference_forms import forms_of
 from zoo_core.testing import BrokenPromiseError, check_component
@@ -390,3 +393,66 @@ def test_features_of_the_peers_captions_are_the_peers() -> None:
     text = captions(ours, 7)
     with torch.inference_mode():
         torch.testing.assert_close(ours.encode_text(text), theirs.encode_text(text), rtol=0, atol=TOLERANCE)
+
+
+class SumOfIds(TextTower):
+    """A tower whose feature is the sum of the ids, of which it reads those that are not 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output_dim = 1
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.shift = torch.nn.Parameter(torch.zeros(1))
+        self.made: list[weakref.ref[Tensor]] = []
+        self.alive: list[int] = []
+        self.lengths: Any = lambda text: (text != 0).sum(dim=1)
+
+    def read_lengths(self, text: Tensor) -> Any:
+        return self.lengths(text)
+
+    def forward(self, text: Tensor) -> Tensor:
+        self.alive.append(sum(one() is not None for one in self.made))
+        features = text.sum(dim=1, keepdim=True) * self.scale + self.shift
+        self.made.append(weakref.ref(features))
+        return features
+
+
+SORTED = torch.arange(1, 33).repeat(3, 1).tril(7)  # rows of 8, 9 and 10 ids
+
+
+@pytest.fixture
+def few_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LIMITS, "cpu", Limits(few=1, many=2_048))
+
+
+@pytest.mark.usefixtures("few_limits")
+def test_two_buckets_are_two_calls() -> None:
+    tower = SumOfIds().eval()
+    assert torch.equal(encode_rows(tower, SORTED), tower(SORTED))
+    assert len(tower.made) == 3
+
+
+@pytest.mark.usefixtures("few_limits")
+def test_without_gradients_the_features_of_a_bucket_are_let_go_before_the_next_is_encoded() -> None:
+    tower = SumOfIds().eval()
+    with torch.no_grad():
+        encode_rows(tower, torch.arange(1, 33).repeat(25, 1).tril()[[7, 15, 23]])
+    assert tower.alive == [0, 1, 1]
+
+
+@pytest.mark.usefixtures("few_limits")
+def test_rows_stay_one_batch_where_any_parameter_is_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = SumOfIds().eval()
+    monkeypatch.setattr(encode_text, "is_sharded", lambda parameter: parameter is tower.shift)
+    encode_rows(tower, SORTED)
+    assert len(tower.made) == 1
+
+
+@pytest.mark.parametrize(
+    "lengths", [torch.ones(2, dtype=torch.int64), torch.ones(3, 1, dtype=torch.int64), [1, 2, 3], 5]
+)
+def test_lengths_that_are_none_are_told_by_the_towers_name(lengths: Any) -> None:
+    tower = SumOfIds().eval()
+    tower.lengths = lambda text: lengths
+    with pytest.raises(PluginError, match=r"read_lengths must return numbers \[3\], found (Tensor|list|int)"):
+        encode_rows(tower, SORTED)
