@@ -86,3 +86,16 @@ def test_the_changes_have_the_form_of_keep_a_changelog() -> None:
 def test_the_newest_changes_are_those_of_the_version_of_the_package() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text().partition("\n### ")[0]
+
+
+def test_the_architecture_page_lists_the_rooms_in_the_order_that_the_linter_holds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tree = (DOCS / "architecture.md").read_text().partition("```\n")[2].partition("```")[0]
+    for contract in project["tool"]["importlinter"]["contracts"]:
+        if contract["type"] == "layers":
+            chapter = tree.partition(f"/{contract['containers'][0]}/")[2].partition("\n\n")[0]
+            rooms = re.findall(r"^  (\w+)", chapter, flags=re.MULTILINE)
+            layers = enumerate(contract["layers"])
+            heights = {room: height for height, layer in layers for room in re.findall(r"\w+", layer)}
+            assert len(rooms) > 10
+            assert [heights[room] for room in rooms] == sorted(heights[room] for room in rooms)
