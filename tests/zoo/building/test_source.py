@@ -95,7 +95,7 @@ def test_a_name_with_a_tag_is_converted(tmp_path: Path) -> None:
 UNKNOWN = {
     "a misspelled name with a tag": ("digits-tinny:demo", "'digits-tinny', did you mean 'digits-tiny:demo'?"),
     "a misspelled tag": ("digits-tiny:dmo", "'digits-tiny' has no pretrained tag 'dmo', did you mean 'demo'?"),
-    "a misspelled name with a tag of nobody": ("digits-tinny:x", "'digits-tinny', did you mean 'digits-tiny'?"),
+    "a misspelled name with a tag of nobody": ("digits-tinny:x", "'digits-tinny:x', did you mean 'digits-tiny'?"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Assembly: the module of a config, with weights or random values, on a device."""
+"""Assembly of a config and weights to a module on a device."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def assemble(
 
     `overrides` are those changes of the config that the caller asked for, which weights need not agree with.
     """
-    wanted = _checked_towers(towers, config)
+    modalities = _checked_towers(towers, config)
     _check_dtype(dtype)
     target = _checked_device(device)
     if weights is not None and target.type == "meta":
         raise InputError("device 'meta' holds no values, so no weights go there; build the architecture alone on it")
     if weights is None:
         if config.parameter_count() is None:  # a tower cannot tell before it is built; on the meta device that is free
-            skeleton(config, wanted)
+            skeleton(config, modalities)
         with target:
-            model = construct(config, wanted).to(dtype=dtype)
+            model = construct(config, modalities).to(dtype=dtype)
     else:
-        model = skeleton(config, wanted)
+        model = skeleton(config, modalities)
         take_weights(model, weights, config=config, device=target, dtype=dtype, options=options, overrides=overrides)
-        _fill_buffers(model, config, wanted, target)
+        _fill_buffers(model, config, modalities, target)
         model = model.to(dtype=dtype)
     model = model.eval()
     model.config = config
@@ -60,15 +60,15 @@ def assemble(
 
 
 def _show_preprocessing(model: DualEncoder, config: ModelConfig) -> None:
-    """Show on the image tower what pictures go through, where code for open_clip looks for it."""
-    found = {} if model.visual is None else config.preprocess.model_dump()
-    if not {"mean", "std"} <= found.keys():
+    """Show on the image tower what images go through, where code for open_clip looks for it."""
+    options = {} if model.visual is None else config.preprocess.model_dump()
+    if not {"mean", "std"} <= options.keys():
         return
     names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "resize_mode"}
     shown: dict[str, Any] = {"size": config.vision.image_size, "mode": "RGB"}
-    shown |= {name: found[key] for name, key in (names | {"fill_color": "fill"}).items() if key in found}
+    shown |= {name: options[key] for name, key in (names | {"fill_color": "fill"}).items() if key in options}
     tower: Any = model.visual
-    tower.image_mean, tower.image_std, tower.preprocess_cfg = found["mean"], found["std"], shown
+    tower.image_mean, tower.image_std, tower.preprocess_cfg = options["mean"], options["std"], shown
 
 
 def processor_of(config: ModelConfig, modality: str, train: bool = False) -> Any:
@@ -87,8 +87,8 @@ def processor_of(config: ModelConfig, modality: str, train: bool = False) -> Any
 def _checked_towers(towers: Sequence[str] | None, config: ModelConfig) -> tuple[str, ...]:
     if towers is None:
         return tuple(config.towers)
-    given = cast("object", towers)
-    names = list(cast("Iterable[object]", given)) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    value = cast("object", towers)
+    names = list(cast("Iterable[object]", value)) if isinstance(value, Iterable) and not isinstance(value, str) else []
     if not names or not all(isinstance(name, str) and name in config.towers for name in names):
         allowed = [f"'{name}'" for name in config.towers]
         every = "both" if len(allowed) == 2 else "all"
@@ -97,8 +97,8 @@ def _checked_towers(towers: Sequence[str] | None, config: ModelConfig) -> tuple[
 
 
 def _check_dtype(dtype: object) -> None:
-    known = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in known):
+    allowed = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in allowed):
         raise InputError(
             "dtype must be a floating-point torch.dtype of 16 bits or more, such as torch.bfloat16, "
             f"found {describe(dtype)}"
@@ -107,21 +107,17 @@ def _check_dtype(dtype: object) -> None:
 
 def _checked_device(device: str | torch.device | None) -> torch.device:
     try:
-        found = torch.device("cpu" if device is None else device)
+        target = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"device {describe(device)} is none: {reason(error, 100)}") from None
     try:
-        torch.empty(0, device=found)
+        torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:  # torch has no one error for what it was not built for
-        told = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-        raise InputError(f"device {describe(device)} cannot be used here: {told}; {one_of(_devices())}") from None
-    return found
-
-
-def _devices() -> list[str]:
-    """Return the names of the devices of this machine."""
-    kind = torch.accelerator.current_accelerator()
-    return ["cpu", *(f"{kind}:{index}" for index in range(torch.accelerator.device_count()))]
+        cause = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        kind = torch.accelerator.current_accelerator()
+        devices = ["cpu", *(f"{kind}:{index}" for index in range(torch.accelerator.device_count()))]
+        raise InputError(f"device {describe(device)} cannot be used here: {cause}; {one_of(devices)}") from None
+    return target
 
 
 def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ...], device: torch.device) -> None:
@@ -135,8 +131,8 @@ def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ..
     with device, parameters_on_meta():
         computed = construct(config, needed if is_of_towers else towers)
     for name in empty:
-        owner, _, own = name.rpartition(".")
-        setattr(model.get_submodule(owner), own, getattr(computed.get_submodule(owner), own))
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, getattr(computed.get_submodule(owner), attribute))
     empty = _on_meta(model)
     if empty:
         raise PluginError(f"{config.component}: {', '.join(empty)} have no value, neither computed nor loaded")
@@ -144,8 +140,8 @@ def _fill_buffers(model: DualEncoder, config: ModelConfig, towers: tuple[str, ..
 
 def _on_meta(model: DualEncoder) -> list[str]:
     """Return the names of parameters and buffers, and of tensors that are attributes, that have no memory."""
-    found = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if one.is_meta]
+    names = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]
     for prefix, module in cast("Iterable[tuple[str, torch.nn.Module]]", model.named_modules()):
-        own = ((name, one) for name, one in vars(module).items() if isinstance(one, torch.Tensor))
-        found += [f"{prefix}.{name}".lstrip(".") for name, one in own if one.is_meta]
-    return found
+        attributes = ((name, value) for name, value in vars(module).items() if isinstance(value, torch.Tensor))
+        names += [f"{prefix}.{name}".lstrip(".") for name, value in attributes if value.is_meta]
+    return names

@@ -1,4 +1,4 @@
-"""From a name to a model that knows its tokenizer and its preprocessing."""
+"""Models, tokenizers, preprocessing and losses from their names."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def build(
             config, a folder that `zoo.save` wrote, one of another library that states its architecture, or
             `"hf-hub:organisation/name[@revision]"`, which holds a folder.
         pretrained: a tag of this architecture (see `zoo info`), which brings the preprocessing of its training and is
-            downloaded where it has to be, or the path of a checkpoint: a file or folder of any container and layout
+            downloaded where it has to be, or the path of a checkpoint: a file or folder of any container and format
             that an installed plugin knows. None draws random weights (from torch's global generator), but for a
             folder, which brings its own.
         overrides: `"key.path=value"` changes of the architecture.
@@ -126,7 +126,7 @@ def build_source(
     if pretrained is not None and source.has_weights:
         what = "model" if source.kind == "foreign" else "saved model"
         raise InputError(
-            f"{source.given} is a {what} with weights of its own; leave out pretrained={describe(pretrained)}"
+            f"{source.argument} is a {what} with weights of its own; leave out pretrained={describe(pretrained)}"
         )
     match source.kind:
         case "saved":
@@ -154,8 +154,9 @@ def _build_foreign(
     """Build the model of a folder of another library."""
     assert source.folder is not None
     config = source.config_with(overrides) if overrides else source.config
-    trained = load_config(source.stated or {}) if overrides else config  # overrides may mend what is refused without
-    options = allow_resampling(replace(options, stated=trained), trained, config)
+    # overrides may mend what is refused without them
+    trained = load_config(source.foreign_config or {}) if overrides else config
+    options = allow_resampling(replace(options, folder_config=trained), trained, config)
     model = assemble(config, weights=source.folder, options=options, overrides=overrides, **target)
     if config.tokenizer.files_key() == trained.tokenizer.files_key():  # else overrides name another one
         read_foreign_tokenizer(model.tokenizer, source.folder)
@@ -177,11 +178,11 @@ def _build_architecture(
         if options != LoadOptions():
             raise InputError("weights=, resize= and logit_bias= say how weights are loaded, but pretrained= names none")
         return assemble(config, **target)
-    entry = resolve_tag(source.given, tag)
+    entry = resolve_tag(source.argument, tag)
     entry_overrides = [] if entry is None else entry.overrides()  # the preprocessing of its training
-    config = load_config(source.given, [*entry_overrides, *overrides] if entry_overrides else overrides)
+    config = load_config(source.argument, [*entry_overrides, *overrides] if entry_overrides else overrides)
     if overrides:
-        options = allow_resampling(options, load_config(source.given, entry_overrides), config)
+        options = allow_resampling(options, load_config(source.argument, entry_overrides), config)
     if entry is None:
         weights = Path(tag)
     else:
@@ -193,9 +194,9 @@ def _build_architecture(
 @checked
 def tokenizer(source: str | Path | Any, *, local_files_only: bool = False) -> Tokenizer:
     """Return the tokenizer of a model, or of an architecture or a saved model given as in `build`."""
-    own = getattr(source, "tokenizer", None)
-    if isinstance(own, Tokenizer):
-        return own
+    of_model = getattr(source, "tokenizer", None)
+    if isinstance(of_model, Tokenizer):
+        return of_model
     resolved = resolve(source, tags=False, local_files_only=local_files_only)
     built = cast("Tokenizer", processor_of(resolved.config, "text"))
     if resolved.saved is not None:
@@ -207,22 +208,22 @@ def tokenizer(source: str | Path | Any, *, local_files_only: bool = False) -> To
 
 @checked
 def preprocess(source: str | Path | Any, train: bool = False, *, local_files_only: bool = False) -> Preprocessor:
-    """Return what turns a picture into a tensor for a model, an architecture or a saved model given as in `build`.
+    """Return what turns an image into a tensor for a model, an architecture or a saved model given as in `build`.
 
     Args:
         source: a model, an architecture, or a saved model.
         train: with the random augmentation of training instead of the fixed path of evaluation.
         local_files_only: that of `build`.
     """
-    given = cast("object", source)
-    if isinstance(given, ComponentConfig | str | Path | Mapping):
-        config = resolve(cast("object", given), tags=False, local_files_only=local_files_only).config
+    value = cast("object", source)
+    if isinstance(value, ComponentConfig | str | Path | Mapping):
+        config = resolve(cast("object", value), tags=False, local_files_only=local_files_only).config
     else:
-        config = getattr(given, "config", None)
+        config = getattr(value, "config", None)
     if not isinstance(config, ModelConfig):
         raise InputError(
             "expected an architecture or a model that zoo.build made, "
-            f"found {type(cast('object', given)).__name__} without a config"
+            f"found {type(cast('object', value)).__name__} without a config"
         )
     return cast("Preprocessor", processor_of(config, "image", train))
 
@@ -234,7 +235,7 @@ def loss(name: str, **options: Any) -> Loss:
     Raises:
         ConfigError: unknown loss or option; the nearest name is offered.
     """
-    declared = {one.spec.name for one in registry().components("loss")}
+    declared = {component.spec.name for component in registry().components("loss")}
     other = LOSSES.get(squash(name).removesuffix("loss")) if isinstance(cast("object", name), str) else None
     if other and name not in declared:
         message = f"'{name}' is written zoo.loss('{other}') here"

@@ -1,4 +1,4 @@
-"""What is installed, told as plain data: architectures, one architecture in full, plugins.
+"""Descriptions of architectures and plugins as plain data.
 
 A stranger's broken file or config class must not hide everybody else's, so its problem is an entry of the
 list that it would have stood in. Nothing here imports torch.
@@ -30,11 +30,11 @@ class Clash:
     owners: tuple[Plugin, ...]
 
     def __str__(self) -> str:
-        return f"{self.kind} '{self.name}' is claimed by {' and by '.join(one.label for one in self.owners)}"
+        return f"{self.kind} '{self.name}' is claimed by {' and by '.join(owner.label for owner in self.owners)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the names, ready for JSON."""
-        return {"kind": self.kind, "name": self.name, "owners": [one.label for one in self.owners]}
+        return {"kind": self.kind, "name": self.name, "owners": [owner.label for owner in self.owners]}
 
 
 def describe_model(source: str) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def describe_model(source: str) -> dict[str, Any]:
         UnknownNameError: there is none of that name.
     """
     resolved = resolve(source)
-    config, known = resolved.config, architectures()
+    config, catalog = resolved.config, architectures()
     name, aliases, entries = source, (), {}
     if resolved.kind == "name":
-        entry = known.find(resolved.given)
-        name, aliases, entries = entry.name, entry.aliases, entries_of(resolved.given)
+        entry = catalog.find(resolved.argument)
+        name, aliases, entries = entry.name, entry.aliases, entries_of(resolved.argument)
         if resolved.tag is not None:
             entries = {tag: entry for tag, entry in entries.items() if tag == resolved.tag}
     tags = {tag: {"from": entry.place, "terms": entry.terms} | entry.data() for tag, entry in entries.items()}
@@ -68,10 +68,14 @@ def describe_model(source: str) -> dict[str, Any]:
         "file": str(resolved.path),
         "description": config.description,
         "parameters": config.parameter_count(),
-        "towers": _towers(config),
+        "towers": {
+            section: {"component": part.component, "parameters": part.parameter_count(config.embed_dim)}
+            for section, part in _parts(config)
+            if isinstance(part, TowerConfig)
+        },
         "text_contract": None if contract is None else contract.to_dict(),
         "components": {
-            section: _provenance(known.registry.get(part.kind, part.component)) for section, part in _parts(config)
+            section: _provenance(catalog.registry.get(part.kind, part.component)) for section, part in _parts(config)
         },
         "pretrained": tags,
         "config": config.data(),
@@ -85,14 +89,14 @@ def describe_plugin(plugin: Plugin, claimed: list[Clash]) -> dict[str, Any]:
         plugin: a plugin of a registry.
         claimed: the clashes of that registry.
     """
-    own = [clash for clash in claimed if plugin in clash.owners]
+    clashes = [clash for clash in claimed if plugin in clash.owners]
     return {
         "name": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
-        "status": "quarantined" if plugin.error is not None else "clash" if own else "ok",
+        "status": "quarantined" if plugin.error is not None else "clash" if clashes else "ok",
         "reason": plugin.error,
-        "clashes": [clash.to_dict() for clash in own],
+        "clashes": [clash.to_dict() for clash in clashes],
         "components": [_component(Component(spec, plugin)) for spec in plugin.components],
         "architectures": plugin.architectures,
         "pretrained": plugin.pretrained,
@@ -101,21 +105,21 @@ def describe_plugin(plugin: Plugin, claimed: list[Clash]) -> dict[str, Any]:
     }
 
 
-def clashes(known: Architectures | None = None) -> list[Clash]:
+def clashes(catalog: Architectures | None = None) -> list[Clash]:
     """Return every name of a component, an architecture, an export or an importer that several plugins claim."""
-    known = known or architectures()
+    catalog = catalog or architectures()
     owners: defaultdict[tuple[str, str], list[Plugin]] = defaultdict(list)
-    for kind, name, plugin in _claims(known):
+    for kind, name, plugin in _claims(catalog):
         owners[kind, name].append(plugin)
-    return [Clash(kind, name, tuple(found)) for (kind, name), found in owners.items() if len(found) > 1]
+    return [Clash(kind, name, tuple(plugins)) for (kind, name), plugins in owners.items() if len(plugins) > 1]
 
 
-def _claims(known: Architectures) -> Iterator[tuple[str, str, Plugin]]:
-    for plugin in known.registry.plugins:
+def _claims(catalog: Architectures) -> Iterator[tuple[str, str, Plugin]]:
+    for plugin in catalog.registry.plugins:
         yield from ((spec.kind, spec.name, plugin) for spec in plugin.components)
         yield from (("export", name, plugin) for name in plugin.exports)
         yield from (("importer", name, plugin) for name in plugin.importers)
-    yield from (("architecture", entry.name, entry.plugin) for entry in known.entries)
+    yield from (("architecture", entry.name, entry.plugin) for entry in catalog.entries)
 
 
 def _parts(config: ModelConfig) -> Iterator[tuple[str, ComponentConfig]]:
@@ -125,14 +129,6 @@ def _parts(config: ModelConfig) -> Iterator[tuple[str, ComponentConfig]]:
         value = getattr(config, key)
         if isinstance(value, ComponentConfig):
             yield key, value
-
-
-def _towers(config: ModelConfig) -> dict[str, Any]:
-    return {
-        section: {"component": part.component, "parameters": part.parameter_count(config.embed_dim)}
-        for section, part in _parts(config)
-        if isinstance(part, TowerConfig)
-    }
 
 
 def _provenance(component: Component) -> dict[str, Any]:

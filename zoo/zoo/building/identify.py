@@ -39,7 +39,7 @@ def identify(
     """Return the architectures that a checkpoint's names and shapes fit best, the best first; none where none is near.
 
     Args:
-        path: a file or folder of any container and layout that an installed plugin knows.
+        path: a file or folder of any container and format that an installed plugin knows.
         limit: how many candidates to return.
         weights: which state dict of a training checkpoint; see `zoo.build`.
         architectures: others to rank beside those that are installed, such as YAML files and saved folders of yours.
@@ -50,16 +50,21 @@ def identify(
     """
     source = open_checkpoint(path, weights=weights)
     shapes = {key: info.shape for key, info in source.entries.items()}
-    others = {_name(one, index): _shaped(resolve(one).config) for index, one in enumerate(architectures)}
-    stated = _stated(source)
+    others: dict[str, Shaped] = {}
+    for index, architecture in enumerate(architectures):
+        name = str(architecture) if isinstance(architecture, str | Path) else f"architectures[{index}]"
+        others[name] = _shaped(resolve(architecture).config)
+    carried = _carried_config(source)
     ranked = rank(shapes, limit=limit, others=others)
     if not ranked or ranked[0].fit < 1:
         more = dict(_of_strangers())
-        if stated is not None:
-            with suppress(Exception):  # whatever a file states need not be buildable
-                more[str(path)] = _shaped(stated)
+        if carried is not None:
+            with suppress(Exception):  # whatever a file carries need not be buildable
+                more[str(path)] = _shaped(carried)
         ranked = rank(shapes, limit=limit, others=more | others) if more else ranked
-    return ranked if stated is None else [_narrowed(one, stated) if one.fit == 1 else one for one in ranked]
+    if carried is None:
+        return ranked
+    return [_narrowed(candidate, carried) if candidate.fit == 1 else candidate for candidate in ranked]
 
 
 def _shaped(architecture: ModelConfig) -> Shaped:
@@ -70,20 +75,16 @@ def _shaped(architecture: ModelConfig) -> Shaped:
     return architecture, {key: tuple(value.shape) for key, value in entries.items()}
 
 
-def _name(source: object, index: int) -> str:
-    return str(source) if isinstance(source, str | Path) else f"architectures[{index}]"
-
-
 def _of_strangers() -> Iterator[tuple[str, Shaped]]:
     """Yield the architectures of other plugins, by the names that `zoo.build` takes; broken ones are left out."""
-    for one in list_architectures():
-        if one.problem is None and one.distribution != OWN:
+    for listing in list_architectures():
+        if listing.problem is None and listing.distribution != OWN:
             with suppress(Exception):  # a stranger's tower may raise anything; whoever builds it is told
-                yield one.name, _shaped(load_config(one.name))
+                yield listing.name, _shaped(load_config(listing.name))
 
 
-def _stated(source: TensorSource) -> ModelConfig | None:
-    """Return the architecture that a file of `zoo.save` states, if its parts are installed here."""
+def _carried_config(source: TensorSource) -> ModelConfig | None:
+    """Return the architecture that a file of `zoo.save` carries, if its parts are installed here."""
     text = source.metadata.get(CONFIG_KEY)
     if text is None:
         return None
@@ -93,12 +94,12 @@ def _stated(source: TensorSource) -> ModelConfig | None:
     return None
 
 
-def _narrowed(candidate: Candidate, stated: ModelConfig) -> Candidate:
-    """Return a candidate without the names whose configs differ from what a file states."""
-    told = dict(leaves(stated.data()))
+def _narrowed(candidate: Candidate, carried: ModelConfig) -> Candidate:
+    """Return a candidate without the names whose configs differ from the one that the file carries."""
+    config = dict(leaves(carried.data()))
     agreeing = [
         name
         for index, name in enumerate(candidate.names)
-        if all(values[index] == told.get(key) for key, values in candidate.untold.items())
+        if all(values[index] == config.get(key) for key, values in candidate.untold.items())
     ]
     return replace(candidate, names=(agreeing[0],), untold={}) if len(agreeing) == 1 else candidate

@@ -1,4 +1,4 @@
-"""The layer groups of a model's towers, as `lock_image_tower` and `lock_text_tower` count them: from the output.
+"""Layer groups of towers, counted from the output as locking counts them.
 
 The model is built on the meta device, so that even the largest one takes no memory and no weights.
 """
@@ -15,7 +15,7 @@ from zoo.materialize.skeleton import skeleton
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo_core.interfaces import LayerGroup, Tower
+    from zoo_core.interfaces import LayerGroup
 
 __all__ = ["Group", "layer_groups"]
 
@@ -57,20 +57,21 @@ def layer_groups(source: str, locks: Mapping[str, int] | None = None) -> dict[st
     for name, unlocked_groups in (locks or {}).items():
         model.lock_tower(name, unlocked_groups)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {model.modalities[name].spec.section: _groups(tower, names) for name, tower in model.towers.items()}
-
-
-def _groups(tower: Tower, names: dict[int, str]) -> tuple[Group, ...]:
-    return tuple(_group(number, group, names) for number, group in enumerate(reversed(tower.layer_groups()), start=1))
+    return {
+        model.modalities[name].spec.section: tuple(
+            _group(number, group, names) for number, group in enumerate(reversed(tower.layer_groups()), start=1)
+        )
+        for name, tower in model.towers.items()
+    }
 
 
 def _group(number: int, group: LayerGroup, names: dict[int, str]) -> Group:
-    parameters = {id(one): one for one in _parameters(group)}
+    parameters = {id(parameter): parameter for parameter in _parameters(group)}
     return Group(
         number=number,
         names=tuple(names[key] for key in parameters),
-        parameters=sum(one.numel() for one in parameters.values()),
-        trainable=sum(one.numel() for one in parameters.values() if one.requires_grad),
+        parameters=sum(parameter.numel() for parameter in parameters.values()),
+        trainable=sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad),
     )
 
 

@@ -140,7 +140,7 @@ def build_saved(
         raise CheckpointError(
             f"{saved.folder} was replaced {ATTEMPTS} times while it was read; let the other process finish"
         )
-    before, after = (one.tokenizer.files_key() if "text" in one.towers else None for one in (trained, config))
+    before, after = (each.tokenizer.files_key() if "text" in each.towers else None for each in (trained, config))
     if before == after:  # else overrides name another tokenizer
         read_tokenizer(model.tokenizer, saved)
     if probe is not False:

@@ -1,4 +1,4 @@
-"""Tags: which file of weights a tag stands for, and whether it is what it should be."""
+"""Weights of a tag or path, and their checks against the architecture."""
 
 from __future__ import annotations
 
@@ -48,14 +48,12 @@ def resolve_tag(source: Any, pretrained: str | Path) -> Pretrained | None:
         return None
     if pretrained.startswith("hf-hub:"):
         raise InputError(f"'{pretrained}' brings its architecture with it: zoo.build('{pretrained}')")
-    known = did_you_mean(pretrained, entries) if entries else "; it has none, and there is no such file"
+    hint = did_you_mean(pretrained, entries) if entries else "; it has none, and there is no such file"
     others = alike_with(architectures().find(source).name, pretrained) if named else []
     if others:
-        known = (
-            f"; {' and '.join(map(repr, others))} has these weights, with the activation that they were trained with"
-        )
-    told = f"architecture {describe(source)}" if isinstance(source, str | Path) else "this architecture"
-    raise UnknownNameError(f"{told} has no pretrained tag {describe(pretrained)}{known}")
+        hint = f"; {' and '.join(map(repr, others))} has these weights, with the activation that they were trained with"
+    architecture = f"architecture {describe(source)}" if isinstance(source, str | Path) else "this architecture"
+    raise UnknownNameError(f"{architecture} has no pretrained tag {describe(pretrained)}{hint}")
 
 
 def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_only: bool = False) -> Path:
@@ -71,7 +69,8 @@ def weights_of(entry: Pretrained, config: ModelConfig, tag: str, *, local_files_
 
         return fetch_weights(entry.hub, entry.sha256, local_files_only=local_files_only).path
     assert entry.path is not None
-    _check_digest(entry.path, entry.sha256)
+    if entry.sha256 is not None and entry.path.is_file() and (sha256 := sha256_of(entry.path)) != entry.sha256:
+        raise CheckpointError(f"{entry.path} is damaged: expected sha256 {entry.sha256}, found {sha256}; get it again")
     return entry.path
 
 
@@ -90,22 +89,15 @@ def _check_fits(entry: Pretrained, config: ModelConfig, tag: str) -> None:
     """Refuse weights whose activation or text contract is not the architecture's: the shapes alone would not tell."""
     contract = config.text_contract()
     for key, trained in entry.text:
-        found = getattr(contract, key, None)
-        if None not in (trained, found) and found != trained:
+        named = getattr(contract, key, None)
+        if None not in (trained, named) and named != trained:
             raise CheckpointError(
-                f"pretrained '{tag}' was trained with text {key} '{trained}', but that of the architecture is '{found}'"
+                f"pretrained '{tag}' was trained with text {key} '{trained}', but that of the architecture is '{named}'"
             )
     for key, section in config.sections():
-        found = getattr(section, "activation", None) if isinstance(section, TowerConfig) else None
-        if entry.activation is not None and found is not None and found != entry.activation:
+        activation = getattr(section, "activation", None) if isinstance(section, TowerConfig) else None
+        if entry.activation is not None and activation is not None and activation != entry.activation:
             raise CheckpointError(
-                f"pretrained '{tag}' was trained with activation {entry.activation}, but {key}.activation is {found}"
+                f"pretrained '{tag}' was trained with activation {entry.activation}, "
+                f"but {key}.activation is {activation}"
             )
-
-
-def _check_digest(path: Path, expected: str | None) -> None:
-    if expected is None or not path.is_file():
-        return
-    found = sha256_of(path)
-    if found != expected:
-        raise CheckpointError(f"{path} is damaged: expected sha256 {expected}, found {found}; get it again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from zoo_core.architectures import is_path
 from zoo_core.architectures.load import check_source
 from zoo_core.boundary import checked
 from zoo_core.config import ModelConfig
-from zoo_core.errors import AmbiguousNameError, UnknownNameError, describe
+from zoo_core.errors import AmbiguousNameError, UnknownNameError, ZooError, describe
 
 if TYPE_CHECKING:
     from zoo.catalog.pretrained import Pretrained
@@ -40,19 +41,19 @@ class Source:
     Attributes:
         kind: `"name"` (of an architecture), `"file"` (YAML), `"mapping"`, `"config"`, `"saved"` (a folder of
             `zoo.save`) or `"foreign"` (a folder of another library that states its architecture).
-        given: what the caller wrote; of `NAME:TAG` the name.
+        argument: what the caller wrote; of `NAME:TAG` the name.
         tag: the tag of `NAME:TAG`.
         saved: the saved model.
         folder: the folder of another library.
-        stated: the architecture that the files of that folder state.
+        foreign_config: the architecture that the files of that folder state.
     """
 
     kind: Literal["name", "file", "mapping", "config", "saved", "foreign"]
-    given: Any
+    argument: Any
     tag: str | None = None
     saved: SavedModel | None = None
     folder: Path | None = None
-    stated: Mapping[str, Any] | None = None
+    foreign_config: Mapping[str, Any] | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -63,8 +64,8 @@ class Source:
     def path(self) -> Path:
         """The file or folder that the architecture is read from."""
         if self.kind == "name":
-            return architectures().find(self.given).path
-        return self.saved.folder if self.saved else self.folder or Path(self.given)
+            return architectures().find(self.argument).path
+        return self.saved.folder if self.saved else self.folder or Path(self.argument)
 
     @cached_property
     def entry(self) -> Pretrained | None:
@@ -73,7 +74,7 @@ class Source:
         Raises:
             UnknownNameError: the architecture has no such tag.
         """
-        return None if self.tag is None else resolve_tag(self.given, self.tag)
+        return None if self.tag is None else resolve_tag(self.argument, self.tag)
 
     @cached_property
     def config(self) -> ModelConfig:
@@ -94,9 +95,9 @@ class Source:
         if self.saved is not None:
             self.saved.check_files()
             return self.saved.config_with(overrides) if overrides else self.saved.config
-        if self.stated is not None:
-            return load_config(self.stated, overrides, within=self.folder)
-        return load_config(self.given, overrides if self.entry is None else [*self.entry.overrides(), *overrides])
+        if self.foreign_config is not None:
+            return load_config(self.foreign_config, overrides, within=self.folder)
+        return load_config(self.argument, overrides if self.entry is None else [*self.entry.overrides(), *overrides])
 
 
 def resolve(source: object, *, tags: bool = True, local_files_only: bool = False) -> Source:
@@ -121,10 +122,10 @@ def resolve(source: object, *, tags: bool = True, local_files_only: bool = False
         return Source("mapping", source)
     if isinstance(source, Path) or (isinstance(source, str) and source.startswith(PREFIX)):
         path = local_folder(source, local_files_only=local_files_only)
-        found = _of_folder(path, source)
-        if found is None and path.is_dir():
+        folder_source = _of_folder(path, source)
+        if folder_source is None and path.is_dir():
             raise UnknownNameError(f"{path}: {_unread(path)}")
-        return found or Source("file", path)
+        return folder_source or Source("file", path)
     if isinstance(source, str):
         return _of_folder(Path(source), source) or _of_name(source, tags)
     raise AssertionError("check_source lets nothing else pass")
@@ -138,8 +139,8 @@ def _of_folder(folder: Path, given: str | Path) -> Source | None:
     """
     if is_saved_model(folder):
         source = Source("saved", given, saved=open_saved(folder))
-    elif folder.is_dir() and (stated := read_foreign_config(folder)) is not None:
-        source = Source("foreign", given, folder=folder, stated=stated)
+    elif folder.is_dir() and (foreign_config := read_foreign_config(folder)) is not None:
+        source = Source("foreign", given, folder=folder, foreign_config=foreign_config)
     else:
         return None
     if given == folder.name and _is_architecture(folder.name):
@@ -170,7 +171,7 @@ def _of_name(text: str, tags: bool) -> Source:
         misspelled = suggestion == _ADDRESS.format(text) and "did you mean" in str(error)  # ViT-B/16 has a slash too
         if suggestion and not misspelled:
             raise UnknownNameError(f"{unknown}: {suggestion}") from None
-        raise _misspelled(text, tags) if ":" in text else error from None
+        raise _misspelled(text, tags, error) if ":" in text else error from None
     return Source("name", text)
 
 
@@ -180,21 +181,27 @@ def split_tag(text: str) -> tuple[str, str | None]:
     return (name, tag) if colon and not Path(text).exists() and _is_architecture(name) else (text, None)
 
 
-def _misspelled(text: str, tags: bool) -> UnknownNameError:
-    """Return the error of `NAME:TAG` whose name is unknown; an architecture with such a tag is offered first."""
+def _misspelled(text: str, tags: bool, error: UnknownNameError) -> UnknownNameError:
+    """Return the error of `NAME:TAG` whose name is unknown; `error` where nothing has such a tag."""
     from zoo.catalog.pretrained import entries_of  # takes time to import, and few need it
 
     name, _, tag = text.rpartition(":")
-    names = [known for entry in architectures().entries for known in (entry.name, *entry.aliases)]
-    for other in difflib.get_close_matches(name, names):
-        if tag in entries_of(other):
-            meant = f"'{other}:{tag}'" if tags else f"zoo.build('{other}', pretrained='{tag}')"
-            return UnknownNameError(f"unknown architecture {describe(name)}, did you mean {meant}?")
+    with_tag: list[str] = []
+    for entry in architectures().entries:
+        with suppress(ZooError):  # a stranger's broken tags are no part of this error
+            if tag in entries_of(f"{entry.plugin.distribution}/{entry.name}"):
+                with_tag += (entry.name, *entry.aliases)
+    if not with_tag:
+        return error
+    near = difflib.get_close_matches(name, with_tag, n=1)
+    if near:
+        meant = f"'{near[0]}:{tag}'" if tags else f"zoo.build('{near[0]}', pretrained='{tag}')"
+        return UnknownNameError(f"unknown architecture {describe(name)}, did you mean {meant}?")
     try:
         architectures().find(name)
-    except UnknownNameError as error:
-        return error
-    return UnknownNameError(f"unknown architecture {describe(text)}")  # the name of a file hides that of the tag
+    except UnknownNameError as unknown:
+        return unknown
+    return error
 
 
 def _suggestion_for(text: str) -> str:

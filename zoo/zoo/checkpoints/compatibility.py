@@ -1,8 +1,8 @@
-"""What a checkpoint says of its architecture beyond names and shapes, and what it leaves to the one that is named.
+"""Compatibility of a checkpoint with an architecture beyond names and shapes.
 
-What you would not guess: a file says little. Ours carry their whole architecture, OpenAI's layout fixes the activation,
-a folder of another library states towers and preprocessing; a bare state dict says nothing, and fits with either
-activation. So what is said has to agree, and what is not said is written down as an assumption.
+A file says little. Ours carry their whole architecture, OpenAI's format fixes the activation, a folder of another
+library states towers and preprocessing. A bare state dict says nothing, and fits with either activation. So what a
+checkpoint says has to agree, and what it does not say is noted as an assumption.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def check_architecture(
     overrides: Sequence[str] = (),
     *,
     described: bool = False,
-    stated: ModelConfig | None = None,
+    folder_config: ModelConfig | None = None,
 ) -> list[str]:
     """Hold what a checkpoint says of its architecture to the one that is named, and return what it leaves open.
 
     Args:
-        source: the checkpoint, in our layout.
+        source: the checkpoint, in our format.
         path: its file or folder.
         config: the architecture.
         overrides: the changes of it that the caller asked for, which the checkpoint need not agree with.
         described: what the checkpoint leaves open is known from elsewhere, such as the entry of a tag.
-        stated: the architecture that the folder of the checkpoint states, where that was read already.
+        folder_config: the architecture that the folder of the checkpoint states, where that was read already.
 
     Returns:
         a sentence about what is taken from the architecture because nobody says it; none where all is said.
@@ -57,57 +57,56 @@ def check_architecture(
     """
     sections = dict(config.sections())
     processors = {key: section for key, section in sections.items() if isinstance(section, ProcessorConfig)}
-    own = config.model_copy(update={key: section.self_contained() for key, section in processors.items()})  # as saved
-    ours, theirs = dict(leaves(own.data())), _said(source, path, stated)
-    asked = tuple(one.partition("=")[0].removesuffix(".type") for one in overrides)  # which picks a whole section
+    # as a saved model names them
+    config = config.model_copy(update={key: section.self_contained() for key, section in processors.items()})
+    named, stated_keys = dict(leaves(config.data())), _stated_keys(source, path, folder_config)
+    # an override of a type picks a whole section
+    asked = tuple(override.partition("=")[0].removesuffix(".type") for override in overrides)
+
+    def is_asked(key: str) -> bool:
+        return any(key == above or key.startswith((f"{above}.", f"{above}[")) for above in asked)
+
     differing = {
         key: value
-        for key, value in theirs.items()
-        if key in ours and ours[key] != value and key not in _UNTOLD and not _below(key, asked)
+        for key, value in stated_keys.items()
+        if key in named and named[key] != value and key not in _UNTOLD and not is_asked(key)
     }
     if differing:
-        raise _disagreement(source, ours, differing)
+        raise _disagreement(source, named, differing)
     # neither activations nor processors leave a trace in shapes
     activations = [f"{key}.activation" for key in sections if key not in processors]
-    open_keys = [f"{key} '{ours[key]}'" for key in activations if key in ours and key not in theirs]
-    open_keys += [one for one in processors if not any(key.startswith(f"{one}.") for key in theirs)]
+    open_keys = [f"{key} '{named[key]}'" for key in activations if key in named and key not in stated_keys]
+    open_keys += [section for section in processors if not any(key.startswith(f"{section}.") for key in stated_keys)]
     if described or not open_keys:
         return []
     return [f"taken from the architecture, since the weights do not tell: {', '.join(open_keys)}"]
 
 
-def _said(source: TensorSource, path: Path, stated: ModelConfig | None) -> dict[str, Any]:
+def _stated_keys(source: TensorSource, path: Path, folder_config: ModelConfig | None) -> dict[str, Any]:
     """Return what a checkpoint says, by the dotted keys of architectures."""
-    if stated is None and path.is_dir() and (foreign := read_foreign_config(path)) is not None:
-        stated = load_config(foreign)
-    folder = {} if stated is None else dict(leaves(stated.data()))
-    said = dict(getattr(source, "facts", {})) | {
-        key: value for key, value in folder.items() if key.startswith(_STATED) and key not in _LEFT_TO_US
+    if folder_config is None and path.is_dir() and (foreign := read_foreign_config(path)) is not None:
+        folder_config = load_config(foreign)
+    of_folder = {} if folder_config is None else dict(leaves(folder_config.data()))
+    values = dict(getattr(source, "facts", {})) | {
+        key: value for key, value in of_folder.items() if key.startswith(_STATED) and key not in _LEFT_TO_US
     }
     if CONFIG_KEY in source.metadata:
         try:
-            said |= dict(leaves(parse_json(source.metadata[CONFIG_KEY], CONFIG_KEY).data))
+            values |= dict(leaves(parse_json(source.metadata[CONFIG_KEY], CONFIG_KEY).data))
         except ConfigError as error:
             what = f"its architecture in '{CONFIG_KEY}' is damaged: {reason(error)}"
             raise CheckpointError(f"{source.path}: {what}") from None
-    return said
+    return values
 
 
-def _disagreement(source: TensorSource, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> CheckpointError:
-    told = "; ".join(f"{key} is {ours[key]!r}, the weights are for {value!r}" for key, value in theirs.items())
-    fixes = [f"{key}={json.dumps(value)}" for key, value in theirs.items()]
-    fitting = " or ".join(map(repr, _fitting(source, theirs))) or "that one"
-    return CheckpointError(
-        f"{source.path} is for another architecture: {told}. Choose {fitting}, or say overrides={fixes}"
-    )
-
-
-def _fitting(source: TensorSource, said: Mapping[str, Any]) -> list[str]:
-    """Return the architectures of zoo that a checkpoint fits in every shape, and in what it says."""
+def _disagreement(source: TensorSource, named: Mapping[str, Any], differing: Mapping[str, Any]) -> CheckpointError:
+    differences = [f"{key} is {named[key]!r}, the weights are for {value!r}" for key, value in differing.items()]
+    fixes = [f"{key}={json.dumps(value)}" for key, value in differing.items()]
+    # architectures of zoo that the checkpoint fits in every shape, and in what it says
     best = rank({key: info.shape for key, info in source.entries.items()}, limit=1)
     names = best[0].names if best and best[0].fit == 1 else ()
-    return [name for name in names if said.items() <= dict(leaves(load_config(name).data())).items()]
-
-
-def _below(key: str, asked: Sequence[str]) -> bool:
-    return any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in asked)
+    fitting = [name for name in names if differing.items() <= dict(leaves(load_config(name).data())).items()]
+    return CheckpointError(
+        f"{source.path} is for another architecture: {'; '.join(differences)}. Choose "
+        f"{' or '.join(map(repr, fitting)) or 'that one'}, or say overrides={fixes}"
+    )

@@ -1,4 +1,4 @@
-"""Explanation of checkpoints that do not fit: what differs, the likely cause, and the fix."""
+"""Explanation of checkpoints that do not fit: likely cause and fix."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _part_of(key: str, model: DualEncoder) -> str:
 # Likely causes: each returns its advice, or nothing where it is not the one
 
 
-def _other_size(mismatch: _Mismatch) -> str:
+def other_size(mismatch: _Mismatch) -> str:
     """Only position embeddings differ in shape: the weights are for other images or texts."""
     tables, differing = mismatch.position_tables, mismatch.misshapen
     if mismatch.missing or mismatch.unexpected or not differing or not differing.keys() <= tables.keys():
@@ -118,7 +118,7 @@ def _by(size: Sequence[int]) -> str:
     return " x ".join(map(str, size))
 
 
-def _other_loss(mismatch: _Mismatch) -> str:
+def other_loss(mismatch: _Mismatch) -> str:
     """Only the logit bias is missing or too much: one side is of a sigmoid loss, the other of a softmax."""
     if mismatch.misshapen or [*mismatch.missing, *mismatch.unexpected] != [LOGIT_BIAS]:
         return ""
@@ -133,7 +133,7 @@ def _other_loss(mismatch: _Mismatch) -> str:
     )
 
 
-def _one_tower(mismatch: _Mismatch) -> str:
+def one_tower(mismatch: _Mismatch) -> str:
     """The checkpoint holds all of one tower and nothing else, and that is not what the model has."""
     source, model = mismatch.source, mismatch.model
     names = {name for name in source.entries if not name.endswith(COUNTED)}
@@ -149,7 +149,7 @@ def _one_tower(mismatch: _Mismatch) -> str:
     return ""
 
 
-def _other_format(mismatch: _Mismatch) -> str:
+def other_format(mismatch: _Mismatch) -> str:
     """No name is one of the model's."""
     source = mismatch.source
     if len(mismatch.missing) != len(mismatch.expected):
@@ -160,7 +160,7 @@ def _other_format(mismatch: _Mismatch) -> str:
     )
 
 
-def _other_architecture(mismatch: _Mismatch) -> str:
+def other_architecture(mismatch: _Mismatch) -> str:
     """An architecture of zoo fits better than the one of the model."""
     shapes, own_shapes = (
         {key: info.shape for key, info in entries.items()} for entries in (mismatch.source.entries, mismatch.expected)
@@ -176,5 +176,5 @@ def _other_architecture(mismatch: _Mismatch) -> str:
     return f"The architecture that fits best is {names}: {how}"
 
 
-_CAUSES = (_other_size, _other_loss, _one_tower, _other_format, _other_architecture)
+_CAUSES = (other_size, other_loss, one_tower, other_format, other_architecture)
 """In this order: each later one would also explain what an earlier one does, less exactly."""

@@ -1,4 +1,6 @@
-"""Weights into models: everything is checked first, and then all of it is taken, or nothing.
+"""Loading of weights into models: all of them, or none.
+
+Everything is checked before the first tensor is taken.
 
 A new model is built without memory (on the meta device) and takes the tensors of the memory-mapped file as its own, so
 that nothing is drawn at random only to be thrown away, and nothing is held twice.
@@ -47,7 +49,7 @@ def load_weights(
 
     Args:
         model: what `zoo.build` made, or any `DualEncoder`, sharded or not; or what torch.compile wraps around it.
-        source: a file or folder of any container and layout that an installed plugin knows.
+        source: a file or folder of any container and format that an installed plugin knows.
         weights: which state dict of a training checkpoint: None for the trained one, `"ema"`, or its name there.
         resize: resample positions of another size: `"bicubic"` or `"bilinear"` (text: linearly).
         logit_bias: value of the model's logit bias where the weights have none.
@@ -103,7 +105,9 @@ def take_weights(
     """
     options = options or LoadOptions()
     source = open_checkpoint(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
-    assumed = check_architecture(source, path, config, overrides, described=options.described, stated=options.stated)
+    assumed = check_architecture(
+        source, path, config, overrides, described=options.described, folder_config=options.folder_config
+    )
     plan = _checked_fit(source, model, options, assumed, lambda _: dtype)
     if dtype is None and (dtype := common_dtype(source, plan.keys, model)) is not None:
         plan.notes.append(f"taken as {str(dtype).removeprefix('torch.')}: the weights are of several dtypes")

@@ -1,4 +1,6 @@
-"""How the entries of a checkpoint fit a model, decided before a tensor is read; what does not fit is explained.
+"""Matching of the entries of a checkpoint with those of a model.
+
+It is decided before a tensor is read.
 
 Names may stand with or without `text.`, and one value may have the shape `[]` or `[1]`: every model loads both. The
 weights of one tower may lack `visual.` and the logit scale, which is no part of a tower. Positions of another size are
@@ -48,7 +50,7 @@ class LoadOptions:
         logit_bias: value of the logit bias where the weights have none.
         trained_size: height and width of the images that the weights were trained on, where known.
         described: what no shape tells of the weights is known from elsewhere and was compared, as that of a tag.
-        stated: the architecture that the folder of the weights states, where that was read already.
+        folder_config: the architecture that the folder of the weights states, where that was read already.
     """
 
     weights: str | None = None
@@ -56,7 +58,7 @@ class LoadOptions:
     logit_bias: float | None = None
     trained_size: tuple[int, int] | None = None
     described: bool = False
-    stated: ModelConfig | None = None
+    folder_config: ModelConfig | None = None
 
 
 @dataclass
@@ -82,7 +84,7 @@ def match_entries(source: TensorSource, model: DualEncoder, options: LoadOptions
     """Return how a checkpoint's entries become those of a model.
 
     Args:
-        source: the checkpoint, in our layout.
+        source: the checkpoint, in our format.
         model: the model, on any device; one without a tower takes nothing of it.
         options: what is allowed beyond an exact fit.
 
@@ -91,21 +93,26 @@ def match_entries(source: TensorSource, model: DualEncoder, options: LoadOptions
         CheckpointError: a dtype does not fit.
     """
     expected = entries_of(model, source)
-    found, result = _named(source, expected, model)
-    result.keys = {key: name for key, name in found.items() if key in expected}
-    missing = [key for key in expected if key not in found]
+    names, plan = _named(source, expected, model)
+    plan.keys = {key: name for key, name in names.items() if key in expected}
+    missing = [key for key in expected if key not in names]
     if LOGIT_BIAS in missing and options.logit_bias is not None:
         missing.remove(LOGIT_BIAS)
-        result.constants[LOGIT_BIAS] = options.logit_bias
-        result.warnings.append(f"logit_bias is {options.logit_bias:g}, as asked: the weights have none")
-    for key in [one for one in missing if one in optional_keys(model)]:
+        plan.constants[LOGIT_BIAS] = options.logit_bias
+        plan.warnings.append(f"logit_bias is {options.logit_bias:g}, as asked: the weights have none")
+    for key in [key for key in missing if key in optional_keys(model)]:
         missing.remove(key)
-        result.constants[key] = _own_value(model, key)
-        result.notes.append(f"{key} is that of the model: the weights of one tower have none")
-    unexpected = [name for key, name in found.items() if key not in expected]
+        value = cast("Tensor", getattr(model, key))  # on the meta device the config says what it is
+        plan.constants[key] = float(getattr(model.config, f"init_{key}") if value.is_meta else value.detach())
+        plan.notes.append(f"{key} is that of the model: the weights of one tower have none")
+    unexpected = [name for key, name in names.items() if key not in expected]
     misshapen: dict[str, tuple[Shape, Shape]] = {}
-    tables = _tables(model, expected)
-    for key, name in result.keys.items():
+    tables = {
+        own_name(model.prefixes[modality] + name, expected): table
+        for modality, tower in model.towers.items()
+        for name, table in tower.position_tables().items()
+    }
+    for key, name in plan.keys.items():
         have, want = source.entries[name], expected[key]
         if have.shape == want.shape or (have.count == want.count == 1 and key.startswith("logit_")):
             continue
@@ -113,56 +120,42 @@ def match_entries(source: TensorSource, model: DualEncoder, options: LoadOptions
         if change is None:
             misshapen[key] = (have.shape, want.shape)
         else:
-            result.changes[key], told = change
-            result.warnings.append(told)
+            plan.changes[key], sentence = change
+            plan.warnings.append(sentence)
     if missing or unexpected or misshapen:
         raise mismatch_error(source, model, expected, tables, missing, unexpected, misshapen)
-    for key, name in result.keys.items():
+    for key, name in plan.keys.items():
         if key.endswith(_COUNT) and source.entries[name].is_float:  # as of a state dict that was cast as a whole
-            result.changes[key] = lambda count: count.long()
-    _check_dtypes(source, expected, result)
-    return result
+            plan.changes[key] = lambda count: count.long()
+    _check_dtypes(source, expected, plan)
+    return plan
 
 
 def names_fit(source: TensorSource, model: DualEncoder) -> bool:
-    """Tell whether a checkpoint's names are exactly those of a model, so that its layout is ours."""
+    """Tell whether a checkpoint's names are exactly those of a model, so that its format is ours."""
     expected, spare = entries_of(model, source), optional_keys(model)
-    found = [own_name(name, expected) for name in source.entries]
-    taken = {key for key in found if key in expected or model.accepts_key(key)}
+    keys = [own_name(name, expected) for name in source.entries]
+    taken = {key for key in keys if key in expected or model.accepts_key(key)}
     return taken - spare == expected.keys() - spare
-
-
-def _own_value(model: DualEncoder, key: str) -> float:
-    """Return what a model has for an entry without weights; on the meta device that is what its config says."""
-    own = cast("Tensor", getattr(model, key))
-    return float(getattr(model.config, f"init_{key}") if own.is_meta else own.detach())
 
 
 def _named(
     source: TensorSource, expected: Mapping[str, TensorInfo], model: DualEncoder
 ) -> tuple[dict[str, str], LoadPlan]:
     """Return the checkpoint's entries by the names that the model has for them."""
-    names = [one for one in source.entries if not one.endswith(COUNTED)]
+    names = [name for name in source.entries if not name.endswith(COUNTED)]
     prefix = prefix_that_fits(names, expected, model)
-    result = LoadPlan(notes=[f"prefix '{prefix}' taken off every name"] if prefix else [])
+    plan = LoadPlan(notes=[f"prefix '{prefix}' taken off every name"] if prefix else [])
     lacking = lacking_prefix([name.removeprefix(prefix) for name in names], expected, model)
-    found: dict[str, str] = {}
+    matched: dict[str, str] = {}
     for name in names:
         key = own_name(lacking + name.removeprefix(prefix), expected)
         if not model.accepts_key(key) and key not in expected:
             continue
-        if key in found:
-            raise CheckpointError(f"{source.path} holds '{key}' twice: as {found[key]} and as {name}")
-        found[key] = name
-    return found, result
-
-
-def _tables(model: DualEncoder, expected: Mapping[str, TensorInfo]) -> dict[str, PositionTable]:
-    return {
-        own_name(model.prefixes[modality] + name, expected): table
-        for modality, tower in model.towers.items()
-        for name, table in tower.position_tables().items()
-    }
+        if key in matched:
+            raise CheckpointError(f"{source.path} holds '{key}' twice: as {matched[key]} and as {name}")
+        matched[key] = name
+    return matched, plan
 
 
 def _resampling(
@@ -179,7 +172,7 @@ def _resampling(
     if size is None or count < 1:
         return None
     mode, old = options.resize, PositionTable(size, new.prefix, new.suffix)
-    shapes = " to ".join(" x ".join(map(str, one)) for one in (size, new.size))
+    shapes = " to ".join(" x ".join(map(str, axes)) for axes in (size, new.size))
     how = mode if len(size) == 2 else "linear"
     return lambda table: resample(table, old, new, mode), f"positions '{key}' were resampled from {shapes} ({how})"
 

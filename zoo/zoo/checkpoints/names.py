@@ -44,7 +44,9 @@ def entries_of(model: DualEncoder, source: TensorSource) -> dict[str, TensorInfo
     state: Mapping[str, Tensor] = own_state_dict(model)
     if not holds_all(source.entries, state, model):
         state = cast("Mapping[str, Tensor]", model.state_dict())
-    return {key: TensorInfo(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for key, one in state.items()}
+    return {
+        key: TensorInfo(str(value.dtype).removeprefix("torch."), tuple(value.shape)) for key, value in state.items()
+    }
 
 
 def own_name(name: str, expected: Container[str]) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries, through the `checkpoint-format` components of whoever is installed."""
+"""Checkpoints of any container and format, seen as ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["checkpoint_format", "checkpoint_formats", "open_checkpoint", "read_f
 
 
 def checkpoint_format(name: str) -> CheckpointFormat:
-    """Return the layout of a name.
+    """Return the format of a name.
 
     Raises:
         UnknownNameError: nobody declares it.
@@ -28,7 +28,7 @@ def checkpoint_format(name: str) -> CheckpointFormat:
 
 
 def checkpoint_formats() -> Iterator[tuple[str, CheckpointFormat]]:
-    """Yield every layout whose packages are installed, with the name of its component.
+    """Yield every format whose packages are installed, with the name of its component.
 
     One that cannot be made is passed over with a warning: it would spoil the weights of everybody else.
     """
@@ -36,58 +36,58 @@ def checkpoint_formats() -> Iterator[tuple[str, CheckpointFormat]]:
         if component.missing:
             continue
         try:
-            layout = checkpoint_format(component.qualified_name)
+            format = checkpoint_format(component.qualified_name)
         except (ConfigError, PluginError) as error:
             _pass_over(error)
         else:
-            yield component.qualified_name, layout
+            yield component.qualified_name, format
 
 
 def open_checkpoint(
     path: str | Path, *, weights: str | None = None, is_ours: Callable[[TensorSource], bool] | None = None
 ) -> TensorSource:
-    """Open a checkpoint of any container and layout, seen in our layout; no tensor is read.
+    """Open a checkpoint of any container and format, seen in our format; no tensor is read.
 
     Args:
         path: a file or folder.
         weights: which of several state dicts; see `zoo.checkpoints.containers.open_container`.
-        is_ours: tells that a checkpoint is in our layout, without a doubt; then no plugin is asked.
+        is_ours: tells that a checkpoint is in our format, without a doubt; then no plugin is asked.
 
     Raises:
-        CheckpointError: it holds no weights that can be read, or two layouts claim it.
+        CheckpointError: it holds no weights that can be read, or two formats claim it.
     """
     source = open_container(path, weights=weights)
     if is_ours is not None and is_ours(source):
         return source
-    claims = {name: layout for name, layout in checkpoint_formats() if _recognises(layout, source)}
+    claims = {name: format for name, format in checkpoint_formats() if _recognises(format, source)}
     if len(claims) > 1:
         raise CheckpointError(
             f"{source.path} is claimed by the checkpoint formats {' and '.join(claims)}; "
             "leave one out with ZOO_DISABLE_PLUGINS"
         )
-    return next((ConvertedSource(source, layout) for layout in claims.values()), source)
+    return next((ConvertedSource(source, format) for format in claims.values()), source)
 
 
 def read_foreign_config(folder: str | Path) -> Mapping[str, Any] | None:
-    """Return the architecture that the files of another library's folder state; None where no layout knows them.
+    """Return the architecture that the files of another library's folder state; None where no format knows them.
 
     Raises:
-        ConfigError: a layout knows them, but they state what cannot be built.
+        ConfigError: a format knows them, but they state what cannot be built.
     """
-    for _, layout in checkpoint_formats():
+    for _, format in checkpoint_formats():
         try:
-            found = layout.architecture(Path(folder))
+            config = format.architecture(Path(folder))
         except PluginError as error:
             _pass_over(error)
         else:
-            if found is not None:
-                return found
+            if config is not None:
+                return config
     return None
 
 
-def _recognises(layout: CheckpointFormat, source: TensorSource) -> bool:
+def _recognises(format: CheckpointFormat, source: TensorSource) -> bool:
     try:
-        return layout.recognises(source.entries)
+        return format.recognises(source.entries)
     except PluginError as error:
         _pass_over(error)
         return False

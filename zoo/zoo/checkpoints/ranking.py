@@ -67,15 +67,15 @@ def rank(shapes: Mapping[str, Shape], *, limit: int, others: Mapping[str, Shaped
         name: _canonical(others[name][1] if name in others else shapes_of(name)) for name in (*others, *names())
     }
     ranked: list[tuple[float, list[str], Mapping[str, Shape], Mapping[str, Shape], str | None]] = []
-    for tower, found in _readings(_canonical(shapes)):
-        groups: dict[frozenset[tuple[str, Shape]], list[str]] = {}
+    for tower, held in _readings(_canonical(shapes)):
+        groups: dict[frozenset[tuple[str, Shape]], list[str]] = {}  # architectures of equal names and shapes
         for name, entries in expected.items():
             groups.setdefault(frozenset(_of_tower(entries, tower).items()), []).append(name)
-        ranked += [(_fit(found, dict(one)), alike, dict(one), found, tower) for one, alike in groups.items()]
-    ranked.sort(key=lambda one: (-one[0], one[1]))
+        ranked += [(_fit(held, dict(group)), alike, dict(group), held, tower) for group, alike in groups.items()]
+    ranked.sort(key=lambda candidate: (-candidate[0], candidate[1]))
     return [
-        _candidate(found, entries, alike, fit, tower, others)
-        for fit, alike, entries, found, tower in ranked[:limit]
+        _candidate(held, entries, alike, fit, tower, others)
+        for fit, alike, entries, held, tower in ranked[:limit]
         if fit >= LEAST
     ]
 
@@ -85,13 +85,13 @@ def _prefixes() -> dict[str, str]:
     return {modality.name: f"{modality.module}." for modality in registry().modalities if modality.name != "text"}
 
 
-def _readings(found: Mapping[str, Shape]) -> Iterator[tuple[str | None, Mapping[str, Shape]]]:
+def _readings(entries: Mapping[str, Shape]) -> Iterator[tuple[str | None, Mapping[str, Shape]]]:
     """Yield the tower that a file may hold, and its entries; None where it holds those of several, or all entries."""
     prefixes = _prefixes()
-    alone = {key: shape for key, shape in found.items() if not key.startswith("logit_")}
+    alone = {key: shape for key, shape in entries.items() if not key.startswith("logit_")}
     towers = {next((tower for tower, prefix in prefixes.items() if key.startswith(prefix)), "text") for key in alone}
     if len(towers) != 1:
-        yield None, found
+        yield None, entries
     else:
         yield next(iter(towers)), alone
     if towers == {"text"}:  # or names of another tower, as its own state dict has them
@@ -117,15 +117,15 @@ def likeness(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> float:
 
 def leaves(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Return the values of nested mappings by their dotted keys."""
-    found: list[tuple[str, Any]] = []
+    values: list[tuple[str, Any]] = []
     for key, value in data.items():
         inner = isinstance(value, Mapping)
-        found += leaves(cast("Mapping[str, Any]", value), f"{prefix}{key}.") if inner else [(prefix + key, value)]
-    return found
+        values += leaves(cast("Mapping[str, Any]", value), f"{prefix}{key}.") if inner else [(prefix + key, value)]
+    return values
 
 
 def _canonical(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Return entries by names that do not depend on the layout; one value has no shape."""
+    """Return entries by names that do not depend on the format; one value has no shape."""
     return {
         key.removeprefix("text."): () if shape == (1,) and key.rpartition(".")[2].startswith("logit_") else shape
         for key, shape in shapes.items()
@@ -133,13 +133,13 @@ def _canonical(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     }
 
 
-def _fit(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> float:
-    equal = len(found.items() & expected.items())
-    return equal / len(found.keys() | expected.keys())
+def _fit(held: Mapping[str, Shape], expected: Mapping[str, Shape]) -> float:
+    """Return the intersection over union of two sets of entries."""
+    return len(held.items() & expected.items()) / len(held.keys() | expected.keys())
 
 
 def _candidate(
-    found: Mapping[str, Shape],
+    held: Mapping[str, Shape],
     expected: Mapping[str, Shape],
     alike: list[str],
     fit: float,
@@ -154,12 +154,12 @@ def _candidate(
     return Candidate(
         names=tuple(alike),
         fit=fit,
-        missing=tuple(sorted(expected.keys() - found.keys())),
-        unexpected=tuple(sorted(found.keys() - expected.keys())),
+        missing=tuple(sorted(expected.keys() - held.keys())),
+        unexpected=tuple(sorted(held.keys() - expected.keys())),
         misshapen={
-            key: (found[key], expected[key])
-            for key in sorted(found.keys() & expected.keys())
-            if found[key] != expected[key]
+            key: (held[key], expected[key])
+            for key in sorted(held.keys() & expected.keys())
+            if held[key] != expected[key]
         },
         untold=_untold(configs, sections),
         towers=tuple(configs[0].towers) if tower is None else (tower,),
@@ -168,11 +168,11 @@ def _candidate(
 
 def _untold(alike: Sequence[ModelConfig], sections: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
     """Return the keys in which the configs of architectures of equal shapes differ, with the value of each."""
-    flat = [dict(leaves(one.data())) for one in alike]
+    configs = [dict(leaves(config.data())) for config in alike]
     keys = [
         key
-        for key in dict.fromkeys(key for one in flat for key in one)
+        for key in dict.fromkeys(key for config in configs for key in config)
         if key != "description" and key.startswith(sections)
     ]
-    values = {key: tuple(one.get(key) for one in flat) for key in keys}
+    values = {key: tuple(config.get(key) for config in configs) for key in keys}
     return {key: value for key, value in values.items() if any(other != value[0] for other in value)}

@@ -1,6 +1,6 @@
-"""What values and dtypes of weights have to be beyond finite, so that a model gives numbers.
+"""Checks of the values and dtypes of weights.
 
-Told when weights are loaded, since torch tells at first use what it tells at all: a logit scale of 100 gives
+They are made when weights are loaded, since torch says at first use what it says at all: a logit scale of 100 gives
 probabilities that are NaN, and biases in another dtype than their matrices an error of a matrix product.
 """
 

@@ -65,7 +65,7 @@ def open_model(source: str, pretrained: str | None = None, **target: Any) -> Dua
 
     resolved = resolve(source)
     if pretrained is None and not resolved.has_weights:
-        tags = entries_of(resolved.given) if resolved.kind == "name" else {}
+        tags = entries_of(resolved.argument) if resolved.kind == "name" else {}
         choice = one_of(tags) if tags else "name a file of weights, or a saved folder"
         raise CheckpointError(
             f"'{source}' needs pretrained weights, with random ones its answers mean nothing; {choice}"

@@ -19,9 +19,9 @@ def parse_address(source: str) -> tuple[str, str | None]:
     Raises:
         InputError: it is no such address.
     """
-    found = _ADDRESS.fullmatch(source.removeprefix(PREFIX))
-    if found is None:
+    match = _ADDRESS.fullmatch(source.removeprefix(PREFIX))
+    if match is None:
         raise InputError(
             f"{describe(source)}: expected {PREFIX}organisation/name or {PREFIX}organisation/name@revision"
         )
-    return found["repo"], found["revision"]
+    return match["repo"], match["revision"]

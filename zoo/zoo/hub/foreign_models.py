@@ -1,9 +1,8 @@
-"""Repositories of other libraries on the Hub, as folders of the local cache: what states the model, and its weights.
+"""Models of other libraries on the Hub, in the local cache.
 
-What you would not guess: the list of files that were taken is pinned when all of them are there
-(`zoo_core.hub.lockfile`). So the model is the same ever after without asking anybody, and what an interrupted download
-or another program left in the cache is not mistaken for a whole repository: a tokenizer that lacks a file may still
-load, as another one.
+The list of the files is pinned when all of them are there (`zoo_core.hub.lockfile`). So the model stays the same
+without asking anybody. What an interrupted download or another program left in the cache is not mistaken for a whole
+repository: a tokenizer that lacks a file may still load, as another one.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from zoo_core.hub.request import HubRequest
 
 __all__ = ["cached_repository", "fetch_repository"]
 
-_STATING = (".json", ".txt", ".model", ".tiktoken")
-"""How files end that state architecture, preprocessing and tokenizer."""
+_CONFIG_ENDINGS = (".json", ".txt", ".model", ".tiktoken")
+"""How files end that hold the config of a model, its preprocessing or its tokenizer."""
 _INNER = re.compile(r"([\w.-]+)/config\.json")
 """The config of a model in a folder of its own, whose name a shell takes as it is."""
 
@@ -50,18 +49,19 @@ def fetch_repository(repo: str, revision: str | None = None, *, local_files_only
     listing = pinned_listing(repo, revision)
     if listing is not None:
         return fetch_listing(request, listing)
-    commit, everything = request.list_files(revision)
-    there = [name for name in everything if "/" not in name]
-    stating = [name for name in there if name.endswith(_STATING) and not name.endswith(INDEX)]
-    folder = fetch_files(request, stating, commit) if stating else None
+    commit, all_names = request.list_files(revision)
+    names = [name for name in all_names if "/" not in name]
+    # configs are small and come first: they tell whether the weights are worth a download
+    configs = [name for name in names if name.endswith(_CONFIG_ENDINGS) and not name.endswith(INDEX)]
+    folder = fetch_files(request, configs, commit) if configs else None
     if folder is None or read_foreign_config(folder) is None:
         raise _error(
             request,
             "the repository holds no zoo.json and no config of a library whose models zoo reads"
-            f"{_other_way(repo, everything, folder)}",
+            f"{_other_way(repo, all_names, folder)}",
         )
-    weights = _weights(request, there, commit)
-    return fetch_listing(request, Listing(commit=commit, files=(*stating, *weights)))
+    weights = _weights(request, names, commit)
+    return fetch_listing(request, Listing(commit=commit, files=(*configs, *weights)))
 
 
 def cached_repository(repo: str, revision: str | None = None) -> Path | None:
@@ -70,26 +70,29 @@ def cached_repository(repo: str, revision: str | None = None) -> Path | None:
     Whether all of the repository is there cannot be told, which is said in the log.
     """
     folder = HubRequest(repo, revision).cached_snapshot(revision)
-    if folder is None or read_foreign_config(folder) is None or not weights_among(_names(folder)):
+    if folder is None or read_foreign_config(folder) is None:
+        return None
+    if not weights_among([path.name for path in folder.iterdir()]):
         return None
     _log.warning("%s is taken as the local cache holds it; whether files are missing cannot be told offline", repo)
     return folder
 
 
-def _weights(request: HubRequest, there: Sequence[str], commit: str) -> list[str]:
+def _weights(request: HubRequest, names: Sequence[str], commit: str) -> list[str]:
     """Return the names of the files of weights, an index before its shards."""
-    found = weights_among(there)
-    if len(found) != 1:
-        what = f"several files of weights: {', '.join(found[:6])}" if found else "no weights that zoo reads"
+    weights = weights_among(names)
+    if len(weights) != 1:
+        what = f"several files of weights: {', '.join(weights[:6])}" if weights else "no weights that zoo reads"
         message = f"the repository holds {what}; give one to an architecture: zoo.build(name, pretrained=...)"
         raise _error(request, message)
-    if not found[0].endswith(INDEX):
-        return found
-    shards = sorted(set(read_index(fetch_files(request, found, commit) / found[0]).values()))
-    lost = [name for name in shards if name not in there]
+    index = weights[0]
+    if not index.endswith(INDEX):
+        return weights
+    shards = sorted(set(read_index(fetch_files(request, [index], commit) / index).values()))
+    lost = [name for name in shards if name not in names]
     if lost:
-        raise _error(request, f"{found[0]} names {lost[0]!r}, which the repository does not hold")
-    return [*found, *shards]
+        raise _error(request, f"{index} names {lost[0]!r}, which the repository does not hold")
+    return [index, *shards]
 
 
 def _error(request: HubRequest, message: str) -> DownloadError:
@@ -97,15 +100,11 @@ def _error(request: HubRequest, message: str) -> DownloadError:
     return DownloadError(f"hf-hub:{request.repo}{at}: {message}", repo=request.repo, revision=request.revision)
 
 
-def _other_way(repo: str, there: Sequence[str], folder: Path | None) -> str:
+def _other_way(repo: str, names: Sequence[str], folder: Path | None) -> str:
     """Return what a repository without a model of its own holds, and how that is built."""
-    inner = next(filter(None, map(_INNER.fullmatch, there)), None)
+    inner = next(filter(None, map(_INNER.fullmatch, names)), None)
     if inner:
         fetched = f"`hf download {repo} --include '{inner[1]}/*' --local-dir FOLDER`"
         return f"; a model may be in its folder {inner[1]}: {fetched}, then zoo.build('FOLDER/{inner[1]}')"
-    told = why_unread(folder) if folder is not None else ""
-    return f"{told}; give its weights to an architecture: zoo.build(name, pretrained='file.safetensors')"
-
-
-def _names(folder: Path) -> list[str]:
-    return [one.name for one in folder.iterdir()]
+    reason = why_unread(folder) if folder is not None else ""
+    return f"{reason}; give its weights to an architecture: zoo.build(name, pretrained='file.safetensors')"

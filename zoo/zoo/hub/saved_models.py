@@ -11,7 +11,7 @@ from pathlib import Path
 from zoo.hub.address import parse_address
 from zoo.hub.foreign_models import cached_repository, fetch_repository
 from zoo.saved.manifest import ORIGIN, read_origin
-from zoo_core.hub.files import HubFile, NoSuchFileError, NotCachedError, hub_file
+from zoo_core.hub.files import NoSuchFileError, NotCachedError, hub_file
 from zoo_core.hub.lockfile import pinned_listing
 
 __all__ = ["fetch_folder"]
@@ -39,16 +39,12 @@ def fetch_folder(source: str, *, local_files_only: bool = False) -> Path:
     except NoSuchFileError:
         return fetch_repository(repo, revision, local_files_only=local_files_only)
     except NotCachedError:
-        found = cached_repository(repo, revision)
-        if found is None:
+        cached = cached_repository(repo, revision)
+        if cached is None:
             raise
-        return found
+        return cached
     folder = origin_file.path.parent
-    for name, told in read_origin(folder).files.items():
-        _fetch(origin_file, name, told.sha256, local_files_only)
+    for name, file in read_origin(folder).files.items():
+        # of the same commit as zoo.json, whatever the branch is now
+        hub_file(repo, name, revision=origin_file.commit, sha256=file.sha256, local_files_only=local_files_only)
     return folder
-
-
-def _fetch(origin: HubFile, name: str, sha256: str, local_files_only: bool) -> None:
-    """Bring a file of the same commit as `zoo.json` into the cache."""
-    hub_file(origin.repo, name, revision=origin.commit, sha256=sha256, local_files_only=local_files_only)

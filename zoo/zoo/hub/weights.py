@@ -1,8 +1,8 @@
-"""Weights of the Hugging Face Hub: which file of a repository they are.
+"""Files of weights in repositories of the Hugging Face Hub.
 
-What you would not guess: tables of weights name pickles, and most repositories hold the same weights as safetensors
-beside them. Those are looked for first, under the few names that the field uses; the file that is named is taken where
-there are none, and of a pickle nothing but tensors is read (`zoo.checkpoints.containers`).
+Tables of weights name pickles, and most repositories hold the same weights as safetensors beside them. Those are
+looked for first, under the few names that the field uses. Where there are none, the file that is named is taken, and
+of a pickle nothing but tensors is read (`zoo.checkpoints.containers`).
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ def fetch_weights(
     Raises:
         DownloadError: it cannot be had, or has other bytes; the repository, the file and what to do are named.
     """
-    names = _names(source.file)
+    names = (*_USUAL, _USUAL_PICKLE)
+    if source.file is not None:  # it comes last, unless it is safetensors
+        file = PurePosixPath(source.file)
+        names = tuple(dict.fromkeys((file.with_suffix(".safetensors").name, "model.safetensors", *_USUAL, source.file)))
     options: dict[str, Any] = {"revision": source.revision, "local_files_only": local_files_only, "verify": verify}
-    known = [name for name in names if pinned(source.repo, name, source.revision)]
+    pinned_names = [name for name in names if pinned(source.repo, name, source.revision)]
     not_cached: NotCachedError | None = None
-    for name in known or names:
+    for name in pinned_names or names:
         try:
             return hub_file(source.repo, name, sha256=sha256, fix=_FIX, **options)
         except NoSuchFileError:
@@ -57,11 +60,3 @@ def fetch_weights(
         repo=source.repo,
         revision=source.revision,
     )
-
-
-def _names(file: str | None) -> tuple[str, ...]:
-    """Return what to look for, in this order; the file that an entry names comes last, unless it is safetensors."""
-    if file is None:
-        return (*_USUAL, _USUAL_PICKLE)
-    named = PurePosixPath(file)
-    return tuple(dict.fromkeys((named.with_suffix(".safetensors").name, "model.safetensors", *_USUAL, file)))

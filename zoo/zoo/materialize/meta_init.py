@@ -1,7 +1,7 @@
-"""Building without drawing: on the meta device, initial values mean nothing, and computing them costs seconds.
+"""Construction on the meta device without computing initial values.
 
-What you would not guess: torch computes `scale * tensor` on the meta device in Python, and the first such operation of
-a process imports its compiler. That import takes longer than building and loading a model.
+They mean nothing there, and cost seconds: torch computes `scale * tensor` on the meta device in Python, and the first
+such operation of a process imports its compiler. That import takes longer than building and loading a model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SkipInit(TorchFunctionMode):
         if isinstance(tensor, Tensor) and tensor.is_meta and tensor.is_floating_point():
             if func in _KEEP or getattr(func, "__module__", None) == "torch.nn.init":
                 return tensor
-            if func in _SCALE and all(isinstance(one, int | float) for one in args[1:]):
+            if func in _SCALE and all(isinstance(argument, int | float) for argument in args[1:]):
                 return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         if func in _DRAW and kwargs.get("device") is None and torch.get_default_device().type == "meta":
             return torch.empty(*args, **{key: value for key, value in kwargs.items() if key != "generator"})

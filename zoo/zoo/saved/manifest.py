@@ -1,4 +1,4 @@
-"""Digests of saved models: what each file holds, and one digest over all of them and the probe.
+"""Digests of the files of a saved model, and reading of `zoo.json`.
 
 The README is no part of it: people may write in it. Sizes are looked at on every load, small files are read whole, and
 weights are read for their digest only where that is asked for.
@@ -10,15 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from zoo.saved.origin import FORMAT, Origin
 from zoo_core.documents import Bounds
 from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import CheckpointError, ConfigError, describe
 from zoo_core.files.hashing import sha256_of
-
-if TYPE_CHECKING:
-    from zoo.saved.origin import Origin
 
 __all__ = ["ORIGIN", "differing_files", "digest_of", "file_digests", "read_origin"]
 
@@ -37,8 +35,8 @@ def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
 
 def digest_of(origin: Mapping[str, Any]) -> str:
     """Return the SHA-256 over everything that `zoo.json` says but that digest itself."""
-    told = {key: value for key, value in origin.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    covered = {key: value for key, value in origin.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_origin(folder: Path) -> Origin:
@@ -47,8 +45,6 @@ def read_origin(folder: Path) -> Origin:
     Raises:
         CheckpointError: it is missing, damaged, or was written by a zoo of another format.
     """
-    from zoo.saved.origin import FORMAT, Origin
-
     path = folder / ORIGIN
     try:
         document = read_json(path, BOUNDS)
@@ -73,16 +69,16 @@ def differing_files(folder: Path, origin: Origin, *, all_bytes: bool) -> dict[st
     """
     expected = origin.files
     wrong: dict[str, str] = {}
-    for name, told in expected.items():
+    for name, saved in expected.items():
         path = folder / name
         if not path.is_file():
             wrong[name] = "is missing"
             continue
         size = path.stat().st_size
-        if size != told.size:
-            wrong[name] = f"has {size} bytes, but {told.size} were saved"
-        elif (all_bytes or size <= SMALL) and sha256_of(path) != told.sha256:
-            wrong[name] = f"holds other bytes than were saved, whose sha256 is {told.sha256}"
+        if size != saved.size:
+            wrong[name] = f"has {size} bytes, but {saved.size} were saved"
+        elif (all_bytes or size <= SMALL) and sha256_of(path) != saved.sha256:
+            wrong[name] = f"holds other bytes than were saved, whose sha256 is {saved.sha256}"
     folders = {Path(name).parent for name in expected} - {Path()}
     for name, path in _files(folder):  # the readers of a tokenizer take whatever lies beside its files
         if name not in expected and path.relative_to(folder).parent in folders:

@@ -1,4 +1,4 @@
-"""The README of a saved model: what it is, how to use it, and what it was written with, from its config alone."""
+"""README of a saved model, made from its config."""
 
 from __future__ import annotations
 
@@ -65,9 +65,11 @@ def _source(source: Mapping[str, Any]) -> str:
     """Return a sentence about where the weights came from, or nothing."""
     if not source:
         return ""
-    place = [source[key] for key in ("file", "repo") if key in source]
-    where = f"{' of '.join(f'`{one}`' for one in place)} at commit {source['commit']}" if place else ""
+    names = [source[key] for key in ("file", "repo") if key in source]
+    origin = f"{' of '.join(f'`{name}`' for name in names)} at commit {source['commit']}" if names else ""
     licence = f" (licence: {source['license']})" if source.get("license") else ""
     if "tag" not in source:
-        return f"\nIt was made from {where}{licence}."
-    return f"\nIts weights are `{source['architecture']}:{source['tag']}`{f', from {where}' if where else ''}{licence}."
+        return f"\nIt was made from {origin}{licence}."
+    return (
+        f"\nIts weights are `{source['architecture']}:{source['tag']}`{f', from {origin}' if origin else ''}{licence}."
+    )

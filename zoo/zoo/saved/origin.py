@@ -1,4 +1,4 @@
-"""What `zoo.json` says of a saved model: its versions, its parts, the digest of each file, and the probe."""
+"""Schema of `zoo.json`: versions, parts, digests and probe of a saved model."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TextProbe(_Recorded):
         yield from super().rules()
         if len({len(row) for row in self.ids or ()}) > 1:
             yield "ids", "its rows differ in length"
-        counts = {len(one) for one in (self.captions, self.ids, self.features) if one is not None}
+        counts = {len(rows) for rows in (self.captions, self.ids, self.features) if rows is not None}
         if len(counts) > 1:
             yield "captions", f"{len(self.captions or ())} captions, but other numbers of ids or features"
 

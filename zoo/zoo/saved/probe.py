@@ -1,4 +1,4 @@
-"""Probes: fixed inputs of each modality, and what a model made of them when it was saved.
+"""Probes: fixed inputs of each modality, and their recorded features.
 
 A digest tells that the bytes are the same; a probe tells that they still mean the same: that preprocessing, tokenizer
 and towers on this machine, with these versions, device and dtype, give the features that they gave where the model was
@@ -103,13 +103,13 @@ def _record(model: DualEncoder, modality: Modality) -> dict[str, Any]:
     if modality.name == "text":
         record: dict[str, Any] = {"captions": list(raw), "ids": _plain(batch)}
     else:
-        record = {_probe_class(modality).key: _sample(batch)}
+        record = {(ImageProbe if modality.name == "image" else ValuesProbe).key: _sample(batch)}
     features = model.encode(modality.name, _to(batch, model), normalize=True)
-    return record | {"features": _features(modality.name, features)}
-
-
-def _probe_class(modality: Modality) -> type[ImageProbe | ValuesProbe]:
-    return ImageProbe if modality.name == "image" else ValuesProbe
+    if not bool(features.isfinite().all()):
+        raise NotFiniteError(
+            f"the {modality.name} features of the probe are not finite: the weights hold NaN or infinity"
+        )
+    return record | {"features": [[float(f"{value:.8g}") for value in row] for row in _plain(features.double().cpu())]}
 
 
 def check_probe(model: DualEncoder, probe: Probe) -> list[Finding]:
@@ -174,10 +174,10 @@ def _check_tokenizer(model: DualEncoder, captions: Sequence[str], recorded: Tens
 
 
 def _compared(part: str, features: Tensor, recorded: list[list[float]], tolerance: float) -> Finding:
-    found, expected = features.double().cpu(), torch.tensor(recorded, dtype=torch.float64)
-    if found.shape != expected.shape:
-        return Finding(part, False, f"features {list(found.shape)}, recorded {list(expected.shape)}")
-    drift = float((1 - F.cosine_similarity(found, expected, dim=-1)).clamp(min=0).max())
+    computed, expected = features.double().cpu(), torch.tensor(recorded, dtype=torch.float64)
+    if computed.shape != expected.shape:
+        return Finding(part, False, f"features {list(computed.shape)}, recorded {list(expected.shape)}")
+    drift = float((1 - F.cosine_similarity(computed, expected, dim=-1)).clamp(min=0).max())
     return Finding(part, drift <= tolerance, f"1 - cosine {drift:.2g}, allowed {tolerance:g}")
 
 
@@ -190,15 +190,9 @@ def _prepared(model: DualEncoder, modality: Modality, raw: Sequence[Any]) -> Any
 
 def _sample(batch: Any) -> list[float]:
     tensors = cast("Mapping[str, Tensor]", batch).values() if isinstance(batch, Mapping) else [batch]
-    values = torch.cat([one.flatten().double() for one in tensors])
+    values = torch.cat([tensor.flatten().double() for tensor in tensors])
     places = torch.linspace(0, len(values) - 1, VALUES).long()
     return [round(value, 6) for value in _plain(values[places])]
-
-
-def _features(side: str, features: Tensor) -> list[list[float]]:
-    if not bool(features.isfinite().all()):
-        raise NotFiniteError(f"the {side} features of the probe are not finite: the weights hold NaN or infinity")
-    return [[float(f"{value:.8g}") for value in row] for row in _plain(features.double().cpu())]
 
 
 def _plain(values: Tensor) -> list[Any]:

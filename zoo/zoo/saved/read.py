@@ -1,4 +1,4 @@
-"""Saved models, read: a folder that holds all that `zoo.build` needs, and tells whether it is still what was saved.
+"""Reading of saved models, and checks that they are unchanged.
 
     config.yaml         the resolved architecture
     model.safetensors   the weights
@@ -92,9 +92,11 @@ class SavedModel:
             ]
             return load_config(path, [*older, *overrides], within=self.folder) if older else config
         except ConfigError as error:
+            installed = {plugin.distribution for plugin in registry().plugins}
             lacking = [
                 Problem(f"the {part} is not installed here", source=str(self.folder))
-                for part in _lacking(self.manifest)
+                for part in self.manifest.parts.values()  # such as `loss 'x' of acme 1.0`
+                if part.rpartition(" of ")[2].partition(" ")[0] not in installed
             ]
             raise ConfigError([*error.problems, *lacking]) from None
 
@@ -137,19 +139,13 @@ def _identity(folder: Path) -> tuple[int, ...] | None:
     return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
 
 
-def _lacking(origin: Origin) -> list[str]:
-    """Return the parts of a saved model whose distribution is not installed, such as `loss 'x' of acme 1.0`."""
-    installed = {plugin.distribution for plugin in registry().plugins}
-    return [part for part in origin.parts.values() if part.rpartition(" of ")[2].partition(" ")[0] not in installed]
-
-
 def check_against_probe(model: DualEncoder, saved: SavedModel, *, always: bool = False) -> None:
     """Check a model against the probe of its folder: always, or where this environment has not seen it yet.
 
     Raises:
         CheckpointError: a part gives something else than what was recorded.
     """
-    from zoo.saved.probe import check_probe, environment
+    from zoo.saved.probe import check_probe, environment  # imports PIL
 
     probe, folder = saved.manifest.probe, saved.folder
     if probe is None:
@@ -158,27 +154,23 @@ def check_against_probe(model: DualEncoder, saved: SavedModel, *, always: bool =
         return
     left_out = tuple(name not in model.towers for name in model.modalities)
     here = environment(model) | {"zoo": __version__, "towers": str(left_out)}
-    seen = _mark(saved.manifest.digest, here)
+    # an empty file says that this model gave its features in this environment
+    key = hashlib.sha256(json.dumps([saved.manifest.digest, here], sort_keys=True).encode()).hexdigest()
+    seen = user_cache_folder() / "probed" / key
     if not always and os.path.exists(seen):  # noqa: PTH110 - Path.exists() raises where the user's folder is closed
         return
     findings = check_probe(model, probe)
-    for one in findings:
-        _log.info("%s: %s: %s", folder, one.part, one.detail)
-    wrong = [one for one in findings if one.ok is False]
+    for finding in findings:
+        _log.info("%s: %s: %s", folder, finding.part, finding.detail)
+    wrong = [finding for finding in findings if finding.ok is False]
     if wrong:
-        told = "; ".join(f"{one.part}: {one.detail}" for one in wrong)
+        differences = "; ".join(f"{finding.part}: {finding.detail}" for finding in wrong)
         there = probe.environment.data()
         raise CheckpointError(
-            f"{folder} does not give here what it gave where it was saved: {told}. Here: {here}; there: {there}. "
-            "zoo.load(..., probe=False) loads it all the same"
+            f"{folder} does not give here what it gave where it was saved: {differences}. Here: {here}; there: "
+            f"{there}. zoo.load(..., probe=False) loads it all the same"
         )
-    if all(one.ok for one in findings):
+    if all(finding.ok for finding in findings):
         with suppress(OSError):  # a user without a folder of his own has it checked each time
             seen.parent.mkdir(parents=True, exist_ok=True)
             seen.touch()
-
-
-def _mark(digest: str, here: dict[str, str]) -> Path:
-    """Return the empty file that says that this model gave its features in this environment."""
-    key = hashlib.sha256(json.dumps([digest, here], sort_keys=True).encode()).hexdigest()
-    return user_cache_folder() / "probed" / key

@@ -1,4 +1,4 @@
-"""The tokenizer's part of a saved model: the files that it is made of, below `tokenizer/`.
+"""Files of the tokenizer in the folder of a model.
 
 CLIP's byte pairs ship with their plugin and need none. A tokenizer of the Hub is loaded from here, and its config still
 says which repository it came from; one of a folder says no more of that folder.
@@ -48,5 +48,5 @@ def read_tokenizer(tokenizer: Tokenizer | None, saved: SavedModel) -> None:
 
 def read_foreign_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """Have a tokenizer take its files from the folder of another library, where that holds them."""
-    if tokenizer is not None and any(layout.holds_tokenizer(folder) for _, layout in checkpoint_formats()):
+    if tokenizer is not None and any(format.holds_tokenizer(folder) for _, format in checkpoint_formats()):
         tokenizer.use_files(folder.absolute())

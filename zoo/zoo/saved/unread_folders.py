@@ -1,4 +1,4 @@
-"""What a folder holds that is no model here: one of another kind, or one in a folder of its own."""
+"""Advice about folders that hold no model that zoo reads."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ def why_unread(folder: Path) -> str:
     if inner:
         return f"; the model is in its folder {inner[0]}: zoo.build({str(folder / inner[0])!r})"
     try:
-        kind = (
-            read_json(folder / CONFIG, ENCODER_CONFIG).data.get("model_type") if (folder / CONFIG).is_file() else None
-        )
+        path = folder / CONFIG
+        model_type = read_json(path, ENCODER_CONFIG).data.get("model_type") if path.is_file() else None
     except ConfigError as error:
         return f"; {error}"
-    if kind is None:
+    if model_type is None:
         return ""
-    read = ", ".join(one for _, layout in checkpoint_formats() for one in layout.model_types)
-    return f"; its {CONFIG} has model_type: {describe(kind)}, which no installed plugin reads (read are {read})"
+    read = ", ".join(kind for _, format in checkpoint_formats() for kind in format.model_types)
+    return f"; its {CONFIG} has model_type: {describe(model_type)}, which no installed plugin reads (read are {read})"
 
 
 def folders_with_models(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that hold a model, of zoo or of another library."""
-    return [one.name for one in sorted(folder.iterdir()) if one.is_dir() and _holds_model(one)]
+    return [path.name for path in sorted(folder.iterdir()) if path.is_dir() and _holds_model(path)]
 
 
 def _holds_model(folder: Path) -> bool:

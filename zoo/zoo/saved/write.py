@@ -1,4 +1,4 @@
-"""Saved models, written: a folder with all that `zoo.build` needs (see `zoo.saved.read`), whole or not at all."""
+"""Writing of saved models (see `zoo.saved.read`), whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 import yaml
 
 from zoo._version import __version__
@@ -19,15 +20,15 @@ from zoo.checkpoints.ranking import CONFIG_KEY
 from zoo.materialize.skeleton import skeleton
 from zoo.saved.manifest import ORIGIN, digest_of, file_digests
 from zoo.saved.model_card import model_card
+from zoo.saved.origin import FORMAT
 from zoo.saved.read import CONFIG, README, WEIGHTS, is_saved_model
 from zoo.saved.tokenizer_files import write_tokenizer
 from zoo_core.boundary import checked
 from zoo_core.config import TOKENIZER_FOLDER, ModelConfig
 from zoo_core.errors import InputError, SaveError, ZooError
 from zoo_core.files.atomic_folder import atomic_folder
-
-if TYPE_CHECKING:
-    from zoo_core.models.dual_encoder import DualEncoder
+from zoo_core.models.dual_encoder import DualEncoder, dual_encoder_of
+from zoo_core.nn.state_dict import is_sharded
 
 __all__ = ["check_plain", "expect_room", "save", "write_folder"]
 
@@ -80,8 +81,7 @@ def write_folder(
     Raises:
         ZooError: what `save` raises, or with `complete` that of the tokenizer.
     """
-    from zoo.saved.probe import make_probe
-    from zoo_core.models.dual_encoder import dual_encoder_of
+    from zoo.saved.probe import make_probe  # imports PIL
 
     model = dual_encoder_of(model)
     config = getattr(model, "config", None)
@@ -120,9 +120,9 @@ def _check_layers(model: DualEncoder, config: ModelConfig) -> None:
     entries = model.state_dict()
     check_plain(entries)
     names = plain_names(entries)[0]
-    found = {names[key]: getattr(value, "shape", None) for key, value in entries.items()}
+    shapes = {names[key]: getattr(value, "shape", None) for key, value in entries.items()}
     expected = {key: value.shape for key, value in skeleton(config).state_dict().items()}
-    other = [key for key in (*found, *expected) if found.get(key) != expected.get(key)]
+    other = [key for key in (*shapes, *expected) if shapes.get(key) != expected.get(key)]
     if other:
         raise InputError(
             f"{len(other)} tensors are not those of the model's architecture, {other[0]} the first: its layers were "
@@ -132,10 +132,6 @@ def _check_layers(model: DualEncoder, config: ModelConfig) -> None:
 
 def check_plain(entries: Mapping[str, Any]) -> None:
     """Refuse weights that are no plain tensors with values, which a file of theirs would not bring back."""
-    import torch
-
-    from zoo_core.nn.state_dict import is_sharded
-
     for key, value in entries.items():
         if value.is_meta:
             raise InputError(f"{key} has no values here: the model is offloaded, or was built on the meta device")
@@ -176,16 +172,13 @@ def _write_parts(
     origin["files"] = file_digests(scratch)
     origin["digest"] = digest_of(origin)
     (scratch / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-    parameters = sum(one.numel() for one in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     card = model_card(config, origin, title=name, address=address or name, parameters=parameters)
     (scratch / README).write_text(card, encoding="utf-8")
 
 
 def _origin(config: ModelConfig) -> dict[str, Any]:
-    import torch
     from PIL import Image
-
-    from zoo.saved.origin import FORMAT
 
     sections = (config, *(section for _, section in config.sections()))
     parts = {section.kind: str(registry().get(section.kind, section.component)) for section in sections}

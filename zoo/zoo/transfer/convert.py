@@ -1,8 +1,8 @@
-"""Models in the folders of other libraries: config, preprocessing and weights as that library reads them.
+"""Conversion of models to the folders of other libraries.
 
-What you would not guess: a folder is read back before it takes its place. Whatever its config does not say as the
-model's own does is refused by name, so that no option is lost on the way, and so is every tensor without a counterpart.
-So is a tokenizer whose files give other ids there: transformers reads all those of some models with one class.
+A folder is read back before it takes its place. Whatever its config does not say as the model's own does is refused by
+name, so that no option is lost on the way, and so is every tensor without a counterpart. So is a tokenizer whose files
+give other ids there: transformers reads all those of some models with one class.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from zoo.building.build import build_source
+from zoo.building.build import tokenizer as tokenizer_for
 from zoo.building.source import Source, resolve
 from zoo.catalog.architectures import load_config
 from zoo.checkpoints.open import checkpoint_formats
+from zoo.saved.write import check_plain, save
+from zoo.transfer.hostile_captions import DAMAGED, PLAIN, SPELLED
 from zoo_core.boundary import checked
 from zoo_core.boundary.plugin_code import PluginCode, maker_of
 from zoo_core.checkpoints import CheckpointFormat, Conversion, TensorInfo
@@ -105,8 +109,6 @@ def convert(
         UnknownNameError: no plugin writes for such a library.
         SaveError: the folder is there already, or cannot be written; nothing was changed.
     """
-    from zoo.building.build import build_source
-
     target = Path(folder)
     if to != ZOO:
         written_formats(to)
@@ -117,8 +119,6 @@ def convert(
 
 def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = False) -> Path:
     """Write a model that is built already; the arguments and errors are those of `convert`."""
-    from zoo.saved.write import check_plain, save
-
     target = Path(folder)
     _expect_free(target, force)
     if to == ZOO:
@@ -126,35 +126,39 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
     if not isinstance(getattr(model, "config", None), ModelConfig) or model.visual is None or model.text is None:
         raise InputError("a folder holds a whole model with its config; build it with zoo.build, with both towers")
     check_plain(model.state_dict())
-    layout, files, plan = _fitting(model.config, _infos(model.state_dict()), written_formats(to))
+    entries = {
+        key: TensorInfo(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+        for key, value in model.state_dict().items()
+    }
+    format, files, plan = _fitting(model.config, entries, written_formats(to))
     with atomic_folder(target) as scratch:
         tokenizer_files, ids = _tokenizer_files(model, to, target)
         for name, content in {**tokenizer_files, **files}.items():
             (scratch / name).write_bytes(content)
-        stated = _expect_same(model.config, layout, scratch, target)
+        read_config = _expect_same(model.config, format, scratch, target)
         if ids is not None:
-            _expect_same_ids(model.config, ids, stated, layout, scratch, target)
-        with PluginCode(maker_of(type(layout)), "its conversions failed"):
+            _expect_same_ids(model.config, ids, read_config, format, scratch, target)
+        with PluginCode(maker_of(type(format)), "its conversions failed"):
             tensors = _converted(plan, model.state_dict())
-        _write_weights(tensors, scratch / layout.weights_name, target)
+        _write_weights(tensors, scratch / format.weights_name, target)
     return target
 
 
 def libraries() -> list[str]:
     """Return the names that `to` may have."""
-    return [ZOO, *sorted({layout.library for _, layout in checkpoint_formats() if layout.library})]
+    return [ZOO, *sorted({format.library for _, format in checkpoint_formats() if format.library})]
 
 
 def written_formats(library: str) -> list[CheckpointFormat]:
-    """Return the layouts of a library.
+    """Return the formats of a library.
 
     Raises:
         UnknownNameError: no plugin writes any.
     """
-    found = [layout for _, layout in checkpoint_formats() if layout.library == library]
-    if not found:
+    formats = [format for _, format in checkpoint_formats() if format.library == library]
+    if not formats:
         raise UnknownNameError(f"nothing is written for {describe(library)}{did_you_mean(library, libraries())}")
-    return found
+    return formats
 
 
 def _expect_free(target: Path, force: bool) -> None:
@@ -182,31 +186,28 @@ def _with_weights(
     return resolved, pretrained
 
 
-def _infos(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
-    return {key: TensorInfo(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for key, one in tensors.items()}
-
-
 def _fitting(
-    config: ModelConfig, entries: Mapping[str, TensorInfo], layouts: Sequence[CheckpointFormat]
+    config: ModelConfig, entries: Mapping[str, TensorInfo], formats: Sequence[CheckpointFormat]
 ) -> tuple[CheckpointFormat, Mapping[str, bytes], Sequence[Conversion]]:
-    """Return the first layout that can hold a model, its files and its conversions.
+    """Return the first format that can hold a model, its files and its conversions.
 
     Raises:
         CheckpointError: none can; what each of them says is told.
     """
     reasons: list[str] = []
-    for layout in layouts:
+    for format in formats:
         try:
-            files = layout.files(config.data())
-            plan = layout.export(entries, config.data())
-            with PluginCode(maker_of(type(layout)), "its conversions cannot be read"):
-                left = sorted(entries.keys() - {key for one in plan for key in one.sources})
-            if left:
-                raise CheckpointError(f"{layout.name} has no place for {left[0]}{_and_more(left)}")
+            files = format.files(config.data())
+            plan = format.export(entries, config.data())
+            with PluginCode(maker_of(type(format)), "its conversions cannot be read"):
+                unused = sorted(entries.keys() - {key for step in plan for key in step.sources})
+            if unused:
+                more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+                raise CheckpointError(f"{format.name} has no place for {unused[0]}{more}")
         except CheckpointError as error:
             reasons.append(str(error))
         else:
-            return layout, files, plan
+            return format, files, plan
     raise CheckpointError("; ".join(dict.fromkeys(reasons)))
 
 
@@ -225,98 +226,94 @@ def _tokenizer_files(model: DualEncoder, library: str, target: Path) -> tuple[Ma
         return {}, None
 
 
-def _expect_same(config: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path) -> ModelConfig:
+def _expect_same(config: ModelConfig, format: CheckpointFormat, scratch: Path, target: Path) -> ModelConfig:
     """Hold what the files of a folder state to the architecture that was written, and return it."""
     try:
-        stated = layout.architecture(scratch)
-        if stated is None:
-            raise CheckpointError(f"{layout.name} does not know the folder that it wrote")
-        found = load_config(stated)
+        architecture = format.architecture(scratch)
+        if architecture is None:
+            raise CheckpointError(f"{format.name} does not know the folder that it wrote")
+        read_config = load_config(architecture)
     except ConfigError as error:
         text = str(error).replace(str(scratch), str(target))
-        raise CheckpointError(f"{layout.name} cannot express the architecture: {text}") from None
-    own, read = config.data(), found.data()
+        raise CheckpointError(f"{format.name} cannot express the architecture: {text}") from None
+    written, read = config.data(), read_config.data()
     if read["tokenizer"].get("name") == str(scratch.resolve()):  # its ids are compared, if it is there at all
-        own, read = own | {"tokenizer": None}, read | {"tokenizer": None}
-    differing = [one for one in _differences(own, read) if not _is_untold(*one)]
-    told = {key: f"{key} is {describe(one)} and would be read as {describe(other)}" for key, one, other in differing}
+        written, read = written | {"tokenizer": None}, read | {"tokenizer": None}
+    problems = {
+        key: f"{key} is {describe(value)} and would be read as {describe(other)}"
+        for key, value, other in _differences(written, read)
+        if key not in UNTOLD and not (key in FROM_FILES and None in (value, other))
+    }
     for key in UNSTATED:
-        if key in told:
-            _log.warning("%s: %s, which %s does not state", target, told.pop(key), layout.name)
-    if told:
-        more = f"; and {len(told) - 6} more" if len(told) > 6 else ""
-        raise CheckpointError(f"{layout.name} cannot express the architecture: {'; '.join([*told.values()][:6])}{more}")
-    return found
+        if key in problems:
+            _log.warning("%s: %s, which %s does not state", target, problems.pop(key), format.name)
+    if problems:
+        first, more = [*problems.values()][:6], f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise CheckpointError(f"{format.name} cannot express the architecture: {'; '.join(first)}{more}")
+    return read_config
 
 
 def _expect_same_ids(
-    config: ModelConfig, own: _Ids, stated: ModelConfig, layout: CheckpointFormat, scratch: Path, target: Path
+    config: ModelConfig, ids: _Ids, read_config: ModelConfig, format: CheckpointFormat, scratch: Path, target: Path
 ) -> None:
     """Hold the tokenizer that a folder states to the ids that the model's own gives to fixed captions.
 
-    What the model does to damaged text and to control tokens, and no tokenizer over there, is said and not refused.
+    What the model does to damaged text and to control tokens, and no tokenizer of the library does, is logged and not
+    refused.
     """
-    from zoo.building.build import tokenizer
-    from zoo.transfer.hostile_captions import DAMAGED, SPELLED
-
     try:
-        read = _ids(tokenizer(stated))
+        read = _ids(tokenizer_for(read_config))
     except ConfigError as error:
         text = str(error).replace(str(scratch), str(target))
-        raise CheckpointError(f"{layout.name} cannot express the tokenizer: {text}") from None
+        raise CheckpointError(f"{format.name} cannot express the tokenizer: {text}") from None
     cleans, unread = config.tokenizer.text_cleaning() != "none", config.text.reading().padding == "unreached"
-    apart = (*(DAMAGED if cleans else ()), *(() if config.tokenizer.reads_special_tokens() else SPELLED))
-    said = ""
-    for caption in own.rows:
-        difference = _difference(own, read, caption, padding=not unread)
-        if difference and caption not in apart:
+    allowed_to_differ = (*(DAMAGED if cleans else ()), *(() if config.tokenizer.reads_special_tokens() else SPELLED))
+    first_allowed = ""
+    for caption in ids.rows:
+        difference = _difference(ids, read, caption, padding=not unread)
+        if difference and caption not in allowed_to_differ:
             fix = "; overrides=['tokenizer.cleaning=none'] (--set) takes what it reads" if cleans else ""
-            raise CheckpointError(f"{layout.name} cannot express the tokenizer: {difference}{fix}")
-        said = said or difference
-    if said:
-        _log.warning("%s: damaged text and control tokens in captions are read otherwise there: %s", target, said)
+            raise CheckpointError(f"{format.name} cannot express the tokenizer: {difference}{fix}")
+        first_allowed = first_allowed or difference
+    if first_allowed:
+        message = "%s: damaged text and control tokens in captions are read otherwise there: %s"
+        _log.warning(message, target, first_allowed)
 
 
 def _ids(tokenizer: Tokenizer) -> _Ids:
     """Return what a tokenizer makes of the fixed captions."""
-    from zoo.transfer.hostile_captions import DAMAGED, PLAIN, SPELLED
-
     captions = (*PLAIN, *SPELLED, *DAMAGED)
     rows = tokenizer(captions, ROW, overflow="truncate")
-    found = cast("list[list[int]]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
-    return _Ids(dict(zip(captions, found, strict=True)), tokenizer.pad_id)
+    ids = cast("list[list[int]]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
+    return _Ids(dict(zip(captions, ids, strict=True)), tokenizer.pad_id)
 
 
 def _difference(own: _Ids, read: _Ids, caption: str, *, padding: bool) -> str:
     """Return the first id of a caption that two tokenizers do not share, in words; their padding may be left out."""
-    for at, (one, other) in enumerate(zip(own.rows[caption], read.rows[caption], strict=True)):
-        if one != other and (padding or (one, other) != (own.pad_id, read.pad_id)):
-            return f"id {at} of {caption!r} is {one} and would be read as {other}"
+    for index, (id, other) in enumerate(zip(own.rows[caption], read.rows[caption], strict=True)):
+        if id != other and (padding or (id, other) != (own.pad_id, read.pad_id)):
+            return f"id {index} of {caption!r} is {id} and would be read as {other}"
     return ""
-
-
-def _is_untold(key: str, own: object, read: object) -> bool:
-    return key in UNTOLD or (key in FROM_FILES and None in (own, read))
 
 
 def _differences(own: Any, read: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield each key whose value is not the same on both sides, with both values."""
     if isinstance(own, Mapping) and isinstance(read, Mapping):
-        ours, theirs = cast("Mapping[str, Any]", own), cast("Mapping[str, Any]", read)
-        for name in dict.fromkeys((*ours, *theirs)):
-            yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
+        pair = cast("Mapping[str, Any]", own), cast("Mapping[str, Any]", read)
+        for name in dict.fromkeys((*pair[0], *pair[1])):
+            yield from _differences(pair[0].get(name), pair[1].get(name), f"{key}.{name}" if key else name)
     elif own != read:
         yield key, own, read
 
 
 def _converted(plan: Sequence[Conversion], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a layout; each has memory of its own, which safetensors asks for."""
-    made: dict[str, Tensor] = {}
-    for one in plan:
-        sources = [tensors[key].detach() for key in one.sources]
-        for key, tensor in zip(one.targets, one.apply(sources), strict=True):
-            made[key] = tensor.contiguous() if len(one.targets) == 1 else tensor.clone()
-    return made
+    """Return the tensors of a format; each has memory of its own, which safetensors asks for."""
+    converted: dict[str, Tensor] = {}
+    for step in plan:
+        sources = [tensors[key].detach() for key in step.sources]
+        for key, tensor in zip(step.targets, step.apply(sources), strict=True):
+            converted[key] = tensor.contiguous() if len(step.targets) == 1 else tensor.clone()
+    return converted
 
 
 def _write_weights(tensors: dict[str, Tensor], path: Path, target: Path) -> None:
@@ -327,7 +324,3 @@ def _write_weights(tensors: dict[str, Tensor], path: Path, target: Path) -> None
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise SaveError(f"{target} cannot be written: {error}") from error
-
-
-def _and_more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""

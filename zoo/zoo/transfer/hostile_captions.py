@@ -1,4 +1,4 @@
-"""Captions in which tokenizers differ, held against each other when a model is converted.
+"""Captions in which tokenizers differ, compared when a model is converted.
 
 Whoever reads a tokenizer differently differs in one of these: in case, marks, accents, spaces, or what has no letters.
 The last two groups are apart, as most tokenizers of other libraries mend nothing and take control tokens for what they

@@ -14,6 +14,7 @@ from typing import Any, cast
 from zoo.catalog.architectures import load_config, registry
 from zoo_core.config import ComponentConfig, Config
 from zoo_core.errors import ConfigError, InputError
+from zoo_core.files.atomic import atomic_write
 
 __all__ = ["as_yaml", "import_architecture", "write_architecture"]
 
@@ -34,7 +35,9 @@ def import_architecture(format: str, path: Path) -> dict[str, Any]:
     try:
         return _essential(data, load_config(data))
     except ConfigError as error:
-        raise ConfigError([replace(one, source=f"{path} as an architecture") for one in error.problems]) from None
+        raise ConfigError(
+            [replace(problem, source=f"{path} as an architecture") for problem in error.problems]
+        ) from None
 
 
 def write_architecture(architecture: Mapping[str, Any], path: Path, *, force: bool = False) -> None:
@@ -44,8 +47,6 @@ def write_architecture(architecture: Mapping[str, Any], path: Path, *, force: bo
         InputError: the name does not end in .yaml or .yml, or there is a file and `force` is not set.
         SaveError: the file cannot be written.
     """
-    from zoo_core.files.atomic import atomic_write
-
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"{path}: the file of an architecture ends in .yaml or .yml")
     if path.exists() and not force:
@@ -63,18 +64,14 @@ def as_yaml(architecture: Mapping[str, Any]) -> str:
 
 def _essential(data: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Return the values of `data` without those that are defaults of its config, and without empty sections."""
-    kept: dict[str, Any] = {}
+    essential: dict[str, Any] = {}
     for key, value in data.items():
-        found: Any = getattr(config, key)
-        if isinstance(found, Config) and isinstance(value, Mapping):
-            value = _essential(cast("Mapping[str, Any]", value), found)
-            if value:
-                kept[key] = value
-        elif _names(config, key) or found != type(config).model_fields[key].default:
-            kept[key] = value
-    return kept
-
-
-def _names(config: Config, key: str) -> bool:
-    """Tell whether a key picks the component of its section."""
-    return isinstance(config, ComponentConfig) and key == config.selector
+        parsed: Any = getattr(config, key)
+        picks_component = isinstance(config, ComponentConfig) and key == config.selector
+        if isinstance(parsed, Config) and isinstance(value, Mapping):
+            section = _essential(cast("Mapping[str, Any]", value), parsed)
+            if section:
+                essential[key] = section
+        elif picks_component or parsed != type(config).model_fields[key].default:
+            essential[key] = value
+    return essential

@@ -1,4 +1,4 @@
-"""Models that need no network: pretrained weights, or a repository of the Hub, as one saved folder."""
+"""Pretrained models as folders that need no network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo.building.build import build_source
 from zoo.building.source import Source, resolve
 from zoo.catalog.pretrained import entries_of, licence_for_people
 from zoo.hub.address import PREFIX, parse_address
@@ -43,8 +44,6 @@ def pull(source: str, to: str | Path) -> Path:
         ConfigError: the files of the tokenizer cannot be had.
         SaveError: the folder holds something else than a saved model, or cannot be written.
     """
-    from zoo.building.build import build_source  # imports torch
-
     resolved = resolve(source)
     if resolved.saved is not None:
         return _copied(resolved.saved, Path(to))
@@ -69,10 +68,10 @@ def _only_tag(name: str) -> str:
 def _origin(source: Source) -> dict[str, Any] | None:
     """Return where weights come from, once they are here and were compared with their digest."""
     if source.folder is not None:
-        if not str(source.given).startswith(PREFIX):
+        if not str(source.argument).startswith(PREFIX):
             return None
-        return {"repo": parse_address(source.given)[0], "commit": source.folder.name}
-    origin: dict[str, Any] = {"architecture": source.given, "tag": source.tag}
+        return {"repo": parse_address(source.argument)[0], "commit": source.folder.name}
+    origin: dict[str, Any] = {"architecture": source.argument, "tag": source.tag}
     if source.entry is None:
         return origin
     origin["license"] = licence_for_people(source.entry.license, source.entry.terms)

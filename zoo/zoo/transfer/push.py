@@ -1,7 +1,7 @@
-"""Saved models, published: to a repository of the Hugging Face Hub, in one commit.
+"""Publication of saved models in a repository of the Hugging Face Hub.
 
-What you would not guess: the files of a model are replaced, those of an older model that the new one has not are taken
-out in the same commit, and whatever else the repository holds (pictures, other formats) stays.
+It takes one commit. The files of a model are replaced, those of an older model that the new one has not are removed,
+and whatever else the repository holds (pictures, other formats) stays.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from zoo_core.config import TOKENIZER_FOLDER
 from zoo_core.errors import InputError, SaveError, describe
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
     from zoo_core.models.dual_encoder import DualEncoder
 
 __all__ = ["push_to_hub"]
@@ -83,20 +81,18 @@ def _commit(
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
+        # of an older model; only the folder of the tokenizer holds files of other names
+        published = api.list_repo_files(repo, revision=revision)
+        stale = [name for name in published if name.startswith(f"{TOKENIZER_FOLDER}/") and name not in names]
         operations = [
             *(CommitOperationAdd(name, folder / name) for name in names),
-            *(CommitOperationDelete(name) for name in _stale(api, repo, revision, names)),
+            *(CommitOperationDelete(name) for name in stale),
         ]
         return api.create_commit(repo, operations, commit_message=message, revision=revision).oid
     except Exception as error:  # whatever its HTTP client raises
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(".: ")
+        first_line = next(iter(str(error).splitlines()), "")
+        cause = f"{type(error).__name__}: {first_line}".rstrip(".: ")
         raise SaveError(
-            f"{repo} was not written to: {reason}. The Hub holds what it held before; log in with `hf auth login` if "
+            f"{repo} was not written to: {cause}. The Hub holds what it held before; log in with `hf auth login` if "
             "that is what it asks for, and push again"
         ) from error
-
-
-def _stale(api: HfApi, repo: str, revision: str | None, names: list[str]) -> list[str]:
-    """Return the files that an older model has and this one has not."""
-    there = api.list_repo_files(repo, revision=revision)
-    return [name for name in there if name.startswith(f"{TOKENIZER_FOLDER}/") and name not in names]
