@@ -1,4 +1,4 @@
-"""Arguments of constructors that take the configs of towers, such as `CLIP(512, vision_cfg, text_cfg)`.
+"""Arguments of constructors such as `CLIP(512, vision_cfg, text_cfg)`.
 
 They take what an architecture takes, by the names that open_clip has for it, and refuse what an architecture refuses.
 """
