@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from zoo.cli.architectures import show_architectures
-from zoo.cli.exit_status import exit_on_error
-from zoo.cli.output import report_warning
+from zoo.cli.output import exit_on_error, report_warning
 from zoo_core.errors import ZooWarning
 
 __all__ = ["main"]

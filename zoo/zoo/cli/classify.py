@@ -57,15 +57,12 @@ def classify_command(
     results: list[Classified] = []
     for result in classify(built, files, names, template=template, refused=refuse):
         if not json:
-            _show(result, "" if results else f"{choice}\n")
+            title = "" if results else f"{choice}\n"
+            rows = [(f"{share:.1%}", label) for label, share in result.probabilities.items()]
+            show(f"{title}{result.image}", table(("PROBABILITY", "LABEL"), rows, right=("PROBABILITY",)))
         results.append(result)
     if json:
-        rows = [*(result.to_dict() for result in results), *refused]
-        show_json([choice.to_dict() | row for row in rows])
+        outcomes = [*(result.to_dict() for result in results), *refused]
+        show_json([choice.to_dict() | outcome for outcome in outcomes])
     if refused or passed_over.lost:
         raise typer.Exit(1)
-
-
-def _show(result: Classified, title: str) -> None:
-    rows = [(f"{share:.1%}", label) for label, share in result.probabilities.items()]
-    show(f"{title}{result.image}", table(("PROBABILITY", "LABEL"), rows, right=("PROBABILITY",)))

@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cli import checks, classify, convert, demo, embed, import_config, listing, profile, transfer
-from zoo.cli.exit_status import exit_on_error
+from zoo.cli import checks, classify, convert, demo, embed, listing, profile, transfer
+from zoo.cli.output import exit_on_error
 
 __all__ = ["app"]
 
@@ -60,7 +60,7 @@ app.command("validate")(checks.validate_command)
 app.command("schema")(checks.schema_command)
 app.command("verify")(checks.verify_command)
 app.command("identify")(checks.identify_command)
-app.command("import")(import_config.import_command)
+app.command("import")(convert.import_command)
 app.command("convert")(convert.convert_command)
 app.command("classify")(classify.classify_command)
 app.command("embed")(embed.embed_command)

@@ -116,7 +116,7 @@ def info_command(
                     tag,
                     entry["from"],
                     licence_for_people(entry["license"], entry["terms"]),
-                    _changes(entry["preprocess"]),
+                    ", ".join(f"{key}={value}" for key, value in entry["preprocess"].items()) or "as the architecture",
                     entry["description"],
                 )
                 for tag, entry in model["pretrained"].items()
@@ -154,11 +154,6 @@ def plugins_command(json: AsJson = False) -> None:
         table(("KIND", "COMPONENT", "PLUGIN", "CAPABILITIES", "SUMMARY"), parts),
         *(f"clash: {clash}" for clash in claimed),
     )
-
-
-def _changes(preprocess: dict[str, Any]) -> str:
-    """Return what weights change of the architecture's preprocessing, in a line."""
-    return ", ".join(f"{key}={value}" for key, value in preprocess.items()) or "as the architecture"
 
 
 def _show_groups(name: str, lock_image: int | None, lock_text: int | None, json: bool) -> None:

@@ -1,6 +1,7 @@
-"""Output of commands: results on standard output, all else on standard error.
+"""Output and exit status of commands.
 
-Tables have the width of the terminal; in a pipe or a file nothing is folded.
+Results go to standard output, all else to standard error. Tables have the width of the terminal; in a pipe or a file
+nothing is folded.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ import json
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from zoo.cli.tables import Table, visible
+from zoo_core.errors import ZooError
 
-__all__ = ["count", "progress", "report", "report_warning", "show", "show_json"]
+__all__ = ["count", "exit_on_error", "progress", "report", "report_warning", "show", "show_json"]
+
+FAILED = 2
+INTERRUPTED = 130
+"""128 and the number of the signal, as shells count; the same for the next."""
+PIPE_CLOSED = 141
 
 UNBOUNDED = 10_000
 """Cells of a line that is no terminal's."""
@@ -30,6 +38,27 @@ def report(message: str) -> None:
 def report_warning(warning: Warning | str) -> None:
     """Print what deserves attention on standard error."""
     print(f"warning: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def exit_on_error() -> Generator[None]:
+    """Print an expected error as one line and end the program with its status.
+
+    Raises:
+        SystemExit: the block raised an expected error, or standard output cannot be written.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(PIPE_CLOSED)
+    except (ZooError, OSError) as error:
+        if os.environ.get("ZOO_DEBUG"):
+            traceback.print_exc()
+        report(str(error))
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def show_json(data: Any) -> None:

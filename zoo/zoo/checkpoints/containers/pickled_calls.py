@@ -1,4 +1,4 @@
-"""Calls of a pickle that make data, apart from those that would run code.
+"""Calls of a pickle that make data without running code.
 
 Nothing is called either way, but a file that would run code for whoever unpickles it is refused. What needs no call is
 never a question here: an object that is made without its initialiser, as modules and settings of training code are, and
