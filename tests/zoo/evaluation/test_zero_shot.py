@@ -375,6 +375,14 @@ def test_ranks_of_known_neighbours() -> None:
     ("arguments", "message"),
     [
         ((torch.zeros(2, 3), torch.zeros(2, 4)), "expected image features"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3, 1)), "expected image features"),
+        ((torch.zeros(2, 3, 1), torch.zeros(2, 3)), "expected image features"),
+        (
+            (torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0.0, 1.0])),
+            "expected an image's number for each of 2 texts",
+        ),
+        ((torch.zeros(2, 3), torch.zeros(2, 3), [0, 2]), "expected numbers from 0 to 1 for 2 texts"),
+        ((torch.zeros(2, 3), torch.zeros(0, 3), []), "expected (an image's number|numbers from 0 to 1)"),
         ((torch.zeros(2, 3), torch.zeros(3, 3)), "found 2 images and 3 texts; say with image_of_text whose the texts"),
         ((torch.zeros(2, 3), torch.zeros(3, 3), [0, 1, 2]), "expected numbers from 0 to 1 for 3 texts"),
         ((torch.zeros(2, 3), torch.zeros(2, 3), [0]), "expected an image's number for each of 2 texts"),
@@ -390,6 +398,35 @@ def test_ranks_of_known_neighbours() -> None:
 def test_features_that_do_not_fit_each_other_are_refused(arguments: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         zoo.retrieval_metrics(*arguments)
+
+
+@pytest.mark.parametrize("options", [{"ks": []}, {"ks": [0]}, {"ks": [3, 0]}, {"chunk": 0}, {"chunk": -1}])
+def test_a_number_of_nearest_answers_or_a_tile_of_none_is_refused(options: Any) -> None:
+    with pytest.raises(InputError, match="expected ks and chunk of 1 or more"):
+        zoo.retrieval_metrics(torch.eye(3), torch.eye(3), **options)
+
+
+def test_the_row_whose_norm_is_not_1_is_named_in_any_tile() -> None:
+    features = torch.eye(5)
+    features[3] *= 2
+    features[4] *= 3
+    for chunk in (1, 2, 3, 5):
+        with pytest.raises(InputError, match=r"image_features: expected unit norms, but row 3 has 2;"):
+            zoo.retrieval_metrics(features, torch.eye(5), chunk=chunk)
+
+
+def test_a_norm_may_be_as_far_from_1_as_the_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.evaluation.retrieval.NORM_TOLERANCE", 0.25)
+    assert zoo.retrieval_metrics(torch.eye(3) * 1.25, torch.eye(3) * 0.75).text_to_image.mean_rank == 1
+    with pytest.raises(InputError, match=r"row 0 has 1\.251"):
+        zoo.retrieval_metrics(torch.eye(3) * 1.251, torch.eye(3))
+
+
+def test_the_median_of_an_even_number_of_ranks_is_the_mean_of_the_middle_two() -> None:
+    images = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [1, 0.3]]))
+    found = zoo.retrieval_metrics(images, images[0].expand(4, 2), ks=(1, 4))
+    assert found.text_to_image.mean_rank == found.text_to_image.median_rank == 2.5  # of ranks 1, 2, 3 and 4
+    assert found.text_to_image.recall == {1: 0.25, 4: 1.0}
 
 
 def test_features_in_half_precision_are_compared_in_float32() -> None:
