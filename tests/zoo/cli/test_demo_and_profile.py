@@ -97,12 +97,13 @@ def profiled(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "trace": None,
     }
 
-    def profile_model(model: Any, **arguments: Any) -> Any:
-        asked.update(arguments, model=type(model).__name__)
+    def profile_towers(model: Any, towers: Any, batches: Any, **arguments: Any) -> Any:
+        shapes = {name: tuple(batch.shape) for name, batch in batches.items()}
+        asked.update(arguments, model=type(model).__name__, towers=list(towers), batches=shapes)
         return types.SimpleNamespace(to_dict=lambda: report)
 
     module = types.ModuleType("zoo.inference.profiling")
-    module.profile_model = profile_model  # type: ignore[attr-defined]
+    module.profile_towers = profile_towers  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "zoo.inference.profiling", module)
     return asked
 
@@ -115,10 +116,8 @@ def test_profile_measures_the_model_with_its_own_sizes(
     assert (status, err) == (0, "")
     assert profiled == {
         "model": "CLIP",
-        "image_size": (16, 16),
-        "context_length": 16,
-        "vocab_size": 600,
-        "batch_size": 4,
+        "towers": ["image", "text"],
+        "batches": {"image": (4, 3, 16, 16), "text": (4, 16)},
         "steps": 3,
         "device": "cpu",
         "trace_dir": tmp_path,
