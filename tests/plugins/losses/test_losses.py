@@ -394,6 +394,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "sigmoid",
+        {"logit_scale": torch.ones(1, 1)},
+        "logit_scale must be a floating-point tensor [] or [1], found torch.float32 [1, 1]",
+    ),
+    (
+        "sigmoid",
         {"logit_scale": torch.ones((), device="meta")},
         "logit_scale is on meta, but the image features are on cpu; move one of them",
     ),
