@@ -27,8 +27,11 @@ from zoo_core.boundary import checked
 from zoo_core.config import TOKENIZER_FOLDER, ModelConfig
 from zoo_core.errors import InputError, SaveError, ZooError
 from zoo_core.files.atomic_folder import atomic_folder
-from zoo_core.models.dual_encoder import DualEncoder, dual_encoder_of
+from zoo_core.models.dual_encoder import dual_encoder_of
 from zoo_core.nn.state_dict import is_sharded
+
+if TYPE_CHECKING:  # `checked` leaves it to `dual_encoder_of`, which says more
+    from zoo_core.models.dual_encoder import DualEncoder
 
 __all__ = ["check_plain", "expect_room", "save", "write_folder"]
 
