@@ -320,7 +320,7 @@ DEAD = 2**22 + 1
 """No process has this number, which is above the greatest that Linux gives."""
 
 
-@pytest.mark.parametrize("process", [DEAD, os.getpid(), os.getppid()])
+@pytest.mark.parametrize("process", [DEAD, os.getpid(), os.getppid()], ids=["dead", "this", "parent"])
 def test_a_kill_while_the_manifest_is_written_leaves_a_folder_that_is_taken(process: int, images: list[Path]) -> None:
     Path("set").mkdir()
     torn = Path(f"set/.embeddings.json.{process}.tmp")
