@@ -36,11 +36,12 @@ def why_unread(folder: Path) -> str:
 
 def folders_with_models(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that hold a model, of zoo or of another library."""
-    return [path.name for path in sorted(folder.iterdir()) if path.is_dir() and _holds_model(path)]
-
-
-def _holds_model(folder: Path) -> bool:
-    try:
-        return is_saved_model(folder) or read_foreign_config(folder) is not None
-    except ConfigError:  # one that cannot be built, which is said when it is tried
-        return True
+    names: list[str] = []
+    for path in sorted(folder.iterdir()):
+        try:
+            holds_model = path.is_dir() and (is_saved_model(path) or read_foreign_config(path) is not None)
+        except ConfigError:  # one that cannot be built, which is said when it is tried
+            holds_model = True
+        if holds_model:
+            names.append(path.name)
+    return names
