@@ -119,6 +119,9 @@ def convert(
 
 def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = False) -> Path:
     """Write a model that is built already; the arguments and errors are those of `convert`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
     target = Path(folder)
     _expect_free(target, force)
     if to == ZOO:
@@ -140,7 +143,10 @@ def export(model: DualEncoder, folder: str | Path, *, to: str, force: bool = Fal
             _expect_same_ids(model.config, ids, read_config, format, scratch, target)
         with PluginCode(maker_of(type(format)), "its conversions failed"):
             tensors = _converted(plan, model.state_dict())
-        _write_weights(tensors, scratch / format.weights_name, target)
+        try:
+            save_file(tensors, scratch / format.weights_name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise SaveError(f"{target} cannot be written: {error}") from error
     return target
 
 
@@ -314,13 +320,3 @@ def _converted(plan: Sequence[Conversion], tensors: Mapping[str, Tensor]) -> dic
         for key, tensor in zip(step.targets, step.apply(sources), strict=True):
             converted[key] = tensor.contiguous() if len(step.targets) == 1 else tensor.clone()
     return converted
-
-
-def _write_weights(tensors: dict[str, Tensor], path: Path, target: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
-
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise SaveError(f"{target} cannot be written: {error}") from error

@@ -48,21 +48,15 @@ def pull(source: str, to: str | Path) -> Path:
     if resolved.saved is not None:
         return _copied(resolved.saved, Path(to))
     if resolved.kind == "name" and resolved.tag is None:
-        resolved = replace(resolved, tag=_only_tag(source))
+        tags = entries_of(source)
+        if len(tags) != 1:
+            choices = f" ({one_of(tags)})" if tags else ""
+            raise InputError(f"'{source}' has {len(tags)} pretrained tags; write {source}:TAG{choices}")
+        resolved = replace(resolved, tag=next(iter(tags)))
     if not resolved.has_weights:
         raise InputError(f"'{source}' is an architecture without weights; build and save it: zoo.save")
     origin = _origin(resolved)
     return write_folder(build_source(resolved), Path(to), complete=True, source=origin)
-
-
-def _only_tag(name: str) -> str:
-    """Return the tag of an architecture that has no other."""
-    tags = entries_of(name)
-    if len(tags) != 1:
-        raise InputError(
-            f"'{name}' has {len(tags)} pretrained tags; write {name}:TAG" + (f" ({one_of(tags)})" if tags else "")
-        )
-    return next(iter(tags))
 
 
 def _origin(source: Source) -> dict[str, Any] | None:
