@@ -25,23 +25,15 @@ def show_architectures(pattern: str = "*", *, json: bool = False) -> None:
     if not listings:
         print(f"no architecture matches '{pattern}'{registry().quarantine_note()}", file=sys.stderr)
         return
-    rows = [
-        (listing.name, "", "", "", listing.problem)
-        if listing.problem is not None
-        else (
-            listing.name,
-            count(listing.parameters),
-            _size(listing.image_size),
-            listing.embed_dim,
-            ", ".join(listing.aliases),
-        )
-        for listing in listings
-    ]
+    rows: list[tuple[object, ...]] = []
+    for listing in listings:
+        if listing.problem is not None:
+            rows.append((listing.name, "", "", "", listing.problem))
+            continue
+        image = ""  # of a model without images
+        if listing.image_size is not None:
+            height, width = listing.image_size
+            image = str(height) if height == width else f"{height}x{width}"
+        aliases = ", ".join(listing.aliases)
+        rows.append((listing.name, count(listing.parameters), image, listing.embed_dim, aliases))
     show(table(("NAME", "PARAMETERS", "IMAGE", "EMBED", "ALIAS"), rows, right=("PARAMETERS", "IMAGE", "EMBED")))
-
-
-def _size(size: tuple[int, int] | None) -> str:
-    if size is None:
-        return ""
-    height, width = size
-    return str(height) if height == width else f"{height}x{width}"

@@ -33,7 +33,18 @@ def validate_command(
     """
     from dataclasses import asdict
 
-    problems_of = {file: _problems(file, override or []) for file in files}
+    from zoo.catalog.architectures import load_config
+    from zoo_core.errors import ConfigError, Problem, ZooError
+
+    problems_of: dict[Path, tuple[Problem, ...]] = {}
+    for file in files:
+        problems_of[file] = ()
+        try:
+            load_config(file, override or [])
+        except ConfigError as error:
+            problems_of[file] = error.problems
+        except ZooError as error:  # of another kind, which names no key
+            problems_of[file] = (Problem(str(error), source=str(file)),)
     if json:
         show_json(
             [
@@ -141,16 +152,3 @@ def _show_candidates(candidates: Sequence[Candidate]) -> None:
     for key, values in best.untold.items():
         choices = ", ".join(f"{name}: {value}" for name, value in zip(best.names, values, strict=True))
         typer.echo(f"names and shapes cannot tell {key} ({choices})")
-
-
-def _problems(file: Path, overrides: list[str]) -> tuple[Problem, ...]:
-    from zoo.catalog.architectures import load_config
-    from zoo_core.errors import ConfigError, Problem, ZooError
-
-    try:
-        load_config(file, overrides)
-    except ConfigError as error:
-        return error.problems
-    except ZooError as error:
-        return (Problem(str(error), source=str(file)),)
-    return ()

@@ -5,16 +5,13 @@ None of them imports torch, but for the layer groups of `zoo info`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from zoo.cli.architectures import show_architectures
 from zoo.cli.output import show, show_json
 from zoo.cli.tables import fields, table
-
-if TYPE_CHECKING:
-    from zoo.building.layer_groups import Group
 
 __all__ = ["info_command", "list_command", "plugins_command"]
 
@@ -164,24 +161,17 @@ def _show_groups(name: str, lock_image: int | None, lock_text: int | None, json:
     if json:
         show_json({section: [group.to_dict() for group in groups] for section, groups in groups_of.items()})
         return
-    rows = [
-        (section, group.number, _first_name(group), _exact(group.parameters), _trainable(group))
-        for section, groups in groups_of.items()
-        for group in groups
-    ]
+    rows: list[tuple[object, ...]] = []
+    for section, groups in groups_of.items():
+        for group in groups:
+            first, *others = group.names or ("none",)
+            names = f"{first} and {len(others)} more" if others else first
+            trainable = "yes" if group.trainable else "no"
+            if 0 < group.trainable < group.parameters:
+                trainable = "partly"
+            rows.append((section, group.number, names, _exact(group.parameters), trainable))
     columns = ("TOWER", "GROUP", "FIRST PARAMETER", "PARAMETERS", "TRAINABLE")
     show(table(columns, rows, right=("GROUP", "PARAMETERS")))
-
-
-def _first_name(group: Group) -> str:
-    name, *others = group.names or ("none",)
-    return f"{name} and {len(others)} more" if others else name
-
-
-def _trainable(group: Group) -> str:
-    if 0 < group.trainable < group.parameters:
-        return "partly"
-    return "yes" if group.trainable else "no"
 
 
 def _exact(number: int | None) -> str:

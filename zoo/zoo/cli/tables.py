@@ -51,7 +51,10 @@ class Table:
                 for column, cell in enumerate(row)
             ]
             for parts in zip_longest(*folded, fillvalue=""):
-                padded = (_padded(part, widths[column], column in self.right) for column, part in enumerate(parts))
+                padded: list[str] = []
+                for column, part in enumerate(parts):
+                    blanks = " " * (widths[column] - _cells(part))
+                    padded.append(f"{blanks}{part}" if column in self.right else f"{part}{blanks}")
                 line = (" " * GAP).join(padded).rstrip()
                 yield f"{BOLD}{line}{PLAIN}" if bold and self.header and not number else line
 
@@ -114,11 +117,6 @@ def _folded(line: str, width: int) -> list[str]:
             folded.append("")
         folded[-1] += word
     return [part.rstrip() for part in folded]
-
-
-def _padded(text: str, width: int, right: bool) -> str:
-    blanks = " " * (width - _cells(text))
-    return f"{blanks}{text}" if right else f"{text}{blanks}"
 
 
 def _cells(text: str) -> int:
