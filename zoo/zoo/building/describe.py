@@ -109,17 +109,15 @@ def clashes(catalog: Architectures | None = None) -> list[Clash]:
     """Return every name of a component, an architecture, an export or an importer that several plugins claim."""
     catalog = catalog or architectures()
     owners: defaultdict[tuple[str, str], list[Plugin]] = defaultdict(list)
-    for kind, name, plugin in _claims(catalog):
-        owners[kind, name].append(plugin)
-    return [Clash(kind, name, tuple(plugins)) for (kind, name), plugins in owners.items() if len(plugins) > 1]
-
-
-def _claims(catalog: Architectures) -> Iterator[tuple[str, str, Plugin]]:
     for plugin in catalog.registry.plugins:
-        yield from ((spec.kind, spec.name, plugin) for spec in plugin.components)
-        yield from (("export", name, plugin) for name in plugin.exports)
-        yield from (("importer", name, plugin) for name in plugin.importers)
-    yield from (("architecture", entry.name, entry.plugin) for entry in catalog.entries)
+        claims = [(spec.kind, spec.name) for spec in plugin.components]
+        claims += [("export", name) for name in plugin.exports]
+        claims += [("importer", name) for name in plugin.importers]
+        for claim in claims:
+            owners[claim].append(plugin)
+    for entry in catalog.entries:
+        owners["architecture", entry.name].append(entry.plugin)
+    return [Clash(kind, name, tuple(plugins)) for (kind, name), plugins in owners.items() if len(plugins) > 1]
 
 
 def _parts(config: ModelConfig) -> Iterator[tuple[str, ComponentConfig]]:

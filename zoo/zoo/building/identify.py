@@ -6,7 +6,7 @@ plugins, and the one that a file states for itself, are built without memory and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +57,11 @@ def identify(
     carried = _carried_config(source)
     ranked = rank(shapes, limit=limit, others=others)
     if not ranked or ranked[0].fit < 1:
-        more = dict(_of_strangers())
+        more: dict[str, Shaped] = {}
+        for listing in list_architectures():  # `rank` knows those of zoo itself
+            if listing.problem is None and listing.distribution != OWN:
+                with suppress(Exception):  # a stranger's tower may raise anything; whoever builds it is told
+                    more[listing.name] = _shaped(load_config(listing.name))
         if carried is not None:
             with suppress(Exception):  # whatever a file carries need not be buildable
                 more[str(path)] = _shaped(carried)
@@ -73,14 +77,6 @@ def _shaped(architecture: ModelConfig) -> Shaped:
 
     entries = skeleton(architecture).state_dict()
     return architecture, {key: tuple(value.shape) for key, value in entries.items()}
-
-
-def _of_strangers() -> Iterator[tuple[str, Shaped]]:
-    """Yield the architectures of other plugins, by the names that `zoo.build` takes; broken ones are left out."""
-    for listing in list_architectures():
-        if listing.problem is None and listing.distribution != OWN:
-            with suppress(Exception):  # a stranger's tower may raise anything; whoever builds it is told
-                yield listing.name, _shaped(load_config(listing.name))
 
 
 def _carried_config(source: TensorSource) -> ModelConfig | None:

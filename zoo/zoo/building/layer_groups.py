@@ -5,7 +5,7 @@ The model is built on the meta device, so that even the largest one takes no mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,20 +66,15 @@ def layer_groups(source: str, locks: Mapping[str, int] | None = None) -> dict[st
 
 
 def _group(number: int, group: LayerGroup, names: dict[int, str]) -> Group:
-    parameters = {id(parameter): parameter for parameter in _parameters(group)}
+    from torch import nn
+
+    parameters: dict[int, nn.Parameter] = {}  # by id, since modules may share one
+    for part in group:
+        of_part = [part] if isinstance(part, nn.Parameter) else part.parameters()
+        parameters |= {id(parameter): parameter for parameter in of_part}
     return Group(
         number=number,
         names=tuple(names[key] for key in parameters),
         parameters=sum(parameter.numel() for parameter in parameters.values()),
         trainable=sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad),
     )
-
-
-def _parameters(group: LayerGroup) -> Iterator[nn.Parameter]:
-    from torch import nn
-
-    for part in group:
-        if isinstance(part, nn.Parameter):
-            yield part
-        else:
-            yield from part.parameters()
