@@ -59,7 +59,13 @@ def open_checkpoint(
     source = open_container(path, weights=weights)
     if is_ours is not None and is_ours(source):
         return source
-    claims = {name: format for name, format in checkpoint_formats() if _recognises(format, source)}
+    claims: dict[str, CheckpointFormat] = {}
+    for name, format in checkpoint_formats():
+        try:
+            if format.recognises(source.entries):
+                claims[name] = format
+        except PluginError as error:
+            _pass_over(error)
     if len(claims) > 1:
         raise CheckpointError(
             f"{source.path} is claimed by the checkpoint formats {' and '.join(claims)}; "
@@ -83,14 +89,6 @@ def read_foreign_config(folder: str | Path) -> Mapping[str, Any] | None:
             if config is not None:
                 return config
     return None
-
-
-def _recognises(format: CheckpointFormat, source: TensorSource) -> bool:
-    try:
-        return format.recognises(source.entries)
-    except PluginError as error:
-        _pass_over(error)
-        return False
 
 
 def _pass_over(error: ZooError) -> None:

@@ -32,6 +32,9 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's own header, before its name."""
 
+_BLOCK = 1 << 22
+"""Bytes of a storage that are read at a time for its checksum."""
+
 MAX_EXPANDED = 2**32
 """Bytes of a tensor that has one element in many places, as `expand` makes it of a few."""
 
@@ -112,7 +115,12 @@ class TorchFile(TensorSource):
         names = list(keys)
         for storage in dict.fromkeys(self._views[key].storage for key in names):
             span = self._spans[storage]
-            if span.crc is not None and self._crc(span) != span.crc:
+            if span.crc is None:
+                continue
+            crc, end = 0, span.start + span.length
+            for start in range(span.start, end, _BLOCK):
+                crc = zlib.crc32(self._file.bytes(start, min(start + _BLOCK, end)), crc)
+            if crc != span.crc:
                 raise self._damaged(f"the bytes of storage {storage} do not have their checksum")
         for key in names:
             view = self._views[key]
@@ -123,12 +131,6 @@ class TorchFile(TensorSource):
 
     def _start(self, view: StorageView) -> int:
         return self._spans[view.storage].start + view.offset * ITEM_SIZES[view.info.dtype]
-
-    def _crc(self, span: StorageSpan, step: int = 1 << 22) -> int:
-        crc = 0
-        for start in range(span.start, span.start + span.length, step):
-            crc = zlib.crc32(self._file.bytes(start, min(start + step, span.start + span.length)), crc)
-        return crc
 
     def _archive(self) -> Any:
         """Read the zip archive of torch 1.6 and later."""

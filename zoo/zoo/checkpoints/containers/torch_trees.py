@@ -145,20 +145,17 @@ def module_tensors(module: Call, prefix: str = "", depth: int = _NESTED) -> Iter
         return
     attributes = cast("dict[Any, Any]", state)
     groups = [attributes.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
-    transient = _members(attributes.get("_non_persistent_buffers_set"))
+    transient: Any = attributes.get("_non_persistent_buffers_set")
+    if isinstance(transient, Call) and transient.arguments:  # of `set`, in the protocol that torch writes
+        transient = transient.arguments[0]
+    elif not isinstance(transient, set | frozenset):
+        transient = ()
     for group in groups if any(isinstance(group, dict) for group in groups) else [attributes]:
         for name, value in cast("dict[Any, Any]", group if isinstance(group, dict) else {}).items():
             if isinstance(value, StorageView) and not (group is groups[1] and name in transient):
                 yield f"{prefix}{name}", value
             elif isinstance(value, Call):
                 yield from module_tensors(value, f"{prefix}{name}.", depth - 1)
-
-
-def _members(value: Any) -> Any:
-    """Return what a set holds, which is a call of `set` in the protocol that torch writes."""
-    if isinstance(value, Call) and value.arguments:
-        return value.arguments[0]
-    return cast("Any", value) if isinstance(value, set | frozenset) else ()
 
 
 def storage_item_sizes(tree: Any) -> dict[str, int]:
