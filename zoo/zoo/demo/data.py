@@ -58,13 +58,11 @@ def load_digits(seed: int, test_share: float) -> Digits:
     split = optional("sklearn.model_selection").train_test_split
     labels = data.target.astype(np.int64)
     train, test = split(np.arange(len(labels)), test_size=test_share, stratify=labels, random_state=seed)
-    return Digits(*(Split([_enlarged(data.images[i]) for i in part], labels[part], part) for part in (train, test)))
-
-
-def _enlarged(greys: np.ndarray[Any, np.dtype[np.float64]]) -> Image.Image:
-    """Enlarge greys `[8, 8]` from 0 to 16 to an image."""
-    pixels = np.round(greys * (255 / BRIGHTEST)).astype(np.uint8)
-    return Image.fromarray(pixels).resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC)
+    images: np.ndarray[Any, np.dtype[np.float64]] = data.images  # [1797, 8, 8], greys from 0 to 16
+    pixels = np.round(images * (255 / BRIGHTEST)).astype(np.uint8)
+    size, bicubic = (PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC
+    pictures = [Image.fromarray(greys).resize(size, bicubic) for greys in pixels]
+    return Digits(*(Split([pictures[i] for i in part], labels[part], part) for part in (train, test)))
 
 
 def tensors(pictures: Sequence[Image.Image], preprocess: Callable[[Image.Image], Tensor]) -> Tensor:
