@@ -43,7 +43,16 @@ def names_of(labels: Labels, scoring: Scoring) -> dict[str, tuple[str, ...]]:
     """
     if isinstance(labels, Mapping):
         classes = cast("Mapping[object, object]", labels)
-        names = {str(label): _checked_names(label, value) for label, value in classes.items()}
+        names: dict[str, tuple[str, ...]] = {}
+        for label, value in classes.items():
+            several = isinstance(value, list | tuple)
+            of_label = tuple(cast("Sequence[object]", value)) if several else (value,)
+            if not isinstance(label, str | int) or not of_label or not all(isinstance(name, str) for name in of_label):
+                raise InputError(
+                    "labels: expected a name or a list of names for each id, found "
+                    f"{describe(value)} for {describe(label)}"
+                )
+            names[str(label)] = cast("tuple[str, ...]", of_label)
         if len(names) < len(classes):
             raise InputError("labels: two ids are the same as strings; give each class an id of its own")
     else:
@@ -61,16 +70,6 @@ def names_of(labels: Labels, scoring: Scoring) -> dict[str, tuple[str, ...]]:
         least = "two" if scoring == "softmax" else "one"
         raise InputError(f"labels: expected at least {least} to choose from, found {len(names)}")
     return names
-
-
-def _checked_names(label: object, value: object) -> tuple[str, ...]:
-    several = isinstance(value, list | tuple)
-    names = tuple(cast("Sequence[object]", value)) if several else (value,)
-    if not isinstance(label, str | int) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"labels: expected a name or a list of names for each id, found {describe(value)} for {describe(label)}"
-        )
-    return cast("tuple[str, ...]", names)
 
 
 def _expect_once(labels: list[str]) -> None:
