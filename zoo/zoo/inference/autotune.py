@@ -86,13 +86,18 @@ def optimize_for_inference(model: DualEncoder, measure: Measure | None = None) -
         holder = nn.ModuleDict({"tower": tower})
         try:
             with torch.inference_mode(False), torch.no_grad():
-                done += _summed_up(side, _optimized(holder, _sample(model, side), measure))
+                choices = _optimized(holder, _sample(model, side), measure)
         except ZooError as error:
             if isinstance(error, PluginError):
                 raise
             warnings.warn(
                 f"the {side} tower is left as it is: it refuses a sample to measure with: {error}", stacklevel=3
             )
+        else:
+            gains: dict[str, list[float]] = defaultdict(list)
+            for choice in choices:
+                gains[choice.form].append(choice.gain)
+            done += [Optimization(side, form, len(of_form), max(of_form)) for form, of_form in gains.items()]
         setattr(model, model.modalities[side].spec.module, holder["tower"].eval().requires_grad_(False))
     model.optimizations = tuple(done)
 
@@ -121,8 +126,12 @@ def _optimized(holder: nn.ModuleDict, sample: Tensor, measure: Measure | None) -
     if measure is not None:
         return _accept_faster(holder, sample, measure)
     path = _record_path(holder["tower"], sample)
-    recorded = _recorded(path)
-    if recorded is not None:
+    try:
+        recorded = Record.from_document(read_json(path)).choices
+    except ConfigError as error:
+        if os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where the name is too long
+            _log.info("forms are measured anew: %s", error)
+    else:
         before = holder["tower"]
         holder["tower"] = twin(before)
         if all(_replace(holder, choice.path, choice.form) for choice in recorded):
@@ -132,16 +141,6 @@ def _optimized(holder: nn.ModuleDict, sample: Tensor, measure: Measure | None) -
     with suppress(OSError, ZooError), atomic_write(path) as (scratch,):  # a user without a folder measures each time
         scratch.write_text(json.dumps(Record(choices=choices).data()), encoding="utf-8")
     return choices
-
-
-def _recorded(path: Path) -> list[Choice] | None:
-    """Return the choices of a file; None where it is not there, or cannot be used, so that they are measured anew."""
-    try:
-        return Record.from_document(read_json(path)).choices
-    except ConfigError as error:
-        if os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where the name is too long
-            _log.info("forms are measured anew: %s", error)
-        return None
 
 
 def _replace(holder: nn.ModuleDict, path: str, name: str) -> bool:
@@ -160,7 +159,10 @@ def _replace(holder: nn.ModuleDict, path: str, name: str) -> bool:
 
 def _accept_faster(holder: nn.ModuleDict, sample: Tensor, measure: Measure) -> list[Choice]:
     """Measure the forms of a tower's modules, from the outermost inwards; accept those that make the tower faster."""
-    repeats = _repeats(lambda: holder["tower"](sample))
+    holder["tower"](sample)  # the first run also sets up what later ones use
+    start = time.perf_counter()
+    holder["tower"](sample)
+    repeats = max(1, min(BATCH, int(SECONDS / (time.perf_counter() - start))))
     batch = _repeated(sample, repeats)
     measured_paths: set[str] = set()
     accepted: list[Choice] = []
@@ -262,13 +264,6 @@ def _sample(model: DualEncoder, side: str) -> Tensor:
     return sample.to(parameter.dtype) if sample.is_floating_point() else sample
 
 
-def _repeats(call: Call) -> int:
-    call()
-    start = time.perf_counter()
-    call()
-    return max(1, min(BATCH, int(SECONDS / (time.perf_counter() - start))))
-
-
 def _repeated(tensor: Tensor, times: int) -> Tensor:
     return tensor.repeat(times, *[1] * (tensor.ndim - 1)) if tensor.ndim and len(tensor) == 1 else tensor
 
@@ -282,13 +277,6 @@ def _map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, dict):
         return {key: _map_tensors(inner, change) for key, inner in cast("dict[str, Any]", value).items()}
     return value
-
-
-def _summed_up(side: str, choices: Sequence[Choice]) -> list[Optimization]:
-    gains: dict[str, list[float]] = defaultdict(list)
-    for choice in choices:
-        gains[choice.form].append(choice.gain)
-    return [Optimization(side, form, len(of_form), max(of_form)) for form, of_form in gains.items()]
 
 
 def _record_path(tower: nn.Module, sample: Tensor) -> Path:

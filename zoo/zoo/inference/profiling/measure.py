@@ -189,16 +189,12 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak_activation_bytes(forward: Callable[[], object], device: torch.device) -> int:
-    if device.type == "cpu":
-        return _peak_cpu_bytes(forward)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    forward()
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def _peak_cpu_bytes(forward: Callable[[], object]) -> int:
-    """Replay the allocations and releases of one forward; a release of what was there before is left out."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        forward()
+        return torch.cuda.max_memory_allocated(device) - before
+    # a CPU keeps no count, so the allocations and releases are replayed; a release of what was there before is left out
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         forward()
     with TemporaryDirectory() as folder:
