@@ -18,7 +18,7 @@ from zoo.building.describe import describe_model
 from zoo.building.layer_groups import layer_groups
 from zoo.building.source import resolve
 from zoo_core.architectures.load import ArchitectureLoader
-from zoo_core.errors import AmbiguousNameError, InputError, UnknownNameError
+from zoo_core.errors import AmbiguousNameError, ConfigError, InputError, UnknownNameError
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,30 @@ def test_a_name_with_a_tag_that_is_unknown_is_told_with_the_tag(case: str) -> No
     with pytest.raises(UnknownNameError) as error:
         describe_model(text)
     assert message in str(error.value)
+
+
+LONG = ["x" * 300, "x/" * 3000, f"{'x' * 300}/y", f"digits-tiny:{'x' * 300}", f"{'x' * 300}:demo", "x" * 300 + ".pt"]
+
+
+@pytest.mark.parametrize("text", LONG, ids=lambda text: text[:15])
+def test_what_no_system_has_for_a_path_is_no_folder(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError):
+        describe_model(text)
+    with pytest.raises(UnknownNameError):
+        zoo.pull(text, tmp_path / "pulled")
+
+
+def test_a_folder_that_is_named_as_a_file_is_refused_as_one_or_read_for_its_model(
+    folders: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "folder.yaml"
+    path.mkdir()
+    for source in (path, str(path)):
+        with pytest.raises(ConfigError, match="is not a regular file"):
+            zoo.config(source)
+    path.rmdir()
+    path.symlink_to(folders / "saved")
+    assert zoo.config(path) == zoo.config(str(path)) == zoo.config(CLIP)
 
 
 def test_python_names_the_tag_of_a_misspelled_name_in_its_own_argument() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def resolve_tag(source: Any, pretrained: str | Path) -> Pretrained | None:
     entries = entries_of(source) if named else {}
     if pretrained in entries:
         return entries[pretrained]
-    if pretrained and Path(pretrained).exists():
+    if os.path.exists(pretrained):  # noqa: PTH110 - Path.exists() raises where the name is too long
         return None
     if pretrained.startswith("hf-hub:"):
         raise InputError(f"'{pretrained}' brings its architecture with it: zoo.build('{pretrained}')")

@@ -4,9 +4,11 @@ A name, a file, a mapping, a config, a folder, an address of the Hub and `NAME:T
 nowhere else. Everything that takes a source reads the `Source` that it returns.
 """
 
+# ruff: noqa: PTH110, PTH112 - methods of Path raise where a name is too long, or a folder above is closed
 from __future__ import annotations
 
 import difflib
+import os.path
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,11 +25,11 @@ from zoo.saved.unread_folders import why_unread
 from zoo_core.architectures import is_path
 from zoo_core.architectures.load import check_source
 from zoo_core.boundary import checked
-from zoo_core.config import ModelConfig
 from zoo_core.errors import AmbiguousNameError, UnknownNameError, ZooError, describe
 
 if TYPE_CHECKING:
     from zoo.catalog.pretrained import Pretrained
+    from zoo_core.config import ModelConfig  # for type checkers alone: what fails to be a mapping is a ConfigError
 
 __all__ = ["Source", "config", "local_folder", "resolve", "split_tag"]
 
@@ -116,19 +118,17 @@ def resolve(source: object, *, tags: bool = True, local_files_only: bool = False
         DownloadError: a file of the Hub cannot be had, or has other bytes than it should.
     """
     check_source(source)
-    if isinstance(source, ModelConfig):
-        return Source("config", source)
     if isinstance(source, Mapping):
         return Source("mapping", source)
     if isinstance(source, Path) or (isinstance(source, str) and source.startswith(PREFIX)):
         path = local_folder(source, local_files_only=local_files_only)
         folder_source = _of_folder(path, source)
-        if folder_source is None and path.is_dir():
+        if folder_source is None and os.path.isdir(path) and not is_path(path.name):
             raise UnknownNameError(f"{path}: {_unread(path)}")
         return folder_source or Source("file", path)
     if isinstance(source, str):
         return _of_folder(Path(source), source) or _of_name(source, tags)
-    raise AssertionError("check_source lets nothing else pass")
+    return Source("config", source)  # check_source lets nothing else pass
 
 
 def _of_folder(folder: Path, given: str | Path) -> Source | None:
@@ -139,7 +139,7 @@ def _of_folder(folder: Path, given: str | Path) -> Source | None:
     """
     if is_saved_model(folder):
         source = Source("saved", given, saved=open_saved(folder))
-    elif folder.is_dir() and (foreign_config := read_foreign_config(folder)) is not None:
+    elif os.path.isdir(folder) and (foreign_config := read_foreign_config(folder)) is not None:
         source = Source("foreign", given, folder=folder, foreign_config=foreign_config)
     else:
         return None
@@ -178,7 +178,7 @@ def _of_name(text: str, tags: bool) -> Source:
 def split_tag(text: str) -> tuple[str, str | None]:
     """Return architecture and tag of `NAME:TAG`; any other text as it is, and None."""
     name, colon, tag = text.rpartition(":")
-    return (name, tag) if colon and not Path(text).exists() and _is_architecture(name) else (text, None)
+    return (name, tag) if colon and not os.path.exists(text) and _is_architecture(name) else (text, None)
 
 
 def _misspelled(text: str, tags: bool, error: UnknownNameError) -> UnknownNameError:
@@ -216,7 +216,7 @@ def _suggestion_for(text: str) -> str:
         return f"a folder is given by its path alone, zoo.build('{rest}')"
     if start in ("hf_hub", "hf", "https", "http"):
         return f"a repository of the Hub is written {PREFIX}organisation/name"
-    if text and Path(text).is_dir():
+    if os.path.isdir(text):
         return _unread(Path(text))
     if _names_a_folder(text):
         return "it looks like a path, but there is no such folder"

@@ -46,7 +46,10 @@ _log = logging.getLogger(__name__)
 
 def is_saved_model(source: Any) -> bool:
     """Tell whether `source` is the path of a saved model."""
-    return isinstance(source, str | Path) and (Path(source) / CONFIG).is_file() and (Path(source) / WEIGHTS).is_file()
+    if not isinstance(source, str | Path):
+        return False
+    # Path.is_file() raises where a name is too long, or a folder above is closed
+    return all(os.path.isfile(os.path.join(source, name)) for name in (CONFIG, WEIGHTS))  # noqa: PTH113, PTH118
 
 
 @dataclass(frozen=True, eq=False)
