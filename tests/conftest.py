@@ -13,6 +13,7 @@ from typing import Any
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads wait for each other on a busy machine
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers a width, and tables would take it for the terminal's
 
 import pytest
 
