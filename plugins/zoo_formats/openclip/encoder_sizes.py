@@ -84,12 +84,9 @@ def _file(name: str, file: str) -> Path | None:
         if not folder.is_dir():
             raise ConfigError(Problem(f"'{name}': there is no such folder", "text_cfg"))
         return folder / file if (folder / file).is_file() else None
+    folder = f"./{name.rpartition('/')[2]}"
+    fix = f"name a folder that holds it, such as {folder}, or state the size that it tells: {_STATED[file]}"
     try:
-        return hub_file(name, file, fix=_other_ways(name, file)).path
+        return hub_file(name, file, fix=fix).path
     except NoSuchFileError:
         return None
-
-
-def _other_ways(name: str, file: str) -> str:
-    folder = f"./{name.rpartition('/')[2]}"
-    return f"name a folder that holds it, such as {folder}, or state the size that it tells: {_STATED[file]}"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from zoo_core.config import Config
-from zoo_core.documents import Document
 from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError
 from zoo_formats.openclip.encoder_sizes import encoder_size, tokenizer_size
@@ -79,15 +78,11 @@ def import_open_clip(path: Path) -> Json:
             return _architecture(file.model_cfg, file.preprocess_cfg)
         return _architecture(OpenClipConfig.parse(document.data), PreprocessCfg())
     except ConfigError as error:
-        raise _placed(error, document) from None
-
-
-def _placed(error: ConfigError, document: Document) -> ConfigError:
-    """Give every problem the line and column of its key."""
-    problems = [
-        document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key) for problem in error.problems
-    ]
-    return ConfigError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
+        problems = [
+            document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key)
+            for problem in error.problems
+        ]
+        raise ConfigError(sorted(problems, key=lambda problem: (problem.line, problem.column))) from None
 
 
 def _architecture(cfg: OpenClipConfig, preprocess: PreprocessCfg) -> Json:
@@ -161,15 +156,13 @@ def _text(cfg: TextCfg, quick_gelu: bool) -> Json:
     section = {"tower": "clip-transformer"} | _renamed(cfg, TEXT) | {"causal": not cfg.no_causal_mask}
     if cfg.proj_type == "linear":
         section |= _renamed(cfg, _same("proj_bias"))
-    return section | _text_pooling(cfg) | _stack(cfg, quick_gelu)
-
-
-def _text_pooling(cfg: TextCfg) -> Json:
-    """Return where the feature is read; the class token has the last place, whatever `pool_type` says."""
-    if cfg.embed_cls:
-        return {"class_token": True, "pool_type": "last", "pad_id": cfg.pad_id}
-    eos_id = EOS_ID if cfg.eos_id is None else cfg.eos_id
-    return _renamed(cfg, _same("pool_type")) | ({"eos_id": eos_id} if cfg.pool_type == "eos" else {})
+    if cfg.embed_cls:  # the class token has the last position, whatever `pool_type` says
+        section |= {"class_token": True, "pool_type": "last", "pad_id": cfg.pad_id}
+    else:
+        section |= _renamed(cfg, _same("pool_type"))
+        if cfg.pool_type == "eos":
+            section["eos_id"] = EOS_ID if cfg.eos_id is None else cfg.eos_id
+    return section | _stack(cfg, quick_gelu)
 
 
 def _modern_text(cfg: TextCfg) -> Json:
@@ -238,7 +231,8 @@ def _stack(cfg: StackCfg, quick_gelu: bool) -> Json:
 def _preprocess(vision: VisionCfg, cfg: PreprocessCfg) -> Json:
     """Return how pictures are prepared; patches leave nothing to fit into a frame, so `resize_mode` is not read."""
     if not vision.takes_patches:
-        return {"type": "image"} | _renamed(cfg, IMAGES) | _fill(cfg)
+        fill = {"fill": cfg.fill_color} if cfg.resize_mode == "longest" else {}
+        return {"type": "image"} | _renamed(cfg, IMAGES) | fill
     shared = {"type": "naflex", "patch_size": _patch_size(vision)} | _renamed(vision, _same("image_seq_len"))
     return shared | _renamed(cfg, _same("mean", "std", "interpolation"))
 
@@ -248,18 +242,13 @@ def _patch_size(cfg: VisionCfg) -> Any:
     return (cfg.timm_model_kwargs or {}).get("patch_size", 16)
 
 
-def _fill(cfg: PreprocessCfg) -> Json:
-    return {"fill": cfg.fill_color} if cfg.resize_mode == "longest" else {}
-
-
 def _renamed(cfg: Config, table: Table) -> Json:
     """Return what a table takes over under our names; null is left out, as it stands for a default on both sides."""
-    values = {name: getattr(cfg, key) for key, name in table.items()}
-    return {key: _plain(value) for key, value in values.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """Return a size as it is written in YAML: one number for a square."""
-    if isinstance(value, tuple):
-        return value[0] if len(set(value)) == 1 else list(value)
-    return value
+    renamed: dict[str, Any] = {}
+    for key, name in table.items():
+        value = getattr(cfg, key)
+        if isinstance(value, tuple):  # a size; YAML has one number for a square
+            value = value[0] if len(set(value)) == 1 else list(value)
+        if value is not None:
+            renamed[name] = value
+    return renamed

@@ -54,8 +54,15 @@ def hub_file(config: Section) -> Json:
         CheckpointError: open_clip would build another model of the file, or none.
     """
     _check_components(config)
-    _check_pool(config)
-    quick = _is_quick(config)
+    pool, width = config["vision"].get("attentional_pool"), config["vision"].get("width")
+    if pool in ("parallel", "cascade") and width != config["embed_dim"]:
+        # the file would be read back as the pool of another width
+        raise CheckpointError(
+            f"open_clip cannot express vision.attentional_pool '{pool}' of a width of {width} and embed_dim "
+            f"{config['embed_dim']}: it builds that pool for a width of embed_dim only"
+        )
+    # one switch of open_clip is for both towers
+    quick = "quick_gelu" in (config["vision"].get("activation"), config["text"].get("activation"))
     text = _text(config["text"], quick) | _tokenizer(config["tokenizer"])
     vision = _vision(config["vision"], quick) | _renamed(config["preprocess"], {"image_seq_len": "image_seq_len"})
     model = _renamed(config, MODEL) | {"vision_cfg": vision, "text_cfg": text}
@@ -64,7 +71,8 @@ def hub_file(config: Section) -> Json:
     if config["model"] != "clip":
         model["custom_text"] = True
     if config["model"] == "coca":
-        model["multimodal_cfg"] = _decoder(config)
+        sizes = {key: config["text"][key] for key in ("context_length", "vocab_size")}
+        model["multimodal_cfg"] = _renamed(config["multimodal"], DECODER) | sizes
         vision["output_tokens"] = text["output_tokens"] = True
     images = _renamed(config["preprocess"], IMAGES | {"fill_color": "fill"})
     return {"model_cfg": model, "preprocess_cfg": {"size": vision["image_size"], "mode": "RGB", **images}}
@@ -79,26 +87,6 @@ def _check_components(config: Section) -> None:
             raise CheckpointError(
                 f"open_clip cannot express {key} '{name}': it has counterparts of {', '.join(counterparts)}"
             )
-
-
-def _check_pool(config: Section) -> None:
-    """Refuse what reading the file back would not show: open_clip's two poolers work at one width alone."""
-    pool, width = config["vision"].get("attentional_pool"), config["vision"].get("width")
-    if pool in ("parallel", "cascade") and width != config["embed_dim"]:
-        raise CheckpointError(
-            f"open_clip cannot express vision.attentional_pool '{pool}' of a width of {width} and embed_dim "
-            f"{config['embed_dim']}: it builds that pool for a width of embed_dim only"
-        )
-
-
-def _is_quick(config: Section) -> bool:
-    """Tell whether the towers that read open_clip's one switch have quick_gelu."""
-    return "quick_gelu" in (config["vision"].get("activation"), config["text"].get("activation"))
-
-
-def _decoder(config: Section) -> Json:
-    text, decoder = config["text"], config["multimodal"]
-    return _renamed(decoder, DECODER) | {"context_length": text["context_length"], "vocab_size": text["vocab_size"]}
 
 
 def _vision(section: Section, quick: bool) -> Json:
@@ -205,10 +193,11 @@ def _stack(section: Section, quick: bool) -> Json:
 
 def _renamed(section: Section, table: Table) -> Json:
     """Return the values of a section under open_clip's names."""
-    return {key: _plain(section[name]) for key, name in table.items() if section.get(name) is not None}
-
-
-def _plain(value: Any) -> Any:
-    """Return a size as open_clip writes a square."""
-    is_square = isinstance(value, list) and len(value) == 2 and value[0] == value[1] and isinstance(value[0], int)
-    return value[0] if is_square else value
+    renamed: dict[str, Any] = {}
+    for key, name in table.items():
+        value = section.get(name)
+        if isinstance(value, list) and len(value) == 2 and value[0] == value[1] and isinstance(value[0], int):
+            value = value[0]  # open_clip has one number for a square
+        if value is not None:
+            renamed[key] = value
+    return renamed

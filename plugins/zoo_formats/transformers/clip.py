@@ -193,6 +193,9 @@ def _projects(document: Document) -> bool:
 
 def _architecture(file: ClipFile, folder: Path) -> Json:
     text, vision = file.text_config, file.vision_config
+    pooling = _pooling(text)
+    # a folder without a vocabulary may still be the first CLIP, whose vocabulary is known
+    is_first = text.vocab_size == 49_408 and pooling["pool_type"] == "argmax" and not holds_vocabulary(folder)
     return {
         "model": "clip",
         "embed_dim": file.projection_dim,
@@ -210,9 +213,9 @@ def _architecture(file: ClipFile, folder: Path) -> Json:
             "vocab_size": text.vocab_size,
             "heads": text.num_attention_heads,
             **text.stack(),
-            **_pooling(text),
+            **pooling,
         },
-        "tokenizer": _tokenizer(text, folder),
+        "tokenizer": {"type": "clip-bpe"} if is_first else folder_tokenizer(folder, text.vocab_size),
     }
 
 
@@ -221,14 +224,6 @@ def _pooling(text: ClipTextCfg) -> Json:
     if text.eos_token_id in (LEGACY_EOS, text.vocab_size - 1):
         return {"pool_type": "argmax"}
     return {"pool_type": "eos", "eos_id": text.eos_token_id}
-
-
-def _tokenizer(text: ClipTextCfg, folder: Path) -> Mapping[str, Any]:
-    """Return the tokenizer of the folder; that of the first CLIP where it holds none."""
-    is_first = text.vocab_size == 49_408 and _pooling(text)["pool_type"] == "argmax"
-    if is_first and not holds_vocabulary(folder):
-        return {"type": "clip-bpe"}
-    return folder_tokenizer(folder, text.vocab_size)
 
 
 def _file(config: Mapping[str, Any]) -> Json:

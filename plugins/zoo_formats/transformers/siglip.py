@@ -159,7 +159,9 @@ class TransformersSiglip(CheckpointFormat):
         """Tell by the pooling head of the image tower, or the head of the text tower beside its embeddings."""
         for prefix in ("vision_model.", ""):
             if f"{prefix}head.probe" in entries and f"{prefix}embeddings.position_embedding.weight" in entries:
-                return not _is_naflex(entries, prefix)
+                # SigLIP 2 of any aspect ratio has a linear layer there, since its patches arrive flat
+                patches = entries.get(f"{prefix}embeddings.patch_embedding.weight")
+                return patches is None or len(patches.shape) != 2
         return any(
             f"{prefix}head.weight" in entries and f"{prefix}embeddings.token_embedding.weight" in entries
             for prefix in ("text_model.", "")
@@ -171,7 +173,8 @@ class TransformersSiglip(CheckpointFormat):
         A tower alone has no logit scale and bias, and makes no logits: the parameters get their usual first values.
         """
         plan = _table(entries).plan(entries)
-        if "logit_scale" in entries or "logit_bias" in entries or not _is_alone(entries):
+        has_both = "vision_model.head.probe" in entries and "text_model.head.weight" in entries
+        if "logit_scale" in entries or "logit_bias" in entries or has_both:
             return plan
         return [*plan, *(Constant(key, value) for key, value in FIRST.items())]
 
@@ -197,7 +200,9 @@ class TransformersSiglip(CheckpointFormat):
                 file = SiglipFile(vision_config=vision, text_config=stand_in)
             else:
                 text = parsed(SiglipTextCfg, document)
-                file = SiglipFile(text_config=text, vision_config=_vision_for(text))
+                width = text.projection_size or text.hidden_size
+                stand_in = SiglipVisionCfg(hidden_size=width, intermediate_size=4 * width, num_attention_heads=1)
+                file = SiglipFile(text_config=text, vision_config=stand_in)
             architecture = _architecture(file, folder)
         except ConfigError as error:
             problems = [
@@ -235,21 +240,16 @@ class TransformersSiglip(CheckpointFormat):
         }
 
 
-def _is_alone(entries: Mapping[str, TensorInfo]) -> bool:
-    """Tell whether there is one tower."""
-    image, text = "vision_model.head.probe" in entries, "text_model.head.weight" in entries
-    return image is not text or not (image or text)
-
-
-def _is_naflex(entries: Mapping[str, TensorInfo], prefix: str) -> bool:
-    """Tell SigLIP 2 of any aspect ratio, whose patches arrive flat."""
-    patches = entries.get(f"{prefix}embeddings.patch_embedding.weight")
-    return patches is not None and len(patches.shape) == 2
-
-
 def _architecture(file: SiglipFile, folder: Path) -> Json:
     text, vision = file.text_config, file.vision_config
-    _expect_one_width(text, vision)
+    width = text.projection_size or text.hidden_size
+    if width != vision.hidden_size:
+        raise ConfigError(
+            f"text_config.projection_size {width} is not vision_config.hidden_size {vision.hidden_size}: "
+            "features of different widths cannot be compared"
+        )
+    if vision.layer_norm_eps != EPSILON:
+        raise ConfigError(f"vision_config.layer_norm_eps cannot be expressed: it is {EPSILON:g} in timm's backbones")
     return {
         "model": "custom-text-clip",
         "embed_dim": vision.hidden_size,
@@ -273,18 +273,6 @@ def text_sections(text: SiglipTextCfg, folder: Path) -> Json:
         "proj_bias": True,
     }
     return {"text": tower, "tokenizer": folder_tokenizer(folder, text.vocab_size, text.max_position_embeddings)}
-
-
-def _expect_one_width(text: SiglipTextCfg, vision: SiglipVisionCfg) -> None:
-    width = text.projection_size or text.hidden_size
-    if width != vision.hidden_size:
-        raise ConfigError(
-            f"text_config.projection_size {width} is not vision_config.hidden_size {vision.hidden_size}: "
-            "features of different widths cannot be compared"
-        )
-    for section, tower in (("text_config", text), ("vision_config", vision)):
-        if section == "vision_config" and tower.layer_norm_eps != EPSILON:
-            raise ConfigError(f"{section}.layer_norm_eps cannot be expressed: it is {EPSILON:g} in timm's backbones")
 
 
 def _vision(cfg: SiglipVisionCfg) -> Json:
@@ -317,12 +305,6 @@ def _nearest(backbone: Backbone) -> str:
     ]
     exact = [name for name in same if BACKBONES[name].image_size == backbone.image_size]
     return (exact or same or [PLAIN])[0]
-
-
-def _vision_for(text: SiglipTextCfg) -> SiglipVisionCfg:
-    """Return a stand-in that goes with a text tower."""
-    width = text.projection_size or text.hidden_size
-    return SiglipVisionCfg(hidden_size=width, intermediate_size=4 * width, num_attention_heads=1)
 
 
 def text_file(config: Mapping[str, Any]) -> Json:

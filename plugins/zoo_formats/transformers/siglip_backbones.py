@@ -56,6 +56,11 @@ def backbone_file(layout: str, backbones: Mapping[str, Backbone], name: str, opt
     unknown = sorted(options.keys() - set(allowed))
     if unknown:
         raise CheckpointError(f"{layout} cannot express vision.kwargs.{unknown[0]} (it has {', '.join(allowed)})")
+    activation = options.get("act_layer", base.activation)
+    hidden_act = next((key for key, name in ACTIVATIONS.items() if name == activation), None)
+    if hidden_act is None:
+        found = f"{activation} (it has {', '.join(ACTIVATIONS.values())})"
+        raise CheckpointError(f"{layout} cannot express vision.kwargs.act_layer: {found}")
     sizes = {size: options.get(key, getattr(base, size)) for key, size in OPTIONS.items()}
     return {
         "patch_size": sizes["patch_size"],
@@ -63,17 +68,8 @@ def backbone_file(layout: str, backbones: Mapping[str, Backbone], name: str, opt
         "intermediate_size": int(sizes["width"] * options.get("mlp_ratio", ratio(base.width, base.hidden))),
         "num_hidden_layers": sizes["layers"],
         "num_attention_heads": sizes["heads"],
-        "hidden_act": _activation(layout, options.get("act_layer", base.activation)),
+        "hidden_act": hidden_act,
         "layer_norm_eps": EPSILON,
         "attention_dropout": 0.0,
         "vision_use_head": True,
     }
-
-
-def _activation(layout: str, activation: Any) -> str:
-    for key, name in ACTIVATIONS.items():
-        if name == activation:
-            return key
-    raise CheckpointError(
-        f"{layout} cannot express vision.kwargs.act_layer: {activation} (it has {', '.join(ACTIVATIONS.values())})"
-    )
