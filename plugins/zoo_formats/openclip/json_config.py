@@ -132,29 +132,25 @@ class OpenClipConfig(Config):
         for section, tower, is_native in (*towers, ("text_cfg", self.text_cfg, self.text_cfg.kind == "clip")):
             if self.quick_gelu and is_native and tower.act_kwargs is not None:
                 yield f"{section}.act_kwargs", "are options of GELU, and quick_gelu replaces it; leave one out"
-        yield from self._token_rules()
-        if self.text_cfg.embed_cls and not self.text_is_nested:
-            yield "text_cfg.embed_cls", "open_clip's CLIP leaves the class token out; set custom_text: true"
-
-    def _token_rules(self) -> Iterator[tuple[str, str]]:
-        """Hold the tokens that towers give to the decoder that takes them."""
+        # the decoder takes the tokens that towers give beside the feature
         decoder = self.multimodal_cfg
         for section, tower in (("vision_cfg", self.vision_cfg), ("text_cfg", self.text_cfg)):
             if tower.output_tokens and decoder is None:
                 yield f"{section}.output_tokens", "only CoCa's towers give tokens beside the feature; leave it out"
             if decoder is not None and not tower.output_tokens:
                 yield f"{section}.output_tokens", "CoCa's decoder needs the tokens; set it to true"
-        if decoder is None:
-            return
-        if self.text_cfg.kind == "modern":
-            yield "text_cfg.text_arch", "open_clip builds no decoder over 'modern'; leave multimodal_cfg out"
-        if not self.text_is_nested:
-            yield "custom_text", "open_clip builds a decoder only with custom_text: true"
-        if decoder.context_length < self.text_cfg.context_length - 1:
-            yield (
-                "multimodal_cfg.context_length",
-                f"{decoder.context_length} is too short for captions of {self.text_cfg.context_length} tokens",
-            )
+        if decoder is not None:
+            if self.text_cfg.kind == "modern":
+                yield "text_cfg.text_arch", "open_clip builds no decoder over 'modern'; leave multimodal_cfg out"
+            if not self.text_is_nested:
+                yield "custom_text", "open_clip builds a decoder only with custom_text: true"
+            if decoder.context_length < self.text_cfg.context_length - 1:
+                yield (
+                    "multimodal_cfg.context_length",
+                    f"{decoder.context_length} is too short for captions of {self.text_cfg.context_length} tokens",
+                )
+        if self.text_cfg.embed_cls and not self.text_is_nested:
+            yield "text_cfg.embed_cls", "open_clip's CLIP leaves the class token out; set custom_text: true"
 
 
 class PreprocessCfg(Config):

@@ -138,7 +138,22 @@ class TextCfg(StackCfg, ModernKeys):
         """Hold towers to what they read, and tokenizers to their options."""
         yield from super().rules()
         yield from self._tower_rules()
-        yield from self._tokenizer_rules()
+        tiktoken = self.tokenizer_type == "tiktoken"
+        options = {"add_bos", "add_eos"} if tiktoken else {"strip_sep_token", "language"}
+        allowed = {"clean"} | (options if tiktoken or self.hf_tokenizer_name else set())
+        for key in sorted((self.tokenizer_kwargs or {}).keys() - allowed):
+            yield f"tokenizer_kwargs.{key}", f"cannot be expressed; allowed: {', '.join(sorted(allowed))}"
+        if not tiktoken:
+            return
+        if self.hf_tokenizer_name:
+            yield "hf_tokenizer_name", "tokenizer_type 'tiktoken' leaves it unread; leave one of them out"
+        if self.tiktoken_name not in ENCODINGS:
+            names = ", ".join(ENCODINGS)
+            yield "tiktoken_name", f"the size of {self.tiktoken_name!r} is in no config of open_clip; known: {names}"
+            return
+        for key, token_id in self.tiktoken_ids.items():
+            if key in self.model_fields_set and getattr(self, key) not in (None, token_id):
+                yield key, f"{getattr(self, key)} is not the one of {self.tiktoken_name}, which is {token_id}"
 
     def _tower_rules(self) -> Iterator[tuple[str, str]]:
         """Refuse what was meant for the other of the two native towers: open_clip would ignore it in silence."""
@@ -157,21 +172,3 @@ class TextCfg(StackCfg, ModernKeys):
                 yield key, f"open_clip reads it with text_arch '{other}' only, and this is '{self.kind}'; leave it out"
         if self.kind == "modern" and self.pool_type in ("argmax", "eos") and self.eos_id is None:
             yield "eos_id", f"pool_type '{self.pool_type}' of text_arch 'modern' needs the id of the end-of-text token"
-
-    def _tokenizer_rules(self) -> Iterator[tuple[str, str]]:
-        tiktoken = self.tokenizer_type == "tiktoken"
-        options = {"add_bos", "add_eos"} if tiktoken else {"strip_sep_token", "language"}
-        allowed = {"clean"} | (options if tiktoken or self.hf_tokenizer_name else set())
-        for key in sorted((self.tokenizer_kwargs or {}).keys() - allowed):
-            yield f"tokenizer_kwargs.{key}", f"cannot be expressed; allowed: {', '.join(sorted(allowed))}"
-        if not tiktoken:
-            return
-        if self.hf_tokenizer_name:
-            yield "hf_tokenizer_name", "tokenizer_type 'tiktoken' leaves it unread; leave one of them out"
-        if self.tiktoken_name not in ENCODINGS:
-            names = ", ".join(ENCODINGS)
-            yield "tiktoken_name", f"the size of {self.tiktoken_name!r} is in no config of open_clip; known: {names}"
-            return
-        for key, token_id in self.tiktoken_ids.items():
-            if key in self.model_fields_set and getattr(self, key) not in (None, token_id):
-                yield key, f"{getattr(self, key)} is not the one of {self.tiktoken_name}, which is {token_id}"

@@ -106,7 +106,17 @@ def preprocessing(folder: Path, image_size: int, processor: str) -> Json:
     Raises:
         ConfigError: the folder has no such file, or it states what cannot be expressed.
     """
-    return _parsed(folder, processor, lambda file: _section(file, image_size))
+
+    def section(file: _Images) -> Json:
+        for key in ("patch_size", "max_num_patches"):
+            if getattr(file, key) is not None:
+                raise ConfigError(Problem("is for towers that take patches, and this one does not", key))
+        if file.do_pad and file.pad_size is not None and _edges(file.pad_size, square=True) != _square(image_size):
+            message = f"cannot be expressed: nothing is padded here, found {file.pad_size}"
+            raise ConfigError(Problem(message, "pad_size"))
+        return {**_colours(file), "resize_mode": _resize_mode(file, image_size)}
+
+    return _parsed(folder, processor, section)
 
 
 def patch_preprocessing(folder: Path, patch_size: int) -> Json:
@@ -203,15 +213,6 @@ def _read(folder: Path) -> tuple[Document, tuple[str, ...], Mapping[str, Any]]:
         "architecture and give the file of its weights as pretrained="
     )
     raise ConfigError(Problem(message, source=str(folder)))
-
-
-def _section(file: _Images, image_size: int) -> Json:
-    for key in ("patch_size", "max_num_patches"):
-        if getattr(file, key) is not None:
-            raise ConfigError(Problem("is for towers that take patches, and this one does not", key))
-    if file.do_pad and file.pad_size is not None and _edges(file.pad_size, square=True) != _square(image_size):
-        raise ConfigError(Problem(f"cannot be expressed: nothing is padded here, found {file.pad_size}", "pad_size"))
-    return {**_colours(file), "resize_mode": _resize_mode(file, image_size)}
 
 
 def _colours(file: _Images) -> Json:

@@ -226,18 +226,15 @@ class TransformersSiglip(CheckpointFormat):
         """Return `config.json` and `preprocessor_config.json`."""
         expect_plain(config, self.name, "timm")
         images = image_file(config["preprocess"], config["vision"]["image_size"][0], PROCESSOR)
-        return {"config.json": as_json(self._file(config)), "preprocessor_config.json": as_json(images)}
-
-    def _file(self, config: Mapping[str, Any]) -> Json:
-        """Return the `config.json` that says what an architecture says, as far as it can."""
         vision = config["vision"]
         backbone = backbone_file(self.name, BACKBONES, vision["name"], vision.get("kwargs", {}))
-        return {
+        file = {
             "architectures": ["SiglipModel"],
             "model_type": WHOLE,
             "vision_config": {"model_type": IMAGE, "image_size": vision["image_size"][0], **backbone},
             "text_config": {"model_type": TEXT, **text_file(config)},
         }
+        return {"config.json": as_json(file), "preprocessor_config.json": as_json(images)}
 
 
 def _architecture(file: SiglipFile, folder: Path) -> Json:

@@ -130,10 +130,6 @@ class TransformersSiglip2(CheckpointFormat):
         (height, width), (rows, columns) = (config["vision"][key] for key in ("image_size", "patch_size"))
         patches = config["preprocess"].get("image_seq_len") or (height // rows) * (width // columns)
         images = patch_image_file(config["preprocess"], patches)
-        return {"config.json": as_json(self._file(config)), "preprocessor_config.json": as_json(images)}
-
-    def _file(self, config: Mapping[str, Any]) -> Json:
-        """Return the `config.json` that says what an architecture says, as far as it can."""
         vision = config["vision"]
         options = dict(vision.get("kwargs", {}))
         grid = options.pop("pos_embed_grid_size", [GRID, GRID])
@@ -143,12 +139,13 @@ class TransformersSiglip2(CheckpointFormat):
             )
         backbone = backbone_file(self.name, BACKBONES, vision["name"], options)
         sizes = {"patch_size": vision["patch_size"][0], "num_patches": grid[0] * grid[1]}
-        return {
+        file = {
             "architectures": ["Siglip2Model"],
             "model_type": WHOLE,
             "vision_config": {"model_type": IMAGE, **backbone, **sizes},
             "text_config": {"model_type": TEXT, **text_file(config)},
         }
+        return {"config.json": as_json(file), "preprocessor_config.json": as_json(images)}
 
 
 def _vision(cfg: Siglip2VisionCfg, patches: int) -> Json:
