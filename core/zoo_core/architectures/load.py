@@ -69,7 +69,14 @@ class ArchitectureLoader:
         document = self.document(source, within=within)
         for override in read_overrides(overrides):
             document = merge(document, override)
-        config = self._validated(document)
+        problems = list(interpolate(document))
+        if problems:
+            raise ConfigError(problems)
+        config_class = self._model_class(document)
+        try:
+            config = config_class.model_validate(document.data, context={"registry": self.registry})
+        except ValidationError as error:
+            raise ConfigError(placed(error, document)) from None
         if within is not None:
             _check_within(within, config, document, overrides)
         return config
@@ -148,17 +155,6 @@ class ArchitectureLoader:
             what = "goes round in a circle" if target.resolve() in below else "is too long"
             raise ConfigError(mark.problem(f"the chain {chain} {what}", "extends"))
         return merge(self._read(target, below, owner, within), document)
-
-    def _validated(self, document: Document) -> ModelConfig:
-        """Return the config that a document describes, its `${key}` values replaced."""
-        problems = list(interpolate(document))
-        if problems:
-            raise ConfigError(problems)
-        config_class = self._model_class(document)
-        try:
-            return config_class.model_validate(document.data, context={"registry": self.registry})
-        except ValidationError as error:
-            raise ConfigError(placed(error, document)) from None
 
     def _model_class(self, document: Document) -> type[ModelConfig]:
         name = document.data.get("model")
