@@ -141,10 +141,16 @@ class BoundRule:
         try:
             if len({info.dtype for info in infos}) > 1:
                 raise ValueError(f"dtypes {', '.join(info.dtype for info in infos)} differ")
-            if self.rule.stacked:
-                targets = self._stacked_shapes(shapes)
-            else:
+            if not self.rule.stacked:
                 targets = self.rule.split_shapes(shapes[0]) if self.rule.splits else [self.rule.joined_shape(shapes)]
+            elif self.rule.splits:  # a whole for each layer -> one stack for each part
+                if len(set(shapes)) > 1:
+                    raise ValueError("layers of one stack have different shapes")
+                targets = [(len(shapes), *shape) for shape in self.rule.split_shapes(shapes[0])]
+            else:  # a stack for each part -> a whole for each layer
+                if {shape[:1] for shape in shapes} != {(len(self.targets),)}:
+                    raise ValueError("they are stacks of different heights")
+                targets = [self.rule.joined_shape([shape[1:] for shape in shapes])] * len(self.targets)
         except ValueError as error:
             raise CheckpointError(f"{', '.join(self.sources)} cannot become {self.targets[0]}: {error}") from None
         return [replace(infos[0], shape=shape) for shape in targets]
@@ -163,15 +169,6 @@ class BoundRule:
     def inverse(self) -> BoundRule:
         """Return the conversion of the targets that gives the sources."""
         return BoundRule(self.rule.inverse(), self.targets, self.sources)
-
-    def _stacked_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        if self.rule.splits:  # a whole for each layer -> one stack for each part
-            if len(set(shapes)) > 1:
-                raise ValueError("layers of one stack have different shapes")
-            return [(len(shapes), *shape) for shape in self.rule.split_shapes(shapes[0])]
-        if {shape[:1] for shape in shapes} != {(len(self.targets),)}:
-            raise ValueError("they are stacks of different heights")
-        return [self.rule.joined_shape([shape[1:] for shape in shapes])] * len(self.targets)
 
 
 @dataclass(frozen=True)
