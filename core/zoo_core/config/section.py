@@ -66,7 +66,11 @@ class Section:
         context: Mapping[str, Any] = info.context or {}
         registry: Registry = context.get("registry") or default_registry()
         if isinstance(value, self.base):
-            return self._checked(value, registry)
+            config_class = self._config_class(value.component, registry)
+            if not isinstance(value, config_class):
+                message = f"'{value.component}' takes a {config_class.__name__}, found a {type(value).__name__}"
+                raise _located(self.base.selector, message, value)
+            return value  # it was valid when it was made
         if not isinstance(value, Mapping):
             raise wrong(f"expected a section with the key '{self.base.selector}', found {describe(value)}")
         data = dict(cast("Mapping[str, Any]", value))
@@ -79,14 +83,6 @@ class Section:
             raise _located(selector, f"expected a name, found {describe(name)}", data)
         config_class = self._config_class(name, registry)
         return config_class.model_validate({**data, selector: name}, context=info.context)
-
-    def _checked(self, config: ComponentConfig, registry: Registry) -> ComponentConfig:
-        """Return a config that is valid already, if it is the one that its component takes."""
-        config_class = self._config_class(config.component, registry)
-        if not isinstance(config, config_class):
-            message = f"'{config.component}' takes a {config_class.__name__}, found a {type(config).__name__}"
-            raise _located(self.base.selector, message, config)
-        return config
 
     def _config_class(self, name: str, registry: Registry) -> type[ComponentConfig]:
         selector = self.base.selector
