@@ -85,7 +85,11 @@ def check_patches(batch: Mapping[str, Any], size: tuple[int, int], channels: int
     if missing or unknown:
         problem = f"lacks {', '.join(missing)}" if missing else f"has the unknown key '{unknown[0]}'"
         raise InputError(f"a patch batch holds {', '.join(PATCH_KEYS)}; this one {problem}")
-    patches, coord, valid = (_tensor(key, batch[key]) for key in PATCH_KEYS)
+    for key in PATCH_KEYS:
+        if not isinstance(batch[key], Tensor):
+            raise InputError(f"{key}: expected a tensor, found {type(batch[key]).__name__}")
+        check_dense(batch[key])
+    patches, coord, valid = (cast("Tensor", batch[key]) for key in PATCH_KEYS)
     width = size[0] * size[1] * channels
     if patches.ndim != 3 or patches.shape[2] != width or not patches.is_floating_point():
         what = f"[B, N, {width}] in floating point, pixels of {size[0]} x {size[1]} with {channels} channels"
@@ -126,13 +130,6 @@ def _check_grids(coord: Tensor, valid: Tensor) -> None:
         f"patch_coord: the {int(counts[row])} patches of picture {row} are no whole grid, row by row from [0, 0] with "
         "padding behind; towers tell places from that order"
     )
-
-
-def _tensor(key: str, value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise InputError(f"{key}: expected a tensor, found {type(value).__name__}")
-    check_dense(value)
-    return value
 
 
 def check_dense(tensor: Tensor) -> None:
