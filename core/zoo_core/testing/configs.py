@@ -35,19 +35,15 @@ _BASES: dict[Kind, type[ComponentConfig]] = {
 }
 
 
-def _base_of(component: Component) -> type[ComponentConfig]:
-    """Return what the config of a component has to derive from; a modality of a plugin declares the base of its own."""
-    kind, modality = component.spec.kind, component.spec.modality
-    if modality is None:
-        return _BASES[kind]
-    if kind.endswith("-tower"):
-        return default_registry().modality_class(modality, "tower_config", TowerConfig)
-    return default_registry().modality_class(modality, "processor_config", ProcessorConfig)
-
-
 def checked_config_class(component: Component) -> type[ComponentConfig]:
     """Return the config class of a component, which has the base of its kind and names the component by default."""
-    spec, base = component.spec, _base_of(component)
+    spec = component.spec
+    if spec.modality is None:
+        base = _BASES[spec.kind]
+    elif spec.kind.endswith("-tower"):  # a modality of a plugin declares the base of its own
+        base = default_registry().modality_class(spec.modality, "tower_config", TowerConfig)
+    else:
+        base = default_registry().modality_class(spec.modality, "processor_config", ProcessorConfig)
     config_class = component.config_class()
     if not issubclass(config_class, base):
         module = base.__module__.removesuffix(".components")
