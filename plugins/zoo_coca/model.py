@@ -142,7 +142,9 @@ class CoCa(DualEncoder):
             features, text_tokens = tokens_of(self._tower("text"), ids)
             output["text_features"] = F.normalize(features, dim=-1)
             if image_tokens is not None and text_tokens is not None:
-                _check_pairs(image_tokens, text_tokens)
+                images, texts = image_tokens.shape[0], text_tokens.shape[0]
+                if images != texts:
+                    raise InputError(f"expected one text for each image, found {images} images and {texts} texts")
                 output["logits"] = self._decoder()(image_tokens, text_tokens[:, :-1])
                 output["labels"] = ids[:, 1:].long()
         return output | self._scale_and_bias()
@@ -263,9 +265,3 @@ def _check_vocabulary(vocabulary: Vocabulary, vocab_size: int) -> None:
     for name in ("sot_id", "eot_id", "pad_id"):
         if not 0 <= (token_id := getattr(vocabulary, name)) < vocab_size:
             raise InputError(f"vocabulary: {name} must be an id from 0 to {vocab_size - 1}, found {token_id}")
-
-
-def _check_pairs(image_tokens: Tensor, text_tokens: Tensor) -> None:
-    images, texts = image_tokens.shape[0], text_tokens.shape[0]
-    if images != texts:
-        raise InputError(f"expected one text for each image, found {images} images and {texts} texts")
