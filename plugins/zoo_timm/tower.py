@@ -122,7 +122,14 @@ class TimmTower(VisionTower):
         if not hasattr(self.trunk, "group_matcher"):
             return [[self]]
         numbered = cast("dict[int, list[str]]", group_parameters(self.trunk, self.trunk.group_matcher()))
-        groups: list[LayerGroup] = [self._owners(names) for _, names in sorted(numbered.items())]
+        groups: list[LayerGroup] = []
+        for _, names in sorted(numbered.items()):
+            parts: dict[nn.Module | nn.Parameter, None] = {}
+            for name in names:
+                owner = self.trunk.get_submodule(name.rpartition(".")[0])
+                # a batch norm is locked whole, with its statistics
+                parts[owner if isinstance(owner, _BatchNorm) else self.trunk.get_parameter(name)] = None
+            groups.append(list(parts))
         return [*groups, [self.head]] if list(self.head.parameters()) else groups
 
     def lock(self, unlocked_groups: int = 0, *, freeze_norms: bool = True, freeze_bn_stats: bool = False) -> None:
@@ -174,14 +181,6 @@ class TimmTower(VisionTower):
 
     def _trunk_intermediates(self, image: Tensor, arguments: dict[str, Any]) -> Any:
         return self.trunk.forward_intermediates(image, output_fmt="NCHW", **arguments)
-
-    def _owners(self, names: Sequence[str]) -> LayerGroup:
-        """Return the parameters of these names; batch norms whole, since locking also concerns their statistics."""
-        parts: dict[nn.Module | nn.Parameter, None] = {}
-        for name in names:
-            owner = self.trunk.get_submodule(name.rpartition(".")[0])
-            parts[owner if isinstance(owner, _BatchNorm) else self.trunk.get_parameter(name)] = None
-        return list(parts)
 
 
 class ChannelsLastTower(TimmTower):
