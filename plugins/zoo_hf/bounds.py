@@ -84,11 +84,18 @@ def excess(tokenizer: Any) -> str | None:
     patterns = [*_patterns(tokenizer.normalizer), *_patterns(tokenizer.pre_tokenizer)]
     if PUBLISHED.issuperset(patterns):
         return None
+
+    def prepare(text: str) -> None:
+        if tokenizer.normalizer is not None:
+            text = tokenizer.normalizer.normalize_str(text)
+        if tokenizer.pre_tokenizer is not None:
+            tokenizer.pre_tokenizer.pre_tokenize_str(text)
+
     # characters of every kind, and characters and words that the patterns spell out
     spelled = "".join(patterns)
     samples = [*dict.fromkeys([*_CHARACTERS, *re.findall(r"[^\W_]{2,8}", spelled)[:8], *spelled])][:40]
     for sample in samples:
-        if _grows_steeply(lambda text: _prepare(tokenizer, text), sample):
+        if _grows_steeply(prepare, sample):
             return f"has a regular expression whose time grows faster than its text, such as {describe(sample * 4)}..."
     return None
 
@@ -113,13 +120,6 @@ def _patterns(part: Any) -> Iterator[str]:
         pattern = step.get("pattern")
         if isinstance(pattern, dict) and "Regex" in pattern:
             yield pattern["Regex"]
-
-
-def _prepare(tokenizer: Any, text: str) -> None:
-    if tokenizer.normalizer is not None:
-        text = tokenizer.normalizer.normalize_str(text)
-    if tokenizer.pre_tokenizer is not None:
-        tokenizer.pre_tokenizer.pre_tokenize_str(text)
 
 
 def _grows_steeply(run: Callable[[str], None], sample: str) -> bool:

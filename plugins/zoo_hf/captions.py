@@ -41,7 +41,11 @@ class CaptionEncoder:
         self._loaded = loaded
         self._special = special_tokens_in_text
         self._backend = _copied_backend(loaded, special_tokens_in_text)
-        self._control, self._unknown = _control_ids(loaded)
+        roles = {getattr(loaded, f"{role}_token_id") for role in ("bos", "eos", "cls", "sep", "pad", "mask")} - {None}
+        added = {token for token, entry in loaded.added_tokens_decoder.items() if entry.special}
+        # a text may have the unknown token, unless that has another role too
+        self._unknown: int | None = loaded.unk_token_id if loaded.unk_token_id not in roles else None
+        self._control: frozenset[int] = frozenset({*roles, *added, *loaded.all_special_ids} - {self._unknown})
         names = sorted(map(loaded.convert_ids_to_tokens, self._control), key=len, reverse=True)
         self._names = re.compile("|".join(map(re.escape, names)))
         self.growth = 1 if self._backend is None else growth_of(self._backend)
@@ -128,12 +132,3 @@ def _copied_backend(loaded: Any, special_tokens_in_text: bool) -> Any:
     copy.no_padding()
     copy.encode_special_tokens = not special_tokens_in_text
     return copy
-
-
-def _control_ids(loaded: Any) -> tuple[frozenset[int], int | None]:
-    """Return the ids that no text has, and the id of the unknown token if it is none of them."""
-    names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id", "mask_token_id")
-    roles = {getattr(loaded, name) for name in names} - {None}
-    added = {token for token, entry in loaded.added_tokens_decoder.items() if entry.special}
-    unknown = loaded.unk_token_id if loaded.unk_token_id not in roles else None
-    return frozenset({*roles, *added, *loaded.all_special_ids} - {unknown}), unknown
