@@ -85,10 +85,7 @@ class ClipTextConfig(TextTowerConfig):
                 yield key, f"{token} is not in the vocabulary, whose ids run from 0 to {self.vocab_size - 1}"
         if self.proj_bias and self.proj_type == "none":
             yield "proj_bias", "there is no projection to give a bias; set proj_type: linear, or leave it out"
-        yield from self._pooling_rules()
-        yield from self._padding_rules()
-
-    def _pooling_rules(self) -> Iterator[tuple[str, str]]:
+        # pooling
         if self.pool_type == "eos" and self.eos_id is None:
             yield "eos_id", "pool_type 'eos' needs the id of the end-of-text token"
         if self.eos_id is not None and self.pool_type != "eos":
@@ -100,8 +97,7 @@ class ClipTextConfig(TextTowerConfig):
                 "pool_type",
                 f"a class_token stands last and is pooled there; set pool_type: last, not {self.pool_type}",
             )
-
-    def _padding_rules(self) -> Iterator[tuple[str, str]]:
+        # padding
         if self.pad_mask and self.class_token:
             yield "pad_mask", "class_token hides padding already; leave pad_mask out"
         elif self.pad_mask and self.causal:

@@ -103,7 +103,16 @@ class ModernBlock(nn.Module):
         self.norm1_post = _post_norm(config)
         self.ls1 = _layer_scale(config)
         self.norm2 = norm_layer(config)
-        self.mlp = _perceptron(config)
+        if config.mlp == "swiglu":
+            self.mlp = SwiGLU(config.width, config.hidden, bias=config.mlp_bias)
+        else:
+            self.mlp = nn.Sequential(
+                OrderedDict(
+                    c_fc=nn.Linear(config.width, config.hidden, bias=config.mlp_bias),
+                    act=nn.GELU() if config.mlp == "gelu" else SquaredReLU(),
+                    c_proj=nn.Linear(config.hidden, config.width, bias=config.mlp_bias),
+                )
+            )
         self.norm2_post = _post_norm(config)
         self.ls2 = _layer_scale(config)
 
@@ -150,15 +159,3 @@ def _post_norm(config: ModernTextConfig) -> nn.Module:
 
 def _layer_scale(config: ModernTextConfig) -> nn.Module:
     return nn.Identity() if config.ls_init_value is None else LayerScale(config.width, config.ls_init_value)
-
-
-def _perceptron(config: ModernTextConfig) -> nn.Module:
-    if config.mlp == "swiglu":
-        return SwiGLU(config.width, config.hidden, bias=config.mlp_bias)
-    return nn.Sequential(
-        OrderedDict(
-            c_fc=nn.Linear(config.width, config.hidden, bias=config.mlp_bias),
-            act=nn.GELU() if config.mlp == "gelu" else SquaredReLU(),
-            c_proj=nn.Linear(config.hidden, config.width, bias=config.mlp_bias),
-        )
-    )

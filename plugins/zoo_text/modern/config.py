@@ -109,9 +109,6 @@ class ModernTextConfig(TextTowerConfig):
             yield "gate_bias", "there is no gate to give a bias; set attn_gated: true, or leave it out"
         if self.proj_bias and self.proj_type == "none":
             yield "proj_bias", "there is no projection to give a bias; set proj_type: linear, or leave it out"
-        yield from self._id_rules()
-
-    def _id_rules(self) -> Iterator[tuple[str, str]]:
         for key, token in (("eos_id", self.eos_id), ("pad_id", self.pad_id)):
             if token is not None and token >= self.vocab_size:
                 yield key, f"{token} is not in the vocabulary, whose ids run from 0 to {self.vocab_size - 1}"
