@@ -75,9 +75,6 @@ class ViTConfig(VisionTowerConfig):
             yield "head_width", f"{self.head_width} does not divide the width {self.width}"
         if self.pos_embed == "sin_cos_2d" and self.width % 4:
             yield "pos_embed", f"'sin_cos_2d' needs a width that 4 divides, found {self.width}"
-        yield from self._pooling_rules()
-
-    def _pooling_rules(self) -> Iterator[tuple[str, str]]:
         if self.attentional_pool is None:
             for key in ("attn_pooler_queries", "attn_pooler_heads"):
                 if getattr(self, key) != type(self).model_fields[key].default:
@@ -116,13 +113,11 @@ class ViTConfig(VisionTowerConfig):
             block=self.block,
         )
         ln_pre = 2 * self.width if self.ln_pre else 0
-        return patches + (learned + 1) * self.width + ln_pre + stack + self._head_parameters(embed_dim)
-
-    def _head_parameters(self, embed_dim: int) -> int:
-        """Return the number of parameters after the blocks."""
+        count = patches + (learned + 1) * self.width + ln_pre + stack
+        # after the blocks
         pooled = self.width if self.attentional_pool is None else embed_dim
         normed = embed_dim if self.attentional_pool == "single" else self.width
-        count = 2 * normed + pooled * embed_dim
+        count += 2 * normed + pooled * embed_dim
         if self.attentional_pool is not None:
             count += attentional_pooler_parameters(embed_dim, self.width, self.attn_pooler_queries)
         if self.attentional_pool in ("parallel", "cascade"):
