@@ -75,7 +75,13 @@ class Component:
     @property
     def missing(self) -> tuple[str, ...]:
         """The required packages that are not installed."""
-        return tuple(name for name in self.spec.requires if not _is_installed(name))
+        missing: list[str] = []
+        for name in self.spec.requires:
+            try:
+                importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                missing.append(name)
+        return tuple(missing)
 
     def config_class(self) -> type[Any]:
         """Import and return the config class.
@@ -136,11 +142,3 @@ def resolve(target: str) -> Any:
     for attribute in filter(None, attributes.split(".")):
         value = getattr(value, attribute)
     return value
-
-
-def _is_installed(requirement: str) -> bool:
-    try:
-        importlib.metadata.version(requirement)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.resources.abc import Traversable
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from zoo_core.boundary.plugin_code import Interrupts
 from zoo_core.errors import PluginError, describe, reason
@@ -68,30 +68,33 @@ def load_plugin(name: str, target: str, distribution: str, version: str) -> Plug
 
 def _declared(name: str, target: str, distribution: str, version: str) -> Plugin:
     module = resolve(target)
-    _check_api_version(module)
+    api_version = getattr(module, "ZOO_API_VERSION", None)
+    if api_version != API_VERSION:
+        built_for = "no API version" if api_version is None else f"API version {api_version}"
+        raise PluginError(
+            f"it declares {built_for}, this zoo speaks API version {API_VERSION}; "
+            f"set ZOO_API_VERSION = {API_VERSION} once the plugin follows it, or install a matching release"
+        )
     answers = call_hooks(module, name)
+    components = _specs("zoo_components", "component specs", ComponentSpec, answers)
+    modalities = _specs("zoo_modalities", "modality specs", ModalitySpec, answers)
+    for modality in modalities:
+        for field in ("name", "section", "processor", "module", "tower_kind", "processor_kind"):
+            value = getattr(modality, field)
+            if value in KINDS or any(value == getattr(taken, field) for taken in MODALITIES):
+                raise ValueError(f"modality '{modality.name}': {field} '{value}' is zoo's own; choose another")
     return Plugin(
         name=name,
         target=target,
         distribution=distribution,
         version=version,
-        components=_specs("zoo_components", "component specs", ComponentSpec, answers),
-        modalities=_modalities(answers),
+        components=components,
+        modalities=modalities,
         architectures=_folder_name("zoo_architectures", answers),
         pretrained=_folder_name("zoo_pretrained", answers),
         exports=_targets("zoo_exports", answers),
         importers=_targets("zoo_importers", answers),
     )
-
-
-def _check_api_version(module: Any) -> None:
-    version = getattr(module, "ZOO_API_VERSION", None)
-    if version != API_VERSION:
-        built_for = "no API version" if version is None else f"API version {version}"
-        raise PluginError(
-            f"it declares {built_for}, this zoo speaks API version {API_VERSION}; "
-            f"set ZOO_API_VERSION = {API_VERSION} once the plugin follows it, or install a matching release"
-        )
 
 
 def _specs(hook: str, what: str, kind: type[Spec], answers: Mapping[str, object]) -> tuple[Spec, ...]:
@@ -111,17 +114,6 @@ def _specs(hook: str, what: str, kind: type[Spec], answers: Mapping[str, object]
             raise ValueError(f"{hook} declares {label} twice")
         labels.add(label)
     return cast("tuple[Spec, ...]", specs)
-
-
-def _modalities(answers: Mapping[str, object]) -> tuple[ModalitySpec, ...]:
-    """Return the modalities that a plugin declares, if they take no name that is zoo's own."""
-    modalities = _specs("zoo_modalities", "modality specs", ModalitySpec, answers)
-    for modality in modalities:
-        for field in ("name", "section", "processor", "module", "tower_kind", "processor_kind"):
-            value = getattr(modality, field)
-            if value in KINDS or any(value == getattr(taken, field) for taken in MODALITIES):
-                raise ValueError(f"modality '{modality.name}': {field} '{value}' is zoo's own; choose another")
-    return modalities
 
 
 def _folder_name(hook: str, answers: Mapping[str, object]) -> str | None:
