@@ -86,26 +86,20 @@ def import_open_clip(path: Path) -> Json:
 
 
 def _architecture(cfg: OpenClipConfig, preprocess: PreprocessCfg) -> Json:
+    captioning: dict[str, Any] = {}  # what CoCa has beside its towers
+    if cfg.multimodal_cfg is not None:
+        activation = "quick_gelu" if cfg.quick_gelu else "gelu"
+        captioning["multimodal"] = _renamed(cfg.multimodal_cfg, DECODER) | {"activation": activation}
+        if cfg.text_cfg.hf_model_name or cfg.text_cfg.no_causal_mask:
+            captioning["text_sees_ahead"] = True
     return {
         "model": "coca" if cfg.multimodal_cfg else "custom-text-clip" if cfg.text_is_nested else "clip",
         **_renamed(cfg, MODEL),
-        **_captioning(cfg),
+        **captioning,
         "vision": _vision(cfg.vision_cfg, cfg.quick_gelu),
         "text": _text(cfg.text_cfg, cfg.quick_gelu),
         "tokenizer": _tokenizer(cfg.text_cfg),
         "preprocess": _preprocess(cfg.vision_cfg, preprocess),
-    }
-
-
-def _captioning(cfg: OpenClipConfig) -> Json:
-    """Return what CoCa has beside its towers."""
-    if cfg.multimodal_cfg is None:
-        return {}
-    decoder = _renamed(cfg.multimodal_cfg, DECODER)
-    looks_ahead = bool(cfg.text_cfg.hf_model_name) or cfg.text_cfg.no_causal_mask
-    return {
-        "multimodal": decoder | {"activation": "quick_gelu" if cfg.quick_gelu else "gelu"},
-        **({"text_sees_ahead": True} if looks_ahead else {}),
     }
 
 
