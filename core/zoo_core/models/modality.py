@@ -42,8 +42,10 @@ class Processor(Contract, ABC):
         """Return raw inputs as one batch.
 
         Raises:
-            InputError: as calling it does, with the index of the input before the message.
+            InputError: as calling it does, with the index of the input before the message; or there are none.
         """
+        if not items:
+            raise InputError("expected at least one input, found none")
         prepared: list[Tensor] = []
         for index, item in enumerate(items):
             try:

@@ -155,6 +155,8 @@ class Towers(nn.Module):
         A model in evaluation mode that is given raw inputs is being used, and should cost no graph. But where some
         parameters are frozen and others are not, as with adapters, somebody has chosen what to train.
         """
+        for name in inputs:
+            self._tower(name)  # which says what the model encodes
         if not torch.is_grad_enabled() or part.training:
             return nullcontext()
         if any(self.modalities[name].is_prepared(value) for name, value in inputs.items()):
@@ -164,11 +166,11 @@ class Towers(nn.Module):
 
     def _by_modality(self, image: Any, text: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the input of each modality of the model, None where it is not there."""
-        if self.modalities is IMAGE_AND_TEXT:
+        if self.modalities is IMAGE_AND_TEXT and not inputs:
             return {"image": image, "text": text}
         values = {"image": image, "text": text, **inputs}
         for name, value in values.items():
-            if value is not None:
+            if value is not None or (name in inputs and name not in self.modalities):
                 self._tower(name)
         return {name: values.get(name) for name in self.modalities}
 

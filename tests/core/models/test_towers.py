@@ -47,6 +47,18 @@ def test_an_unknown_modality_is_told_with_those_of_the_model(model: Any) -> None
         zoo.build(TINY, towers=("text",)).encode("image", torch.rand(1, 3, 32, 32))
 
 
+def test_inputs_of_a_modality_that_the_model_lacks_are_refused_by_name(model: Any) -> None:
+    with pytest.raises(InputError, match="this model has no modality 'images'; allowed: image, text"):
+        model(images=torch.rand(1, 3, 32, 32))
+    with pytest.raises(InputError, match="this model has no modality 'depth'; allowed: image, text"):
+        model(text=["a cat"], depth=None)
+    other = copy.copy(model)
+    other.modalities = {"text": model.modalities["text"]}
+    for scores in (other.get_logits, other.probabilities):
+        with pytest.raises(InputError, match="this model has no modality 'image'; allowed: text"):
+            scores("none.png", ["a cat", "two dogs"])
+
+
 def test_a_tower_is_locked_by_its_modality(model: Any) -> None:
     other = copy.deepcopy(model)
     other.lock_tower("text", 1)
@@ -117,3 +129,5 @@ def test_a_processor_makes_batches_and_says_which_input_is_wrong() -> None:
     assert Doubled().batch([1, 2]).tolist() == [[2.0], [4.0]]
     with pytest.raises(InputError, match=r"inputs\[1\]: bad is no number"):
         Doubled().batch([1, "bad"])
+    with pytest.raises(InputError, match="expected at least one input, found none"):
+        Doubled().batch([])
