@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.plugins import Install, hooks, spec
-from zoo_core.config import VisionTowerConfig
+from zoo_core.config import TowerConfig, VisionTowerConfig
 from zoo_core.errors import AmbiguousNameError, InputError, PluginError, UnknownNameError
 from zoo_core.plugin import IMAGE, TEXT, ModalitySpec
 
@@ -127,3 +127,27 @@ def test_a_class_that_cannot_be_used_is_named(install: Install, target: str, mes
     with pytest.raises(PluginError) as raised:
         registry.modality_class("depth", "tower_config", VisionTowerConfig)
     assert message in str(raised.value)
+
+
+class Nameless(TowerConfig):
+    """The base of configs of towers, which does not say of what."""
+
+
+class Other(Nameless):
+    kind = "depth-tower"
+    modality = "audio"
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (Nameless, "must have kind = 'depth-tower', found None"),
+        (Other, "must have modality = 'depth', found 'audio'"),
+    ],
+)
+def test_a_base_of_configs_is_held_to_its_modality(install: Install, base: type[Any], message: str) -> None:
+    target = f"{__name__}:{base.__name__}"
+    registry = install({"acme": hooks(modalities=[modality(tower_config=target)])})
+    with pytest.raises(PluginError) as raised:
+        registry.modality_class("depth", "tower_config", TowerConfig)
+    assert str(raised.value) == f"modality 'depth': its tower_config {target} {message}"

@@ -105,7 +105,7 @@ class Registry:
             base: what the class has to derive from.
 
         Raises:
-            PluginError: it cannot be imported, or does not derive from `base`.
+            PluginError: it cannot be imported, does not derive from `base`, or is of another kind or modality.
         """
         target: str = getattr(self.modality(name), part)
         with PluginCode(f"modality '{name}'", f"its {part} {target} cannot be imported"):
@@ -113,6 +113,15 @@ class Registry:
         if not (isinstance(value, type) and issubclass(value, base)):
             expected = f"{base.__module__}.{base.__qualname__}"
             raise PluginError(f"modality '{name}': its {part} {target} is not a subclass of {expected}")
+        spec = self.modality(name)
+        kinds = {"tower_config": spec.tower_kind, "processor_config": spec.processor_kind}
+        for attribute, promised in {"kind": kinds[part], "modality": name}.items() if part in kinds else ():
+            found = getattr(value, attribute, None)
+            if found != promised:
+                raise PluginError(
+                    f"modality '{name}': its {part} {target} must have {attribute} = '{promised}', "
+                    f"found {describe(found)}"
+                )
         return cast("type[Any]", value)
 
     @checked
