@@ -6,9 +6,11 @@ import pickle
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from support.plugins import Install, hooks, spec
 from zoo_core.config import TowerConfig, VisionTowerConfig
+from zoo_core.config.dual_encoder import AnyModalityConfig
 from zoo_core.errors import AmbiguousNameError, InputError, PluginError, UnknownNameError
 from zoo_core.plugin import IMAGE, TEXT, ModalitySpec
 
@@ -99,6 +101,26 @@ TAKEN = {
 def test_a_modality_takes_no_name_of_zoos_own(install: Install, field: str) -> None:
     (plugin,) = install({"acme": hooks(modalities=[TAKEN[field]])}).quarantined
     assert "is zoo's own; choose another" in str(plugin.error)
+
+
+TWICE = {
+    "two modalities": [modality(), modality("range", section="depth")],
+    "tower and processor": [modality(processor="depth")],
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_section_of_a_plugin_is_of_one_modality(install: Install, case: str) -> None:
+    (plugin,) = install({"acme": hooks(modalities=TWICE[case])}).quarantined
+    assert plugin.error == "ValueError: zoo_modalities declares the section 'depth' twice; choose another"
+
+
+def test_a_section_that_two_plugins_claim_is_told_with_both(install: Install) -> None:
+    registry = install(
+        {"one": hooks(modalities=[modality()]), "two": hooks(modalities=[modality("range", section="depth")])}
+    )
+    with pytest.raises(ValidationError, match=r"'depth' of parts \(one 1.0\) and 'range' of parts \(two 1.0\); leave"):
+        AnyModalityConfig.model_validate({"embed_dim": 16, "depth": {}}, context={"registry": registry})
 
 
 def test_two_plugins_with_one_modality_are_both_named(install: Install) -> None:

@@ -63,8 +63,9 @@ def _base(value: KeyedValue, registry: Registry) -> type[ComponentConfig]:
         raise wrong(f"unknown key{did_you_mean(value.key, (*value.fields, *keys))}")
     owners = [modality for modality in registry.modalities if value.key in (modality.section, modality.processor)]
     if len(owners) > 1:
-        names = " and ".join(modality.name for modality in owners)
-        raise wrong(f"is claimed by the modalities {names}; leave one out with ZOO_DISABLE_PLUGINS")
+        plugins = [(plugin, modality) for plugin in registry.plugins for modality in plugin.modalities]
+        labels = [f"'{modality.name}' of {plugin.label}" for plugin, modality in plugins if modality in owners]
+        raise wrong(f"is claimed by the modalities {' and '.join(labels)}; leave one out with ZOO_DISABLE_PLUGINS")
     name = owners[0].name
     try:
         if owners[0].section == value.key:

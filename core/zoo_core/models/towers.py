@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from inspect import get_annotations
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo_core.boundary import checked
 from zoo_core.boundary.plugin_code import PluginCode
-from zoo_core.errors import InputError, describe, one_of
+from zoo_core.errors import InputError, PluginError, describe, one_of
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.models.image_inputs import ImageModality
 from zoo_core.models.modality import Modality
@@ -43,8 +44,24 @@ class Towers(nn.Module):
     def _add_towers(self, towers: Mapping[str, Tower], modalities: Mapping[str, Modality] | None) -> None:
         if modalities is not None and modalities is not IMAGE_AND_TEXT:
             self.modalities = dict(modalities)
+            self._check_attributes()
         for name, modality in {**IMAGE_AND_TEXT, **self.modalities}.items():
             setattr(self, modality.spec.module, towers.get(name))
+
+    def _check_attributes(self) -> None:
+        """Refuse a modality whose tower or processor would stand where the model has something else."""
+        bases = [base for base in type(self).__mro__ if base.__module__.partition(".")[0] in ("zoo_core", "torch")]
+        taken = {*vars(self), *(name for base in bases for name in (*vars(base), *get_annotations(base)))}
+        taken |= {attribute for modality in (IMAGE, TEXT) for attribute in (modality.module, modality.processor)}
+        for modality in self.modalities.values():
+            if modality.name in IMAGE_AND_TEXT:
+                continue
+            for field in ("module", "processor"):
+                attribute: str = getattr(modality.spec, field)
+                if attribute in taken:
+                    what = f"its {field} '{attribute}' is what the model calls something else; choose another"
+                    raise PluginError(f"modality '{modality.name}': {what}")
+                taken.add(attribute)
 
     @property
     def towers(self) -> dict[str, Any]:

@@ -77,19 +77,13 @@ def _declared(name: str, target: str, distribution: str, version: str) -> Plugin
         )
     answers = call_hooks(module, name)
     components = _specs("zoo_components", "component specs", ComponentSpec, answers)
-    modalities = _specs("zoo_modalities", "modality specs", ModalitySpec, answers)
-    for modality in modalities:
-        for field in ("name", "section", "processor", "module", "tower_kind", "processor_kind"):
-            value = getattr(modality, field)
-            if value in KINDS or any(value == getattr(taken, field) for taken in MODALITIES):
-                raise ValueError(f"modality '{modality.name}': {field} '{value}' is zoo's own; choose another")
     return Plugin(
         name=name,
         target=target,
         distribution=distribution,
         version=version,
         components=components,
-        modalities=modalities,
+        modalities=_modalities(answers),
         architectures=_folder_name("zoo_architectures", answers),
         pretrained=_folder_name("zoo_pretrained", answers),
         exports=_targets("zoo_exports", answers),
@@ -114,6 +108,21 @@ def _specs(hook: str, what: str, kind: type[Spec], answers: Mapping[str, object]
             raise ValueError(f"{hook} declares {label} twice")
         labels.add(label)
     return cast("tuple[Spec, ...]", specs)
+
+
+def _modalities(answers: Mapping[str, object]) -> tuple[ModalitySpec, ...]:
+    """Return the modalities that a plugin declares, if they take no name that is zoo's own."""
+    modalities = _specs("zoo_modalities", "modality specs", ModalitySpec, answers)
+    for modality in modalities:
+        for field in ("name", "section", "processor", "module", "tower_kind", "processor_kind"):
+            value = getattr(modality, field)
+            if value in KINDS or any(value == getattr(taken, field) for taken in MODALITIES):
+                raise ValueError(f"modality '{modality.name}': {field} '{value}' is zoo's own; choose another")
+    keys = [key for modality in modalities for key in (modality.section, modality.processor)]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"zoo_modalities declares the section '{key}' twice; choose another")
+    return modalities
 
 
 def _folder_name(hook: str, answers: Mapping[str, object]) -> str | None:

@@ -11,8 +11,11 @@ import torch
 
 import zoo
 from support.models.tiny_configs import TINY, changed
-from zoo_core.errors import ConfigError, InputError
+from zoo_core.errors import ConfigError, InputError, PluginError
+from zoo_core.models.dual_encoder import DualEncoder
+from zoo_core.models.image_inputs import ImageModality
 from zoo_core.models.modality import Processor
+from zoo_core.plugin import ModalitySpec
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,26 @@ def test_inputs_of_a_modality_that_the_model_lacks_are_refused_by_name(model: An
     for scores in (other.get_logits, other.probabilities):
         with pytest.raises(InputError, match="this model has no modality 'image'; allowed: text"):
             scores("none.png", ["a cat", "two dogs"])
+
+
+TAKEN = {
+    "of torch": {"module": "training"},
+    "of every model": {"module": "logit_scale"},
+    "set later": {"processor": "config"},
+    "a method": {"processor": "encode"},
+    "of images": {"module": "visual"},
+    "its own": {"module": "sound", "processor": "sound"},
+}
+
+
+@pytest.mark.parametrize("names", TAKEN.values(), ids=TAKEN)
+def test_a_modality_stands_where_a_model_has_nothing_else(model: Any, names: dict[str, str]) -> None:
+    field, attribute = list(names.items())[-1]
+    parts = dict.fromkeys(("handler", "tower_config", "processor_config"), "acme.parts:Part")
+    modality = ImageModality(ModalitySpec("depth", **parts, **names))
+    message = f"modality 'depth': its {field} '{attribute}' is what the model calls something else"
+    with pytest.raises(PluginError, match=message):
+        DualEncoder(model.towers, modalities={**model.modalities, "depth": modality})
 
 
 def test_a_tower_is_locked_by_its_modality(model: Any) -> None:
