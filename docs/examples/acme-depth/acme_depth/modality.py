@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acme_depth.config import DepthMapConfig
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, describe
 from zoo_core.models.modality import Modality, Processor
 
 
@@ -25,7 +25,7 @@ class DepthMaps(Processor):
         try:
             depth = torch.as_tensor(raw if isinstance(raw, numpy.ndarray) else numpy.load(raw))
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{raw} is no depth map: {error}") from error
+            raise InputError(f"{describe(raw)} is no depth map: {error}") from error
         if depth.ndim != 2 or not depth.is_floating_point():
             raise InputError(f"expected a depth map [h, w] in metres, found {depth.dtype} {list(depth.shape)}")
         depth = (depth.float() / self.max_depth).clamp(0, 1)
