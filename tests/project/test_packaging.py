@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
@@ -151,3 +152,14 @@ def test_tests_without_an_installed_zoo_say_how_to_install_it(tmp_path: Path) ->
     assert run.returncode == 3
     assert "zoo is not installed in" in run.stdout + run.stderr
     assert "pip install -e '.[test]'" in run.stdout + run.stderr
+
+
+def test_the_tests_that_ci_names_are_there() -> None:
+    programs = (
+        [path.read_text() for path in (ROOT / ".ci").iterdir() if path.is_file()] if (ROOT / ".ci").is_dir() else []
+    )
+    if not programs:
+        pytest.skip("not a git checkout")
+    named = {path for text in programs for path in re.findall(r"(?<![\w/])tests/[\w/]+(?:\.py)?", text)}
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
