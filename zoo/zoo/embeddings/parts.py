@@ -243,7 +243,8 @@ def _failures(file: Any, path: Path, manifest: SetManifest) -> list[Failure]:
     columns = _failure_columns(arrow)
     _check_columns(file, path, columns)
     table = file.read()
-    _values(table, "id")
+    if not _values(table, "id"):  # no such file is written; no checksum covers the footer, which states the rows
+        raise ValueError("it holds no row")
     return [Failure(*row) for row in zip(*(table.column(column.name).to_pylist() for column in columns), strict=True)]
 
 
