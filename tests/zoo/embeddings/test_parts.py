@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import zoo
+from zoo.embeddings.manifest import read_manifest
+from zoo.embeddings.parts import Part, read_part
 from zoo.embeddings.store import EmbeddingSet, open_set, read_set
 from zoo_core.errors import ImageFileError, InputError, ZooError
 from zoo_core.files.atomic import atomic_write
@@ -221,7 +223,7 @@ def width_5(table: Any) -> Any:
 
 def null_vector(table: Any) -> Any:
     vector = arrow.array([[0.0] * 4, None, [0.0] * 4], arrow.list_(arrow.float32(), 4))
-    return table.set_column(1, "vector", vector)
+    return table.set_column(1, "vector", vector).replace_schema_metadata(IDENTITY)
 
 
 COLUMNS = "part-00000000.parquet has the columns .*, expected id string, vector float.4., bytes int64, mtime_ns int64"
@@ -229,7 +231,10 @@ FOREIGN: dict[str, tuple[Any, str]] = {
     "no vectors": (lambda table: table.drop_columns(["vector"]), COLUMNS),
     "ids alone": (lambda table: table.select(["id"]), COLUMNS),
     "another width": (width_5, r"part-00000000.parquet has the columns id string, vector float\[5\], .*float\[4\]"),
-    "an id twice": (lambda table: arrow.concat_tables([table, table]), "an id is null or stands there twice"),
+    "an id twice": (
+        lambda table: arrow.concat_tables([table, table]).replace_schema_metadata(IDENTITY),
+        "an id is null or stands there twice",
+    ),
     "another model": (
         lambda table: table.replace_schema_metadata({**IDENTITY, "zoo.dtype": "bfloat16"}),
         "part-00000000.parquet is of another set: zoo.dtype is bfloat16, here float32; move it away",
@@ -262,6 +267,10 @@ def test_a_file_that_is_called_like_a_part_is_named(images: list[Path]) -> None:
         embed(images)
 
 
+def contents_of(part: Part) -> tuple[list[str], bytes, list[int | None], list[int | None], list[Any]]:
+    return part.ids, part.vectors.tobytes(), part.sizes, part.times, part.failures
+
+
 def flipped(path: Path, places: Iterator[int]) -> Iterator[int]:
     """Flip a bit of one byte after the other; yield where."""
     whole = path.read_bytes()
@@ -289,6 +298,43 @@ def test_a_flipped_bit_is_named_or_changes_nothing(name: str, count: int, images
             np.testing.assert_array_equal(found.vectors, expected.vectors)
             unseen += 1
     assert unseen < count  # places that nothing depends on, such as the name of who wrote the file
+
+
+@pytest.mark.parametrize("name", ["part-00000000.parquet", "errors-00000000.parquet"])
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_bit_of_a_footer_loses_a_row(name: str, stride: int, images: list[Path]) -> None:
+    """No checksum of Parquet covers the footer, which states the number of rows."""
+    embed(images, refuse=("b.png", "c.png") if name.startswith("errors") else ())
+    path = Path("set") / name
+    whole, manifest = path.read_bytes(), read_manifest(Path("set"))
+    expected = contents_of(read_part(Path("set"), 0, manifest))
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    named = 0
+    for bit in range(start * 8, len(whole) * 8, stride):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = contents_of(read_part(Path("set"), 0, manifest))
+        except ZooError as error:
+            named += 1
+            assert name in str(error) and "\n" not in str(error), bit
+        else:
+            assert found == expected, bit
+    assert named > 100
+
+
+def test_a_file_of_0_1_0_without_a_digest_is_read(images: list[Path]) -> None:
+    embed(images)
+    rewritten(lambda table: table.replace_schema_metadata(IDENTITY))
+    assert contents() == ({"a": 1, "b": 1, "c": 1}, {})
+
+
+def test_rows_that_were_not_written_are_named(images: list[Path]) -> None:
+    embed(images)
+    rewritten(lambda table: table.slice(1))
+    with pytest.raises(InputError, match="part-00000000.parquet is damaged: .*its rows are not those that were writ"):
+        contents()
 
 
 def test_a_flipped_bit_of_a_vector_is_named(images: list[Path]) -> None:

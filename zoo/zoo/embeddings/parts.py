@@ -3,10 +3,15 @@
 Vectors are in `part-N.parquet`, failures in `errors-N.parquet`. No vector is null, which pyarrow before 26 could not
 read. Sets of format 1 have vectors and failures in one file, with a vector or an error that is null; such files are
 read, and written anew in this format when one of their rows changes.
+
+The checksums of Parquet cover pages, not the footer, which states how many rows there are. A digest of the rows covers
+both; files of 0.1.0 lack it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +34,8 @@ __all__ = ["PART_NAME", "Failure", "Part", "part_numbers", "read_part", "write_p
 PART_NAME = re.compile(r"(?:part|errors)-(\d{8,})\.parquet")
 READS_NULL_VECTORS = 26
 """The first version of pyarrow that reads a file of format 1 with a failure in it (apache/arrow#35692)."""
+DIGEST = b"zoo.rows_sha256"
+"""Where the metadata of a file holds the digest of its rows."""
 REMEDY = "remove it, and its rows are embedded again"
 
 Taken = TypeVar("Taken")
@@ -174,9 +181,9 @@ def _write(path: Path, columns: list[Any], rows: Sequence[Any], written: int, id
         if not rows:
             path.unlink(missing_ok=True)
             return
-        schema = arrow.schema(columns, metadata=identity)
         arrays = [arrow.array(values, kind.type) for values, kind in zip(rows, columns, strict=True)]
-        table = arrow.Table.from_arrays(arrays, schema=schema)
+        table = arrow.Table.from_arrays(arrays, schema=arrow.schema(columns))
+        table = table.replace_schema_metadata({**identity, DIGEST: _digest(table)})
         parquet.write_table(table, scratch, write_page_checksum=True, use_dictionary=False)
         if written:
             os.utime(scratch, ns=(written, written))
@@ -189,7 +196,7 @@ def _read(path: Path, manifest: SetManifest, take: Callable[[Any, Path, SetManif
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             stored: dict[bytes, bytes] = file.schema_arrow.metadata or {}
-            metadata = {key.decode(): text.decode() for key, text in stored.items()}
+            metadata = {key.decode(): text.decode() for key, text in stored.items() if key != DIGEST}
             facts = differences(metadata, manifest.identity, path)
             if facts:
                 raise InputError(f"{path} is of another set: {facts}; move it away")
@@ -221,7 +228,7 @@ def _vectors(file: Any, path: Path, manifest: SetManifest) -> Part:
                 f"{path} has a failure among its vectors, which pyarrow {arrow.__version__} cannot read; pip install "
                 f"'pyarrow>={READS_NULL_VECTORS}' and embed into the set once, then every version can"
             )
-    table = file.read()
+    table = _rows(file)
     ids: list[str] = _values(table, "id")
     vector = table.column("vector")
     if vector.null_count != len(ids) - errors.count(None) if is_old else vector.null_count:
@@ -242,10 +249,33 @@ def _failures(file: Any, path: Path, manifest: SetManifest) -> list[Failure]:
     arrow, _ = parquet_modules()
     columns = _failure_columns(arrow)
     _check_columns(file, path, columns)
-    table = file.read()
-    if not _values(table, "id"):  # no such file is written; no checksum covers the footer, which states the rows
+    table = _rows(file)
+    if not _values(table, "id"):  # no such file is written
         raise ValueError("it holds no row")
     return [Failure(*row) for row in zip(*(table.column(column.name).to_pylist() for column in columns), strict=True)]
+
+
+def _rows(file: Any) -> Any:
+    """Read the rows of a file, and compare them with their digest where the file has one."""
+    table = file.read()
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
+    digest = metadata.get(DIGEST)
+    if digest is not None and digest.decode() != _digest(table):
+        raise ValueError("its rows are not those that were written")
+    return table
+
+
+def _digest(table: Any) -> str:
+    """Return the SHA-256 of the columns, however the rows are cut into chunks."""
+    arrow, _ = parquet_modules()
+    digest = hashlib.sha256()
+    for column in table.columns:
+        if arrow.types.is_fixed_size_list(column.type):
+            for chunk in column.chunks:
+                digest.update(chunk.flatten().to_numpy())
+        else:
+            digest.update(json.dumps(column.to_pylist()).encode())
+    return digest.hexdigest()
 
 
 def _check_columns(file: Any, path: Path, columns: list[Any]) -> None:
