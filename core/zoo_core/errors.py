@@ -13,6 +13,9 @@ worker re-raises an error as `type(error)(message)`).
     ├── CapabilityError (NotImplementedError) a tower was asked for something that it does not claim
     ├── InputError (ValueError)              a tensor, a string or an argument that a model cannot take
     │   └── ImageFileError (also OSError)    an image file that cannot be read as an image
+    ├── DataError (ValueError)               a data set that cannot be used: nothing there, damaged, or changed
+    │   └── SampleError                      one sample of it; training takes another in its place
+    ├── TrainingError (RuntimeError)         a training run cannot go on: not finite, or a process that is missing
     ├── CheckpointError (RuntimeError)       weights that are damaged or do not fit the architecture
     │   └── MismatchError                    names or shapes of weights are not those of the model
     ├── DownloadError (OSError)              a file of the Hub that cannot be had, or is not what it should be
@@ -35,6 +38,7 @@ __all__ = [
     "CapabilityError",
     "CheckpointError",
     "ConfigError",
+    "DataError",
     "DownloadError",
     "ImageFileError",
     "InputError",
@@ -43,8 +47,10 @@ __all__ = [
     "NotFiniteError",
     "PluginError",
     "Problem",
+    "SampleError",
     "SaveError",
     "SlowDtypeWarning",
+    "TrainingError",
     "TruncatedTextWarning",
     "UnknownNameError",
     "ZooError",
@@ -138,6 +144,18 @@ class InputError(ZooError, ValueError):
 
 class ImageFileError(InputError, OSError):
     """A file that cannot be read as an image; the message names the file."""
+
+
+class DataError(ZooError, ValueError):
+    """A data set that cannot be used: it is empty, damaged, or not the one that a run began with."""
+
+
+class SampleError(DataError):
+    """One sample that cannot be used; the message names where it stands, and why."""
+
+
+class TrainingError(ZooError, RuntimeError):
+    """A training run that cannot go on; the message names the step and what to do."""
 
 
 class CheckpointError(ZooError, RuntimeError):

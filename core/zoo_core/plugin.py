@@ -51,6 +51,10 @@ KINDS: tuple[Kind, ...] = (
     "loss",
     "preprocessor",
     "checkpoint-format",
+    "dataset",
+    "optimizer",
+    "callback",
+    "evaluator",
 )
 
 Capability = Literal[
@@ -263,6 +267,11 @@ class ZooHooks:
     @_hookspec
     def zoo_pretrained(self) -> str:
         """Return `"package:folder"`: a folder of pretrained entries, one YAML file an architecture."""
+        raise AssertionError("a hook specification is never called")
+
+    @_hookspec
+    def zoo_recipes(self) -> str:
+        """Return `"package:folder"`: a folder of training recipes, YAML files inside an importable package."""
         raise AssertionError("a hook specification is never called")
 
     @_hookspec

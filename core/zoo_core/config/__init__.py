@@ -17,15 +17,20 @@ from zoo_core.config.components import (
 from zoo_core.config.fields import EmbedDim, Ratio, Size
 from zoo_core.config.model import ModelConfig
 from zoo_core.config.section import Section
+from zoo_core.config.training import CallbackConfig, DatasetConfig, EvaluatorConfig, OptimizerConfig
 
 __all__ = [
     "TOKENIZER_FOLDER",
+    "CallbackConfig",
     "CheckpointFormatConfig",
     "ComponentConfig",
     "Config",
+    "DatasetConfig",
     "EmbedDim",
+    "EvaluatorConfig",
     "LossConfig",
     "ModelConfig",
+    "OptimizerConfig",
     "PreprocessConfig",
     "ProcessorConfig",
     "Ratio",

@@ -33,7 +33,7 @@ _MAPPINGS = ("$defs", "properties", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLES = ("items", "additionalProperties")
 _NUMBERS = {"integer", "number", "boolean"}
-NO_PARTS = ("loss", "checkpoint-format")
+NO_PARTS = ("loss", "checkpoint-format", "dataset", "optimizer", "callback", "evaluator")
 """Kinds that are no part of an architecture."""
 _NARROWINGS = {"enum", "const", "pattern", "format", "minLength", "maxLength"}
 

@@ -27,6 +27,10 @@ PRODUCTS: Mapping[Kind, str] = {
     "loss": "zoo_core.interfaces:Loss",
     "preprocessor": "zoo_core.images:Preprocessor",
     "checkpoint-format": "zoo_core.checkpoints:CheckpointFormat",
+    "dataset": "zoo_core.training:SampleSource",
+    "optimizer": "torch.optim:Optimizer",
+    "callback": "zoo_core.training:Callback",
+    "evaluator": "zoo_core.training:Evaluator",
 }
 """What a factory of each kind returns; `other` are those of modalities that plugins declare.
 
@@ -47,6 +51,7 @@ class Plugin:
     modalities: tuple[ModalitySpec, ...] = ()
     architectures: str | None = None
     pretrained: str | None = None
+    recipes: str | None = None
     exports: Mapping[str, str] = field(default_factory=dict[str, str])
     importers: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -112,7 +117,8 @@ class Component:
         kind = self.spec.kind if self.spec.modality is None else f"other {self.spec.kind.rpartition('-')[2]}"
         interface: Any = resolve(PRODUCTS[kind])
         if not isinstance(built, interface):
-            raise PluginError(f"{self}: its factory must return a {interface.__name__}, found {type(built).__name__}")
+            article = "an" if interface.__name__[0] in "AEIO" else "a"
+            raise PluginError(f"{self}: its factory must return {article} {interface.__name__}, found {type(built).__name__}")
         made_by(self, cast("type[Any]", type(built)))
         return built
 

@@ -86,6 +86,7 @@ def _declared(name: str, target: str, distribution: str, version: str) -> Plugin
         modalities=_modalities(answers),
         architectures=_folder_name("zoo_architectures", answers),
         pretrained=_folder_name("zoo_pretrained", answers),
+        recipes=_folder_name("zoo_recipes", answers),
         exports=_targets("zoo_exports", answers),
         importers=_targets("zoo_importers", answers),
     )

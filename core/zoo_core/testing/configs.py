@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo_core.config import (
+    CallbackConfig,
     CheckpointFormatConfig,
     ComponentConfig,
+    DatasetConfig,
+    EvaluatorConfig,
     LossConfig,
     ModelConfig,
+    OptimizerConfig,
     PreprocessConfig,
     ProcessorConfig,
     TextTowerConfig,
@@ -32,6 +36,10 @@ _BASES: dict[Kind, type[ComponentConfig]] = {
     "loss": LossConfig,
     "preprocessor": PreprocessConfig,
     "checkpoint-format": CheckpointFormatConfig,
+    "dataset": DatasetConfig,
+    "optimizer": OptimizerConfig,
+    "callback": CallbackConfig,
+    "evaluator": EvaluatorConfig,
 }
 
 
@@ -46,7 +54,7 @@ def checked_config_class(component: Component) -> type[ComponentConfig]:
         base = default_registry().modality_class(spec.modality, "processor_config", ProcessorConfig)
     config_class = component.config_class()
     if not issubclass(config_class, base):
-        module = base.__module__.removesuffix(".components")
+        module = base.__module__.removesuffix(".components").removesuffix(".training")
         fail(f"{component}: its config {spec.config} must derive from {module}.{base.__name__}")
     name = config_class.model_fields[base.selector].default
     if name != spec.name:

@@ -133,6 +133,10 @@ FACTORIES = {
     "loss": "must return a Loss, found NoneType",
     "preprocessor": "must return a Preprocessor, found NoneType",
     "checkpoint-format": "must return a CheckpointFormat, found NoneType",
+    "dataset": "must return a SampleSource, found NoneType",
+    "optimizer": "must return an Optimizer, found NoneType",
+    "callback": "must return a Callback, found NoneType",
+    "evaluator": "must return an Evaluator, found NoneType",
 }
 
 
