@@ -68,12 +68,19 @@ def interrupted_with_another_error() -> Iterator[Any]:
         raise RuntimeError("cleaning up") from None
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[Any]:
+    """Python's own handler, which a shell that starts the tests in the background takes away."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("specs", [interrupted, interrupted_with_another_error])
-def test_ctrl_c_of_the_user_ends_discovery(install: Install, specs: Any) -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_ctrl_c_of_the_user_ends_discovery(install: Install, ctrl_c: Any, specs: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         install({"acme": hooks(components=specs())})
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
 def test_plugins_are_found_in_any_thread(install: Install) -> None:
