@@ -17,7 +17,7 @@ from zoo_core.documents.yaml_reader import read_document
 from zoo_core.errors import AmbiguousNameError, ConfigError, UnknownNameError, describe, did_you_mean
 from zoo_core.registry import Plugin, Registry, package_folder, squash
 
-__all__ = ["Architectures", "Entry", "is_path"]
+__all__ = ["Architectures", "Entry"]
 
 ALIASES = "aliases"
 
@@ -108,11 +108,6 @@ class Architectures:
             for path in root.glob("*.yaml"):
                 if path.stem != ALIASES:
                     yield Entry(path.stem, path, plugin, aliases.get(path.stem, ()))
-
-
-def is_path(source: str | Path) -> bool:
-    """Tell a file from a name: a file ends in `.yaml` or `.yml`."""
-    return isinstance(source, Path) or source.lower().endswith((".yaml", ".yml"))
 
 
 def _aliases(path: Path) -> dict[str, tuple[str, ...]]:

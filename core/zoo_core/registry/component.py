@@ -118,7 +118,9 @@ class Component:
         interface: Any = resolve(PRODUCTS[kind])
         if not isinstance(built, interface):
             article = "an" if interface.__name__[0] in "AEIO" else "a"
-            raise PluginError(f"{self}: its factory must return {article} {interface.__name__}, found {type(built).__name__}")
+            raise PluginError(
+                f"{self}: its factory must return {article} {interface.__name__}, found {type(built).__name__}"
+            )
         made_by(self, cast("type[Any]", type(built)))
         return built
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.catalog.architectures import architectures
-from zoo_core.architectures import is_path
 from zoo_core.config import ModelConfig, TowerConfig
+from zoo_core.documents.extends import is_path
 from zoo_core.errors import CheckpointError, InputError, UnknownNameError, describe, did_you_mean
 from zoo_core.files.hashing import sha256_of
 

@@ -22,9 +22,9 @@ from zoo.checkpoints.open import read_foreign_config
 from zoo.hub.address import PREFIX
 from zoo.saved.read import SavedModel, is_saved_model, open_saved
 from zoo.saved.unread_folders import why_unread
-from zoo_core.architectures import is_path
 from zoo_core.architectures.load import check_source
 from zoo_core.boundary import checked
+from zoo_core.documents.extends import is_path
 from zoo_core.errors import AmbiguousNameError, UnknownNameError, ZooError, describe
 
 if TYPE_CHECKING:

@@ -34,7 +34,8 @@ class Recipe(Config):
     overrides: list[str] = []
     """Changes of the architecture, `"key.path=value"`."""
     init: Init = Init()
-    data: Data
+    datasets: Annotated[Data, Field(alias="data")]
+    """The section `data`; a config has a method of that name."""
     batch: Batch
     freeze: Freeze = Freeze()
     loss: Annotated[LossConfig, Section(LossConfig, "contrastive")] = Field(
@@ -61,6 +62,10 @@ class Recipe(Config):
     """Decides initial weights, the order of the data, augmentation and dropout."""
     deterministic: bool = False
     """Whether operations that may give other bits each time are refused; on a GPU this costs time."""
+
+    def data(self) -> dict[str, Any]:
+        """Return plain data that `parse` turns back into an equal recipe; unset optional values are left out."""
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Refuse values that do not go together."""
