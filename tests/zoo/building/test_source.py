@@ -180,7 +180,7 @@ def test_building_reads_what_a_source_says_once(folders: Path, monkeypatch: pyte
     counted("zoo_core.architectures.load.ArchitectureLoader.load", "config")
     counted("zoo.saved.manifest.read_json", "zoo.json")
     counted("zoo.saved.manifest.digest_of", "its digest")
-    counted("zoo.building.source.read_foreign_config", "foreign config")
+    counted("zoo.checkpoints.open.read_foreign_config", "foreign config")
     counted("zoo.checkpoints.compatibility.read_foreign_config", "foreign config")
     build, expected = BUILDS[case]
     build(folders)

@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.building.pretrained import ENDINGS, resolve_tag
 from zoo.catalog.architectures import architectures, load_config
-from zoo.checkpoints.open import read_foreign_config
 from zoo.hub.address import PREFIX
 from zoo.saved.read import SavedModel, is_saved_model, open_saved
-from zoo.saved.unread_folders import why_unread
 from zoo_core.architectures.load import check_source
 from zoo_core.boundary import checked
 from zoo_core.documents.extends import is_path
@@ -139,7 +137,12 @@ def _of_folder(folder: Path, given: str | Path) -> Source | None:
     """
     if is_saved_model(folder):
         source = Source("saved", given, saved=open_saved(folder))
-    elif os.path.isdir(folder) and (foreign_config := read_foreign_config(folder)) is not None:
+    elif os.path.isdir(folder):
+        from zoo.checkpoints.open import read_foreign_config  # and the readers of all formats with it
+
+        foreign_config = read_foreign_config(folder)
+        if foreign_config is None:
+            return None
         source = Source("foreign", given, folder=folder, foreign_config=foreign_config)
     else:
         return None
@@ -234,6 +237,8 @@ def _names_a_folder(text: str) -> bool:
 
 
 def _unread(folder: Path) -> str:
+    from zoo.saved.unread_folders import why_unread  # and the readers of all formats with it
+
     reason = why_unread(folder)
     return f"it is a folder, but holds no saved model, and no model of another library with its config{reason}"
 
