@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from zoo.building.pretrained import ENDINGS, resolve_tag
 from zoo.catalog.architectures import architectures, load_config
 from zoo.hub.address import PREFIX
-from zoo.saved.read import SavedModel, is_saved_model, open_saved
 from zoo_core.architectures.load import check_source
 from zoo_core.boundary import checked
 from zoo_core.documents.extends import is_path
@@ -27,6 +26,7 @@ from zoo_core.errors import AmbiguousNameError, UnknownNameError, ZooError, desc
 
 if TYPE_CHECKING:
     from zoo.catalog.pretrained import Pretrained
+    from zoo.saved.read import SavedModel
     from zoo_core.config import ModelConfig  # for type checkers alone: what fails to be a mapping is a ConfigError
 
 __all__ = ["Source", "config", "local_folder", "resolve", "split_tag"]
@@ -135,14 +135,15 @@ def _of_folder(folder: Path, given: str | Path) -> Source | None:
     Raises:
         AmbiguousNameError: it is named as an architecture is.
     """
+    if not os.path.isdir(folder):
+        return None
+    # Names, of which there are most, need no reader of folders.
+    from zoo.checkpoints.open import read_foreign_config
+    from zoo.saved.read import is_saved_model, open_saved
+
     if is_saved_model(folder):
         source = Source("saved", given, saved=open_saved(folder))
-    elif os.path.isdir(folder):
-        from zoo.checkpoints.open import read_foreign_config  # and the readers of all formats with it
-
-        foreign_config = read_foreign_config(folder)
-        if foreign_config is None:
-            return None
+    elif (foreign_config := read_foreign_config(folder)) is not None:
         source = Source("foreign", given, folder=folder, foreign_config=foreign_config)
     else:
         return None
@@ -237,7 +238,7 @@ def _names_a_folder(text: str) -> bool:
 
 
 def _unread(folder: Path) -> str:
-    from zoo.saved.unread_folders import why_unread  # and the readers of all formats with it
+    from zoo.saved.unread_folders import why_unread
 
     reason = why_unread(folder)
     return f"it is a folder, but holds no saved model, and no model of another library with its config{reason}"
