@@ -18,6 +18,7 @@ from zoo_core.errors import InputError
 from zoo_core.images import Preprocessor
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.models.build_tower import build_tower
+from zoo_core.models.features import intermediates_of
 from zoo_core.models.frozen import Freezable
 from zoo_core.models.logit_scale import LOGIT_SCALE, LogitScaled, Scoring
 from zoo_core.models.modality import Modality
@@ -277,7 +278,8 @@ class DualEncoder(Freezable, Towers, LogitScaled):  # pyright: ignore[reportInco
         output: dict[str, Any] = {}
         for name, (value, indices, output_fmt, output_extra_tokens) in asked.items():
             if value is not None:
-                output |= self._tower(name).forward_intermediates(
+                output |= intermediates_of(
+                    self._tower(name),
                     self._inputs(name, value),
                     indices=indices,
                     stop_early=stop_early,

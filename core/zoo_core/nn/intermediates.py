@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn, cast
 
 from torch import Tensor, nn
 
-from zoo_core.errors import CapabilityError, InputError
+from zoo_core.boundary.plugin_code import maker_of
+from zoo_core.errors import CapabilityError, InputError, PluginError, describe
+from zoo_core.nn.tracing import is_traced
 
 __all__ = ["BlockOutputs", "BlockwiseModule", "IntermediatesOptions", "take_indices"]
 
@@ -113,14 +115,23 @@ class BlockwiseModule(nn.Module):
         """Run the blocks and return what `options` ask for.
 
         A tower whose blocks run inside a library overrides this, in place of `forward_blocks` and `forward_head`.
+
+        Raises:
+            PluginError: the blocks are not what the tower says.
         """
-        norm = self.final_norm() if options.normalize else None
+        norm: Any = self.final_norm() if options.normalize else None
+        if options.normalize and not callable(norm):
+            self._fail(f"final_norm must return a norm, found {type(norm).__name__}")
         stop = max(options.numbers, default=-1) + 1 if options.stop_early else None
         outputs: list[Tensor] = []
-        x = inputs
-        for number, x in enumerate(islice(self.forward_blocks(inputs), stop)):
-            if number in options.numbers:
+        x, count = inputs, 0
+        for count, x in enumerate(islice(self.forward_blocks(inputs), stop), start=1):
+            if count - 1 in options.numbers:
+                self._check_block(x, inputs)
                 outputs.append(x)
+        expected = self.num_blocks() if stop is None else stop
+        if count != expected:
+            self._fail(f"num_blocks() is {self.num_blocks()}, but forward_blocks yields {count} outputs")
         features = self.forward_head(x, inputs) if options.features else None
         if norm is not None:
             outputs = [norm(output) for output in outputs]
@@ -164,8 +175,11 @@ class BlockwiseModule(nn.Module):
         Raises:
             CapabilityError: the tower does not claim `intermediates`.
             InputError: a block number or a format does not exist, the tower has no final norm, or it drops patches.
+            PluginError: its blocks are not what the tower says.
         """
         count = self.num_blocks()
+        if not isinstance(cast("object", count), int) or count < 1:
+            self._fail(f"num_blocks must return a whole number from 1, found {describe(count)}")
         output_fmt = self.output_formats[0] if output_fmt is None else output_fmt
         if output_fmt not in self.output_formats:
             allowed = " or ".join(map(repr, self.output_formats))
@@ -181,6 +195,10 @@ class BlockwiseModule(nn.Module):
             extra_tokens=output_extra_tokens,
         )
         blocks = self.run_blocks(x, options)
+        if not isinstance(cast("object", blocks), BlockOutputs) or len(blocks.outputs) != len(options.numbers):
+            self._fail(
+                f"run_blocks must return BlockOutputs of {len(options.numbers)} blocks, found {describe(blocks)}"
+            )
         formatted = [self._formatted(output, x, output_fmt) for output in blocks.outputs]
         entries: dict[str, Any] = {"intermediates": formatted, **blocks.extra}
         if blocks.features is not None:
@@ -193,8 +211,43 @@ class BlockwiseModule(nn.Module):
             return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
         if output.ndim == 4:
             return output
-        rows, columns = self.patch_grid(inputs)
+        rows, columns = self._grid(output, inputs)
         return output.transpose(1, 2).contiguous().view(output.shape[0], output.shape[2], rows, columns)
+
+    def _grid(self, output: Tensor, inputs: Tensor) -> tuple[int, int]:
+        """Return rows and columns of the patches, which there have to be as many of as the tower says."""
+        grid = self.patch_grid(inputs)
+        if is_traced(output):
+            return grid
+        if not isinstance(cast("object", grid), tuple) or len(grid) != 2:
+            self._fail(f"patch_grid must return rows and columns, found {describe(grid)}")
+        rows, columns = grid
+        if rows * columns != output.shape[1]:
+            self._fail(
+                f"its blocks give {output.shape[1]} patches, patch_grid {rows} x {columns}, where num_prefix_tokens is "
+                f"{self.num_prefix_tokens} and num_suffix_tokens is {self.num_suffix_tokens}"
+            )
+        return rows, columns
+
+    def _check_block(self, output: object, inputs: Any) -> None:
+        """Hold the output of a block to the shapes of a map or of tokens, the extra ones among them."""
+        if is_traced(output):
+            return
+        rows = len(inputs["patches"] if isinstance(inputs, Mapping) else inputs)
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4) or len(output) != rows:
+            found = str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+            self._fail(f"forward_blocks must yield [{rows}, C, h, w] or [{rows}, N, C], found {found}")
+        prefix, suffix = self.num_prefix_tokens, self.num_suffix_tokens
+        if output.ndim == 4 and (prefix or suffix):
+            self._fail("forward_blocks yields maps, beside which there are no prefix or suffix tokens")
+        if output.ndim == 3 and not 0 <= prefix <= prefix + suffix <= output.shape[1]:
+            self._fail(
+                f"forward_blocks yields {output.shape[1]} tokens, but num_prefix_tokens is {prefix} and "
+                f"num_suffix_tokens is {suffix}"
+            )
+
+    def _fail(self, promise: str) -> NoReturn:
+        raise PluginError(f"{maker_of(type(self))}: {promise}")
 
 
 def take_indices(indices: int | Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-__all__ = ["has_values", "is_recorded", "is_symbolic"]
+__all__ = ["has_values", "is_recorded", "is_symbolic", "is_traced"]
 
 
 def has_values(tensor: Tensor) -> bool:
@@ -49,3 +49,8 @@ def is_recorded() -> bool:
 def is_symbolic(value: object) -> bool:
     """Tell whether a value is one of torch.fx.symbolic_trace, which has neither values nor a shape."""
     return isinstance(value, Proxy)
+
+
+def is_traced(value: object) -> bool:
+    """Tell whether this call makes a graph of what is done with a value, so that checks of its shape are left out."""
+    return torch.compiler.is_compiling() or is_symbolic(value) or is_recorded()

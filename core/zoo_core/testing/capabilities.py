@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from zoo_core.errors import CapabilityError, InputError
+from zoo_core.errors import CapabilityError, InputError, describe
 from zoo_core.images.patches import pad_patches, patchify
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.models.towers import modalities_of
@@ -99,6 +99,7 @@ def check_intermediates(component: Component, tower: Tower, claimed: bool) -> No
         everything = give(inputs)
         last = give(inputs, indices=1, stop_early=True, intermediates_only=True)
         features = tower(inputs)
+        _check_norm(component, lambda: give(inputs, normalize_intermediates=True))
     for key in (f"{side}_intermediates", f"{side}_features"):
         if key not in everything:
             fail(f"{component}: forward_intermediates must return '{key}', found {sorted(everything)}")
@@ -117,11 +118,29 @@ def check_intermediates(component: Component, tower: Tower, claimed: bool) -> No
         fail(f"{component}: forward_intermediates must refuse {wrong} with an InputError")
 
 
+def _check_norm(component: Component, give: Callable[[], object]) -> None:
+    """Check that the final norm, where there is one, takes what the blocks give."""
+    try:
+        give()
+    except (CapabilityError, InputError):
+        return
+    except Exception as error:
+        fail(f"{component}: the norm of final_norm() does not take the outputs of blocks: {error}")
+
+
 def _check_blocks(component: Component, tower: Tower, inputs: Tensor) -> None:
     """Check what `forward_intermediates` is derived from: the number of blocks, and which tokens are extra."""
     if type(tower).forward_blocks is BlockwiseModule.forward_blocks:  # a library runs the blocks
         return
-    outputs = list(tower.forward_blocks(inputs))
+    outputs: list[Tensor] = []
+    copies: list[Tensor] = []
+    for output in tower.forward_blocks(inputs):
+        if not isinstance(cast("object", output), Tensor):
+            fail(f"{component}: forward_blocks must yield tensors, found {type(output).__name__}")
+        outputs.append(output)
+        copies.append(output.clone())
+    if not all(map(torch.equal, outputs, copies)):
+        fail(f"{component}: a block changes the output of an earlier one in place; let it return a new tensor")
     if len(outputs) != tower.num_blocks():
         fail(f"{component}: num_blocks() is {tower.num_blocks()}, but forward_blocks yields {len(outputs)} outputs")
     for output in outputs:
@@ -138,7 +157,10 @@ def _check_extra_tokens(component: Component, tower: Tower, inputs: Tensor, coun
     if isinstance(tower, TextTower):
         length, what = inputs.shape[1], "token ids"
     else:
-        rows, columns = tower.patch_grid(inputs)
+        grid = tower.patch_grid(inputs)
+        if not isinstance(cast("object", grid), tuple) or len(grid) != 2:
+            fail(f"{component}: patch_grid must return rows and columns, found {describe(grid)}")
+        rows, columns = grid
         length, what = rows * columns, f"patches of patch_grid() ({rows} x {columns})"
     prefix, suffix = tower.num_prefix_tokens, tower.num_suffix_tokens
     if count != prefix + length + suffix:

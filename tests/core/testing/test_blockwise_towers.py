@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from support.models.broken_towers import Plain, PlainConfig
 from support.models.declared_towers import stranger
+from support.models.tiny_clip import tiny
 from zoo_core.config import TextTowerConfig, VisionTowerConfig
+from zoo_core.errors import PluginError
 from zoo_core.interfaces import TextTower, VisionTower
 from zoo_core.registry import Component
 from zoo_core.testing import BrokenPromiseError, check_component
@@ -115,6 +117,83 @@ class MapsWithPrefix(AsDocumented):
     num_prefix_tokens = 1
 
 
+class NoNumber(AsDocumented):
+    def num_blocks(self) -> Any:
+        return "2"
+
+
+class FewBlocks(AsDocumented):
+    def num_blocks(self) -> int:
+        return 3
+
+
+class NoTensors(AsDocumented):
+    def forward_blocks(self, image: Tensor) -> Any:
+        return [[1], [2]]
+
+
+class OneRow(AsDocumented):
+    def forward_blocks(self, image: Tensor) -> Iterator[Tensor]:
+        return (output[:1] for output in super().forward_blocks(image))
+
+
+class InPlace(AsDocumented):
+    def forward_blocks(self, image: Tensor) -> Iterator[Tensor]:
+        first, second = super().forward_blocks(image)
+        yield first
+        first.zero_()
+        yield second
+
+
+class NormOfTokens(AsDocumented):
+    def final_norm(self) -> Any:
+        return nn.LayerNorm(6)
+
+
+class NoNorm(AsDocumented):
+    def final_norm(self) -> Any:
+        return None
+
+
+class NegativePrefix(Tokens):
+    num_prefix_tokens = -1
+
+
+class LongPrefix(Tokens):
+    num_prefix_tokens = 3
+
+
+class OtherGrid(Tokens):
+    def patch_grid(self, image: Tensor) -> tuple[int, int]:
+        return 3, 3
+
+
+class NoPair(Tokens):
+    def patch_grid(self, image: Tensor) -> Any:
+        return 2, 3, 1
+
+
+class NarrowHead(AsDocumented):
+    def forward_head(self, x: Tensor, image: Tensor) -> Tensor:
+        return super().forward_head(x, image)[:, :1]
+
+
+class NoOutputs(AsDocumented):
+    def run_blocks(self, image: Tensor, options: Any) -> Any:
+        return [image]
+
+
+class ListOfBlocks(AsDocumented):
+    def forward_intermediates(self, x: Tensor, **options: Any) -> Any:
+        return list(self.forward_blocks(x))
+
+
+class OtherFormat(AsDocumented):
+    def forward_intermediates(self, x: Tensor, **options: Any) -> Any:
+        options["output_fmt"] = "NLC"
+        return super().forward_intermediates(x, **options)
+
+
 class NoHead(AsDocumented):
     forward_head = VisionTower.forward_head
 
@@ -213,6 +292,10 @@ def test_the_documented_tower_gives_maps_and_tokens_of_the_blocks_that_it_is_ask
             stranger(OtherHead, capabilities=CLAIM),
             "the features of forward_intermediates are not those of forward",
         ),
+        (stranger(NoTensors, capabilities=CLAIM), "forward_blocks must yield tensors, found list"),
+        (stranger(InPlace, capabilities=CLAIM), "a block changes the output of an earlier one in place"),
+        (stranger(NormOfTokens, capabilities=CLAIM), "the norm of final_norm() does not take the outputs of blocks"),
+        (stranger(NoPair, capabilities=CLAIM), "patch_grid must return rows and columns, found (2, 3, 1)"),
         (words(TwoRegisters), "forward_blocks yields 6 tokens for 4 token ids, but num_prefix_tokens is 1"),
     ],
     ids=lambda value: "" if isinstance(value, Component) else value,
@@ -221,3 +304,42 @@ def test_blocks_that_are_not_what_the_tower_says_are_named(component: Component,
     with pytest.raises(BrokenPromiseError) as raised:
         check_component(component, {} if component.spec.kind == "text-tower" else VALUES)
     assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "promise"),
+    [
+        (NoNumber, {}, "num_blocks must return a whole number from 1, found '2'"),
+        (FewBlocks, {}, "num_blocks() is 3, but forward_blocks yields 2 outputs"),
+        (NoTensors, {}, "forward_blocks must yield [2, C, h, w] or [2, N, C], found list"),
+        (Flattened, {}, "forward_blocks must yield [2, C, h, w] or [2, N, C], found [2, 144]"),
+        (OneRow, {}, "forward_blocks must yield [2, C, h, w] or [2, N, C], found [1, 6, 4, 6]"),
+        (MapsWithPrefix, {}, "forward_blocks yields maps, beside which there are no prefix or suffix tokens"),
+        (NegativePrefix, {}, "forward_blocks yields 8 tokens, but num_prefix_tokens is -1 and num_suffix_tokens is 1"),
+        (LongPrefix, {}, "its blocks give 4 patches, patch_grid 2 x 3, where num_prefix_tokens is 3"),
+        (OtherGrid, {}, "its blocks give 6 patches, patch_grid 3 x 3, where num_prefix_tokens is 1"),
+        (NoPair, {}, "patch_grid must return rows and columns, found (2, 3, 1)"),
+        (NoNorm, {"normalize_intermediates": True}, "final_norm must return a norm, found NoneType"),
+        (
+            NarrowHead,
+            {},
+            "forward_intermediates must return floating-point features [2, 5], found torch.float32 [2, 1]",
+        ),
+        (NoOutputs, {}, "run_blocks must return BlockOutputs of 2 blocks"),
+        (ListOfBlocks, {}, "forward_intermediates must return a list 'image_intermediates' in a dict, found list"),
+        (
+            OtherFormat,
+            {},
+            "forward_intermediates must return floating-point [2, C, h, w], found torch.float32 [2, 24, 6]",
+        ),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_model_names_the_promise_of_its_tower_that_intermediates_break(
+    factory: Any, options: dict[str, Any], promise: str
+) -> None:
+    model = tiny()
+    model.visual = factory(PlainConfig(image_size=(8, 12)), embed_dim=5)
+    with pytest.raises(PluginError) as raised:
+        model.forward_intermediates(image=torch.zeros(2, 3, 8, 12), **options)
+    assert promise in str(raised.value)
