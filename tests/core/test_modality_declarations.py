@@ -6,12 +6,16 @@ import pickle
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from support.plugins import Install, hooks, spec
 from zoo_core.config import TowerConfig, VisionTowerConfig
 from zoo_core.config.dual_encoder import AnyModalityConfig
 from zoo_core.errors import AmbiguousNameError, InputError, PluginError, UnknownNameError
+from zoo_core.models.modality import Modality
+from zoo_core.models.towers import modalities_of
 from zoo_core.plugin import IMAGE, TEXT, ModalitySpec
 
 TARGETS = {key: f"acme.parts:{key}" for key in ("handler", "tower_config", "processor_config")}
@@ -115,6 +119,14 @@ def test_a_section_of_a_plugin_is_of_one_modality(install: Install, case: str) -
     assert plugin.error == "ValueError: zoo_modalities declares the section 'depth' twice; choose another"
 
 
+@pytest.mark.parametrize("key", ["embed_dim", "init_logit_scale", "extends", "towers", "model_dump"])
+@pytest.mark.parametrize("field", ["section", "processor"])
+def test_a_section_has_no_name_that_models_have_taken(install: Install, field: str, key: str) -> None:
+    (plugin,) = install({"acme": hooks(modalities=[modality(**{field: key})])}).quarantined
+    expected = f"ValueError: zoo_modalities declares the section '{key}', which is a key of models; choose another"
+    assert plugin.error == expected
+
+
 def test_a_section_that_two_plugins_claim_is_told_with_both(install: Install) -> None:
     registry = install(
         {"one": hooks(modalities=[modality()]), "two": hooks(modalities=[modality("range", section="depth")])}
@@ -140,7 +152,10 @@ def test_unknown_names_are_told_with_what_there_is(install: Install) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nobody.wrote:This", "modality 'depth': its tower_config nobody.wrote:This cannot be imported"),
+        (
+            "nobody.wrote:This",
+            "modality 'depth' of parts (acme 1.0): its tower_config nobody.wrote:This cannot be imported",
+        ),
         ("json:loads", "its tower_config json:loads is not a subclass of zoo_core.config.components.VisionTowerConfig"),
     ],
 )
@@ -172,4 +187,56 @@ def test_a_base_of_configs_is_held_to_its_modality(install: Install, base: type[
     registry = install({"acme": hooks(modalities=[modality(tower_config=target)])})
     with pytest.raises(PluginError) as raised:
         registry.modality_class("depth", "tower_config", TowerConfig)
-    assert str(raised.value) == f"modality 'depth': its tower_config {target} {message}"
+    assert str(raised.value) == f"modality 'depth' of parts (acme 1.0): its tower_config {target} {message}"
+
+
+class Handler(Modality):
+    """A handler each of whose methods does something wrong."""
+
+    def check(self, batch: Any, tower: Any) -> Any:
+        return batch
+
+    def example(self, tower: Any, count: int, processor: Any = None) -> Tensor:
+        raise KeyError("size")
+
+    def probe_inputs(self) -> Any:
+        return 3
+
+    def processor(self, model: Any) -> Any:
+        raise InputError("there is none today")
+
+
+class Unfinished(Modality):
+    pass
+
+
+CALLS: dict[str, tuple[Any, str]] = {
+    "raises": (lambda handler: handler.example(None, 1), "example failed: KeyError: 'size'"),
+    "returns": (lambda handler: handler.probe_inputs(), "probe_inputs must return"),
+    "returns more": (lambda handler: handler.check(1, None), "check must return None, found 1"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), CALLS.values(), ids=CALLS)
+def test_what_a_handler_does_wrong_is_told_with_modality_handler_and_plugin(
+    install: Install, call: Any, message: str
+) -> None:
+    target = f"{__name__}:Handler"
+    handler = modalities_of(install({"acme": hooks(modalities=[modality(handler=target)])}), ["depth"])["depth"]
+    with pytest.raises(PluginError) as raised:
+        call(handler)
+    assert str(raised.value).startswith(f"modality 'depth' of parts (acme 1.0) ({target}): {message}")
+
+
+def test_an_error_of_zoo_that_a_handler_raises_comes_as_it_is(install: Install) -> None:
+    registry = install({"acme": hooks(modalities=[modality(handler=f"{__name__}:Handler")])})
+    with pytest.raises(InputError, match="^there is none today$"):
+        modalities_of(registry, ["depth"])["depth"].processor(torch.nn.Identity())
+
+
+def test_a_handler_without_its_methods_is_named(install: Install) -> None:
+    target = f"{__name__}:Unfinished"
+    registry = install({"acme": hooks(modalities=[modality(handler=target)])})
+    with pytest.raises(PluginError) as raised:
+        modalities_of(registry, ["depth"])
+    assert f"modality 'depth' of parts (acme 1.0): its handler {target} failed: TypeError" in str(raised.value)

@@ -55,7 +55,7 @@ class Processor(Contract, ABC):
         return torch.stack(prepared)
 
 
-class Modality(ABC):
+class Modality(Contract, ABC):
     """One kind of input of a model. A subclass gives `check`, `example` and `probe_inputs`; the rest is derived.
 
     Tensors are inputs that are prepared already, but for uint8, which is raw. Everything else goes through the model's
@@ -64,6 +64,10 @@ class Modality(ABC):
     Args:
         spec: the declaration of the modality.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if not cls.__module__.startswith("zoo_core."):  # zoo's own also meet the placeholders of torch.fx
+            super().__init_subclass__(**kwargs)
 
     def __init__(self, spec: ModalitySpec) -> None:
         self.spec = spec

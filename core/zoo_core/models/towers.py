@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_core.boundary import checked
-from zoo_core.boundary.plugin_code import PluginCode
+from zoo_core.boundary.plugin_code import PluginCode, made_by
 from zoo_core.errors import InputError, PluginError, describe, one_of
 from zoo_core.interfaces import TextTower, Tower, VisionTower
 from zoo_core.models.image_inputs import ImageModality
@@ -219,6 +219,8 @@ def modalities_of(registry: Registry, names: Iterable[str]) -> Mapping[str, Moda
             handlers[name] = IMAGE_AND_TEXT[name]
         else:
             handler: type[Modality] = registry.modality_class(name, "handler", Modality)
-            with PluginCode(f"modality '{name}'", "its handler failed"):
-                handlers[name] = handler(registry.modality(name))
+            spec, label = registry.modality(name), registry.modality_label(name)
+            made_by(f"{label} ({spec.handler})", handler)
+            with PluginCode(label, f"its handler {spec.handler} failed"):
+                handlers[name] = handler(spec)
     return handlers

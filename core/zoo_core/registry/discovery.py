@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from importlib.resources.abc import Traversable
 from itertools import islice
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from zoo_core.boundary.plugin_code import Interrupts
 from zoo_core.errors import PluginError, describe, reason
@@ -30,6 +30,9 @@ from zoo_core.registry.component import Plugin, normalised, resolve
 __all__ = ["entry_points", "load_plugin", "origin_of", "package_folder"]
 
 Spec = TypeVar("Spec", ComponentSpec, ModalitySpec)
+
+MODEL_CONFIG = "zoo_core.config.dual_encoder:AnyModalityConfig"
+"""The config whose sections modalities declare. It stands above the registry, see `zoo_core.registry.component`."""
 
 MAX_DECLARED = 1_000
 """Components, exports or importers of one plugin; more are no declaration, but a generator without an end."""
@@ -120,10 +123,22 @@ def _modalities(answers: Mapping[str, object]) -> tuple[ModalitySpec, ...]:
             if value in KINDS or any(value == getattr(taken, field) for taken in MODALITIES):
                 raise ValueError(f"modality '{modality.name}': {field} '{value}' is zoo's own; choose another")
     keys = [key for modality in modalities for key in (modality.section, modality.processor)]
+    taken = _keys_of_models() if keys else ()
     for key in keys:
+        if key in taken:
+            raise ValueError(f"zoo_modalities declares the section '{key}', which is a key of models; choose another")
         if keys.count(key) > 1:
             raise ValueError(f"zoo_modalities declares the section '{key}' twice; choose another")
     return modalities
+
+
+def _keys_of_models() -> Collection[str]:
+    """Return the keys that an architecture has beside its sections, and the names that its config has for other things.
+
+    A section of such a name would be out of reach.
+    """
+    config: Any = resolve(MODEL_CONFIG)
+    return {"extends", *config.model_fields, *dir(config)}
 
 
 def _folder_name(hook: str, answers: Mapping[str, object]) -> str | None:

@@ -95,6 +95,12 @@ class Registry:
         names = [modality.name for modality in self.modalities]
         raise UnknownNameError(f"unknown modality {describe(name)}{did_you_mean(name, names)}{self.quarantine_note()}")
 
+    def modality_label(self, name: str) -> str:
+        """Return what errors call a modality: its name, and the plugin that declares it."""
+        spec = self.modality(name)
+        owners = [plugin.label for plugin in self.plugins if spec in plugin.modalities]
+        return f"modality '{name}' of {owners[0]}" if owners else f"modality '{name}'"
+
     @checked
     def modality_class(self, name: str, part: str, base: type[Any]) -> type[Any]:
         """Import and return a class that the declaration of a modality names.
@@ -107,20 +113,19 @@ class Registry:
         Raises:
             PluginError: it cannot be imported, does not derive from `base`, or is of another kind or modality.
         """
-        target: str = getattr(self.modality(name), part)
-        with PluginCode(f"modality '{name}'", f"its {part} {target} cannot be imported"):
+        spec, label = self.modality(name), self.modality_label(name)
+        target: str = getattr(spec, part)
+        with PluginCode(label, f"its {part} {target} cannot be imported"):
             value: Any = resolve(target)
         if not (isinstance(value, type) and issubclass(value, base)):
             expected = f"{base.__module__}.{base.__qualname__}"
-            raise PluginError(f"modality '{name}': its {part} {target} is not a subclass of {expected}")
-        spec = self.modality(name)
+            raise PluginError(f"{label}: its {part} {target} is not a subclass of {expected}")
         kinds = {"tower_config": spec.tower_kind, "processor_config": spec.processor_kind}
         for attribute, promised in {"kind": kinds[part], "modality": name}.items() if part in kinds else ():
             found = getattr(value, attribute, None)
             if found != promised:
                 raise PluginError(
-                    f"modality '{name}': its {part} {target} must have {attribute} = '{promised}', "
-                    f"found {describe(found)}"
+                    f"{label}: its {part} {target} must have {attribute} = '{promised}', found {describe(found)}"
                 )
         return cast("type[Any]", value)
 
