@@ -17,8 +17,11 @@ import torch
 import zoo
 from support.command_line import Run, save_tiny
 from zoo.embeddings.encode import embed_images, embed_texts, identity
+from zoo.embeddings.image_folders import PassedOver
+from zoo.embeddings.inputs import find_images
 from zoo.embeddings.store import read_set
 from zoo_core.errors import InputError
+from zoo_core.plugin import TEXT, ModalitySpec
 
 
 def ids(path: Path) -> list[str]:
@@ -312,6 +315,11 @@ def test_blank_lines_between_captions_are_told(run: Run, tiny: Path, tmp_path: P
 
 
 EMBED_ERRORS = {
+    "captions of another modality": (
+        "x.npy",
+        ["blank.txt", "--text", "--modality", "depth"],
+        "--text and --modality exclude each other: captions are text",
+    ),
     "another extension": ("x.csv", ["."], "x.csv: unknown extension '.csv'; allowed: .npy, .parquet, or none"),
     "a folder": ("folder.npy", ["."], "folder.npy is a folder; name a file"),
     "no image": ("x.npy", ["empty"], "found no image"),
@@ -347,6 +355,40 @@ def test_embed_refuses_before_any_work(
     assert (status, printed) == (2, "")
     assert message in err
     assert not any(one.name.startswith("x") for one in tmp_path.iterdir())
+
+
+DEPTH = ModalitySpec("depth", "acme:D", "acme:D", "acme:D", files=(".npy",))
+TOUCH = ModalitySpec("touch", "acme:D", "acme:D", "acme:D")
+
+
+def test_a_model_without_the_modality_of_the_files_makes_no_set(
+    run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(zoo.registry()), "modality", lambda *_: DEPTH)
+    (tmp_path / "a.npy").touch()
+    status, _, err = run("embed", tmp_path, "--modality", "depth", "--out", tmp_path / "set", "--model", tiny)
+    assert (status, err) == (2, "error: this model embeds no depth; allowed: image, text\n")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("modality", "message"),
+    [
+        (DEPTH, "found no depth; in a folder those count that end in .npy"),
+        (TOUCH, "found no touch; name the files themselves"),
+        (TEXT, "captions are embedded with --text, which needs no --modality"),
+    ],
+)
+def test_files_of_another_modality_are_found_by_their_own_endings(
+    modality: ModalitySpec, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.tif").touch()
+    passed_over = PassedOver()
+    with pytest.raises(InputError) as raised:
+        find_images([tmp_path], passed_over, modality)
+    assert str(raised.value) == message
+    for sentence in passed_over.sentences():
+        assert sentence.endswith("name those that are to be embedded themselves")
 
 
 def test_a_file_that_cannot_be_written_is_an_error(run: Run, tiny: Path, pictures: Path, tmp_path: Path) -> None:

@@ -281,5 +281,6 @@ def test_the_bottleneck_is_what_took_longest() -> None:
     pace = Pace(reading=3.0, encoding=2.0, writing=0.1, done=10)
     assert pace.bottleneck == "reading images"
     assert str(pace).endswith("/s, held up by reading images")
+    assert Pace(files="files", reading=1.0).bottleneck == "reading files"
     assert Pace(reading=1.0, encoding=2.0).bottleneck == "the model"
     assert Pace(writing=1.0).bottleneck == "writing"

@@ -45,16 +45,20 @@ def embed_command(
     images.
     """
     from zoo.catalog.architectures import registry
-    from zoo.embeddings.encode import Pace, embed_files, embed_texts, identity
+    from zoo.embeddings.encode import Pace, embed_files, embed_texts, expect_modality, identity
     from zoo.embeddings.image_folders import PassedOver
     from zoo.embeddings.inputs import find_images, read_captions
     from zoo.embeddings.store import open_output
     from zoo.embeddings.writers import check_ids, check_output
+    from zoo_core.errors import InputError
     from zoo_core.text.truncation import checked_overflow, report_once
 
     choice = ModelChoice.of(model, pretrained)
     check_output(out, force=force)
     policy = checked_overflow(overflow)
+    if text and modality != "image":
+        raise InputError("--text and --modality exclude each other: captions are text")
+    files = "images" if modality == "image" else "files"
     passed_over = PassedOver()
     try:
         items = read_captions(paths) if text else find_images(paths, passed_over, registry().modality(modality))
@@ -63,7 +67,8 @@ def embed_command(
             report_warning(sentence)
     check_ids(out, items)
     built = choice.open(device=device, dtype=dtype, max_pixels=max_pixels)
-    width, pace = built.config.embed_dim, Pace()
+    expect_modality(built, "text" if text else modality)
+    width, pace = built.config.embed_dim, Pace(files=files)
     facts = identity(built, choice.source, choice.pretrained)
     with (
         open_output(out, width, facts, of_files=not text, modality=modality) as file,
@@ -87,23 +92,21 @@ def embed_command(
             advance(file.kept + file.count + file.refused, file.kept + len(rest), str(pace))
     if file.count or file.kept:
         speed = f", {pace}" if file.count else ""
-        typer.echo(f"{out}: {_summary(file, width)}{speed}; {choice}")
+        typer.echo(f"{out}: {_summary(file, width, files)}{speed}; {choice}")
     if file.refused:
-        report(
-            f"skipped {file.refused} of {len(items)} {'images' if modality == 'image' else 'files'} that cannot be read"
-        )
+        report(f"skipped {file.refused} of {len(items)} {files} that cannot be read")
     if file.refused or passed_over.lost:
         raise typer.Exit(1)
 
 
-def _summary(file: Writer, width: int) -> str:
+def _summary(file: Writer, width: int, files: str) -> str:
     summary = f"{file.count} embeddings of width {width}"
     if file.changed:
-        summary += f", {file.changed} of them of images that changed"
+        summary += f", {file.changed} of them of {files} that changed"
     if file.kept:
         summary += f", beside {file.kept} that were there"
     if file.gone:
-        summary += f" ({file.gone} of images that are gone)"
+        summary += f" ({file.gone} of {files} that are gone)"
     if file.failed_before:
         summary += f"; {file.failed_before} of other runs failed"
     return summary

@@ -36,6 +36,7 @@ __all__ = [
     "embed_files",
     "embed_images",
     "embed_texts",
+    "expect_modality",
     "identity",
     "open_model",
 ]
@@ -75,8 +76,13 @@ def open_model(source: str, pretrained: str | None = None, **target: Any) -> Dua
 
 @dataclass
 class Pace:
-    """Where the time of a job goes, in seconds; `bottleneck` is what would make it faster."""
+    """Where the time of a job goes, in seconds; `bottleneck` is what would make it faster.
 
+    Attributes:
+        files: what the files that are read are called.
+    """
+
+    files: str = "images"
     reading: float = 0.0
     encoding: float = 0.0
     writing: float = 0.0
@@ -91,7 +97,7 @@ class Pace:
     @property
     def bottleneck(self) -> str:
         """What the job waits for most."""
-        shares = {"reading images": self.reading, "the model": self.encoding, "writing": self.writing}
+        shares = {f"reading {self.files}": self.reading, "the model": self.encoding, "writing": self.writing}
         return max(shares, key=shares.__getitem__)
 
     @contextmanager
@@ -103,6 +109,16 @@ class Pace:
 
     def __str__(self) -> str:
         return f"{self.rate:.1f}/s, held up by {self.bottleneck}"
+
+
+def expect_modality(model: DualEncoder, modality: str) -> None:
+    """Raise where a model has no tower of a modality.
+
+    Raises:
+        InputError: it has none; those that it has are named.
+    """
+    if modality not in model.towers:
+        raise InputError(f"this model embeds no {modality}; {one_of(model.towers)}")
 
 
 def embed_images(

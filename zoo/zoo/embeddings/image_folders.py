@@ -22,6 +22,7 @@ ARCHIVES = "archives", "unpack those that hold images"
 VIDEOS = "moving pictures", "take single pictures out of them"
 NO_EXTENSION = "files without an extension", "name those that are images themselves"
 OTHERS = "files of other extensions", "name those that are images themselves"
+OTHERS_OF_MODALITY = OTHERS[0], "name those that are to be embedded themselves"
 LINKS = "links to folders", "name the folders that they lead to"
 UNLISTED = "folders that cannot be listed", "change their permissions"
 NO_UNICODE = "names that are no Unicode and can be no ids", "rename them"
@@ -82,7 +83,8 @@ def images_of(folder: Path, passed_over: PassedOver, extensions: Collection[str]
         if extension in extensions:
             yield str(file)
         else:
-            passed_over.add(str(file), _KINDS.get(extension, OTHERS))
+            is_of_images = extensions == EXTENSIONS
+            passed_over.add(str(file), _KINDS.get(extension, OTHERS) if is_of_images else OTHERS_OF_MODALITY)
 
 
 def file_ids() -> Callable[[str], str]:

@@ -34,8 +34,11 @@ def find_images(
         modality: says how names of files end.
 
     Raises:
-        InputError: there is none, or text files alone, or nothing of what is named is there.
+        InputError: the modality is text, or there is no file of it, or text files alone, or nothing of what is named
+            is there.
     """
+    if modality.name == "text":
+        raise InputError("captions are embedded with --text, which needs no --modality")
     paths, passed_over = list(paths), PassedOver() if passed_over is None else passed_over
     if paths and not any(_is_standard_input(path) or os.path.lexists(path) for path in paths):
         raise InputError(f"{paths[0]}: there is no such file or folder")
@@ -53,7 +56,9 @@ def find_images(
             else:
                 files.setdefault(file_id(file), file)
     if not files:
-        raise InputError(f"found no {modality.name}; in a folder those count that end in {', '.join(modality.files)}")
+        endings = ", ".join(modality.files)
+        fix = f"in a folder those count that end in {endings}" if endings else "name the files themselves"
+        raise InputError(f"found no {modality.name}; {fix}")
     return list(files.values())
 
 
