@@ -52,7 +52,7 @@ class Processor(Contract, ABC):
                 prepared.append(self(item))
             except InputError as error:
                 raise type(error)(f"inputs[{index}]: {error}") from error
-        return torch.stack(prepared)
+        return _stacked(prepared)
 
 
 class Modality(Contract, ABC):
@@ -139,8 +139,16 @@ class Modality(Contract, ABC):
             )
         items = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value]
         if items and all(isinstance(item, Tensor) and not is_raw(item) for item in items):
-            return torch.stack(list(items))
+            return _stacked(items)
         return self.prepare(processor, items)
+
+
+def _stacked(items: Sequence[Tensor]) -> Tensor:
+    for index, item in enumerate(items):
+        if item.shape != items[0].shape:
+            shapes = f"inputs[0] is {list(items[0].shape)} and inputs[{index}] is {list(item.shape)}"
+            raise InputError(f"expected prepared inputs of one shape, but {shapes}; prepare them all alike")
+    return torch.stack(list(items))
 
 
 def is_raw(value: object) -> bool:

@@ -154,3 +154,13 @@ def test_a_processor_makes_batches_and_says_which_input_is_wrong() -> None:
         Doubled().batch([1, "bad"])
     with pytest.raises(InputError, match="expected at least one input, found none"):
         Doubled().batch([])
+
+
+class Repeated(Processor):
+    def __call__(self, raw: Any) -> torch.Tensor:
+        return torch.zeros(raw)
+
+
+def test_inputs_that_are_no_batch_are_told_by_their_shapes() -> None:
+    with pytest.raises(InputError, match=r"of one shape, but inputs\[0\] is \[2\] and inputs\[1\] is \[3\]"):
+        Repeated().batch([2, 3])

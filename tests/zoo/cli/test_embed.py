@@ -371,6 +371,12 @@ def test_a_model_without_the_modality_of_the_files_makes_no_set(
     assert not (tmp_path / "set").exists()
 
 
+def test_files_are_not_embedded_by_a_model_that_lacks_their_modality(tiny: Path) -> None:
+    model = zoo.load(tiny, towers=("text",))
+    with pytest.raises(InputError, match="this model embeds no image; allowed: text"):
+        list(embed_images(model, ["a.png"], refused=print))
+
+
 @pytest.mark.parametrize(
     ("modality", "message"),
     [

@@ -152,10 +152,14 @@ def embed_files(
         refused: called with the path and the reason for every file that cannot be read, or whose features are not
             finite; it is left out.
         pace: takes up where the time goes.
+
+    Raises:
+        InputError: the model has no tower of the modality.
     """
     import numpy
     import torch
 
+    expect_modality(model, modality)
     pace = pace or Pace()
     processor = model.modalities[modality].processor(model)  # zoo.build gives every model its processors
     batches = _read_ahead(processor, paths, batch_size, workers or os.cpu_count() or 1)
