@@ -1,5 +1,5 @@
 """The contracts of zoo: what a tower, tokenizer, preprocessor, loss and model are, and how plugins supply them.
 
-Importing this package imports nothing else; every module below stands on its own, and only those that say so
-import torch (`interfaces`, `transformer`, `dual_encoder`, `testing`).
+Importing this package imports nothing else. torch is imported by `interfaces`, `images`, `models`, `nn`, `testing` and
+`checkpoints.finite`, and by no other module when it is imported.
 """

@@ -26,7 +26,7 @@ def own_names(module: nn.Module) -> frozenset[str]:
 
 
 def nest(state_dict: dict[str, Any], prefix: str, text: nn.Module, text_names: frozenset[str]) -> None:
-    """Move the text tower's entries below `text.`, in place; a key in both layouts stays in both, and is refused."""
+    """Move the text tower's entries below `text.`, in place; a key in both formats stays in both, and is refused."""
     for key in list(state_dict):
         name = key.removeprefix(prefix)
         if key.startswith(prefix) and name.partition(".")[0] in text_names:

@@ -1,7 +1,7 @@
 """CLIP and CustomTextCLIP, with the constructor and the names of open_clip.
 
 Both keep the text tower in `text`. CLIP also shows its parts at the top (`clip.transformer`, `clip.ln_final`, ...) and
-writes its state dict in the published layout; the parts exist once, the names are looked up in the tower.
+writes its state dict in the published format; the parts exist once, the names are looked up in the tower.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class CustomTextCLIP(DualEncoder):
 
 
 class CLIP(CustomTextCLIP):
-    """CustomTextCLIP whose text tower also shows at the top, and whose state dict has the published layout.
+    """CustomTextCLIP whose text tower also shows at the top, and whose state dict has the published format.
 
     The arguments are those of `CustomTextCLIP`.
     """
@@ -105,7 +105,7 @@ class CLIP(CustomTextCLIP):
         return state
 
     def nested_state_dict(self) -> dict[str, Any]:
-        """Return the state dict in the layout of CustomTextCLIP, with the text tower's weights under `text.`."""
+        """Return the state dict in the format of CustomTextCLIP, with the text tower's weights under `text.`."""
         return cast("dict[str, Any]", super().state_dict())
 
     def no_weight_decay(self) -> set[str]:

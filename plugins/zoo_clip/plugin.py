@@ -15,14 +15,14 @@ def zoo_components() -> Iterator[ComponentSpec]:
         name="clip",
         config="zoo_clip.config:ClipConfig",
         factory="zoo_clip.model:CLIP.from_config",
-        summary="Two towers and a logit scale; state dicts in the layout of published CLIP checkpoints",
+        summary="Two towers and a logit scale; state dicts in the format of published CLIP checkpoints",
     )
     yield ComponentSpec(
         kind="model",
         name="custom-text-clip",
         config="zoo_clip.config:CustomTextClipConfig",
         factory="zoo_clip.model:CustomTextCLIP.from_config",
-        summary="The same with the text tower's weights under 'text.', for towers of any layout",
+        summary="The same with the text tower's weights under 'text.', for towers of any kind",
     )
     yield ComponentSpec(
         kind="model",

@@ -38,7 +38,7 @@ POOL = _Names(("norm",), {("query",): "q.", ("key", "value"): "kv."}, "proj", ("
 
 
 class BigVision(CheckpointFormat):
-    """The layout of big_vision's SigLIP."""
+    """The format of big_vision's SigLIP."""
 
     name = "big_vision SigLIP"
 

@@ -92,7 +92,7 @@ HYBRID = [
 
 
 class MobileClip(CheckpointFormat):
-    """The layout of Apple's files."""
+    """The format of Apple's files."""
 
     name = "Apple MobileCLIP"
 
@@ -169,4 +169,4 @@ class ProjectionAsClassifier:
 
     def inverse(self) -> Conversion:
         """Refuse: a bias that has been trained would be lost."""
-        raise CheckpointError("nothing can be written in the layout of Apple MobileCLIP")
+        raise CheckpointError("nothing can be written in the format of Apple MobileCLIP")

@@ -21,7 +21,7 @@ NUMBERS = ("input_resolution", "context_length", "vocab_size")
 
 
 class OpenAI(CheckpointFormat):
-    """The layout of OpenAI's files."""
+    """The format of OpenAI's files."""
 
     name = "OpenAI CLIP"
 

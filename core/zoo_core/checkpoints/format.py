@@ -113,7 +113,7 @@ class CheckpointFormat(Contract, ABC):
         Raises:
             CheckpointError: this format cannot express the model.
         """
-        raise CheckpointError(f"nothing can be written in the layout of {self.name}")
+        raise CheckpointError(f"nothing can be written in the format of {self.name}")
 
     def files(self, config: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Return the files that stand beside the weights in a folder of this format, by their names."""
@@ -133,7 +133,7 @@ class ConvertedSource(TensorSource):
 
     def __init__(self, source: TensorSource, checkpoint_format: CheckpointFormat) -> None:
         self.path, self.container, self.metadata = source.path, source.container, source.metadata
-        self.notes = (*source.notes, f"converted from the layout of {checkpoint_format.name}")
+        self.notes = (*source.notes, f"converted from the format of {checkpoint_format.name}")
         self.facts: Mapping[str, object] = checkpoint_format.facts(source.entries)
         """What the format fixes of the architecture."""
         self._source = source

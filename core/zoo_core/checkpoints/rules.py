@@ -200,7 +200,7 @@ class Constant:
 
     def inverse(self) -> Constant:
         """Refuse: nobody knows that a value is still this one."""
-        raise CheckpointError(f"{self.target} has no place in the other layout")
+        raise CheckpointError(f"{self.target} has no place in the other format")
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Identity:
 
     def inverse(self) -> Identity:
         """Refuse: nobody knows that a matrix is still this one."""
-        raise CheckpointError(f"{self.target} has no place in the other layout")
+        raise CheckpointError(f"{self.target} has no place in the other format")
 
 
 class Table:

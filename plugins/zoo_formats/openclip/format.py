@@ -23,7 +23,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 class OpenClip(CheckpointFormat):
-    """The layout of open_clip: nothing is renamed."""
+    """The format of open_clip: nothing is renamed."""
 
     name = "open_clip"
     library = "open_clip"

@@ -109,7 +109,7 @@ def _towers(entries: Mapping[str, TensorInfo]) -> tuple[bool, bool]:
 
 
 class TransformersClip(CheckpointFormat):
-    """The layout of transformers' CLIP."""
+    """The format of transformers' CLIP."""
 
     name = "transformers CLIP"
     library = "transformers"
@@ -126,7 +126,7 @@ class TransformersClip(CheckpointFormat):
         return _towers(entries)[1] and not siglip and any(name.endswith(EMBEDDINGS) for name in entries)
 
     def plan(self, entries: Mapping[str, TensorInfo]) -> Sequence[Conversion]:
-        """Return the conversions to the layout of the first CLIP, without `text.`.
+        """Return the conversions to the format of the first CLIP, without `text.`.
 
         A tower alone has no logit scale, and makes no logits: the model's parameter gets the usual first value.
         """
@@ -284,8 +284,8 @@ def has_scalars(entries: Mapping[str, TensorInfo]) -> bool:
     return "logit_scale" not in entries or not entries["logit_scale"].shape
 
 
-def expect_plain(config: Mapping[str, Any], layout: str, tower: str, images: str = "image") -> None:
-    """Refuse a model of which a layout has no counterpart at all.
+def expect_plain(config: Mapping[str, Any], format_name: str, tower: str, images: str = "image") -> None:
+    """Refuse a model of which a format has no counterpart at all.
 
     Raises:
         CheckpointError: the model, a tower, a rectangle or the resizing is to blame, which is named.
@@ -300,7 +300,7 @@ def expect_plain(config: Mapping[str, Any], layout: str, tower: str, images: str
         *(f"vision.{key}: {size}" for key, size in sides.items() if isinstance(size, list) and len(set(size)) > 1),
     ]
     if problems:
-        raise CheckpointError(f"{layout} cannot express {'; '.join(problems)}")
+        raise CheckpointError(f"{format_name} cannot express {'; '.join(problems)}")
 
 
 def _unless(section: Mapping[str, Any], key: str, allowed: tuple[str, ...], path: str = "") -> list[str]:

@@ -146,7 +146,7 @@ def _table(entries: Mapping[str, TensorInfo]) -> Table:
 
 
 class TransformersSiglip(CheckpointFormat):
-    """The layout of transformers' SigLIP."""
+    """The format of transformers' SigLIP."""
 
     name = "transformers SigLIP"
     library = "transformers"
@@ -317,11 +317,11 @@ def text_file(config: Mapping[str, Any]) -> Json:
     }
 
 
-def expect_logit_bias(entries: Mapping[str, TensorInfo], layout: str) -> None:
+def expect_logit_bias(entries: Mapping[str, TensorInfo], format_name: str) -> None:
     """Refuse a model without a bias, which SigLIP always has: transformers would make one up.
 
     Raises:
         CheckpointError: there is no such entry.
     """
     if "logit_bias" not in entries:
-        raise CheckpointError(f"{layout} cannot express a model without logit_bias (init_logit_bias: null)")
+        raise CheckpointError(f"{format_name} cannot express a model without logit_bias (init_logit_bias: null)")

@@ -71,7 +71,7 @@ def _table(columns: int, scalars: bool = True) -> Table:
 
 
 class TransformersSiglip2(CheckpointFormat):
-    """The layout of transformers' SigLIP 2 for any aspect ratio."""
+    """The format of transformers' SigLIP 2 for any aspect ratio."""
 
     name = "transformers SigLIP 2"
     library = "transformers"

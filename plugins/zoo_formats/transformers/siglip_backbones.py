@@ -43,7 +43,7 @@ def timm_options(base: Backbone, target: Backbone) -> Json:
     return options | ({"act_layer": target.activation} if base.activation != target.activation else {})
 
 
-def backbone_file(layout: str, backbones: Mapping[str, Backbone], name: str, options: Mapping[str, Any]) -> Json:
+def backbone_file(format_name: str, backbones: Mapping[str, Backbone], name: str, options: Mapping[str, Any]) -> Json:
     """Return the keys of transformers for a backbone of timm, but for its images and positions.
 
     Raises:
@@ -51,16 +51,16 @@ def backbone_file(layout: str, backbones: Mapping[str, Backbone], name: str, opt
     """
     base = backbones.get(name)
     if base is None:
-        raise CheckpointError(f"{layout} cannot express vision.name: {name} (it has {', '.join(backbones)})")
+        raise CheckpointError(f"{format_name} cannot express vision.name: {name} (it has {', '.join(backbones)})")
     allowed = [*OPTIONS, "mlp_ratio", "act_layer"]
     unknown = sorted(options.keys() - set(allowed))
     if unknown:
-        raise CheckpointError(f"{layout} cannot express vision.kwargs.{unknown[0]} (it has {', '.join(allowed)})")
+        raise CheckpointError(f"{format_name} cannot express vision.kwargs.{unknown[0]} (it has {', '.join(allowed)})")
     activation = options.get("act_layer", base.activation)
     hidden_act = next((key for key, name in ACTIVATIONS.items() if name == activation), None)
     if hidden_act is None:
         found = f"{activation} (it has {', '.join(ACTIVATIONS.values())})"
-        raise CheckpointError(f"{layout} cannot express vision.kwargs.act_layer: {found}")
+        raise CheckpointError(f"{format_name} cannot express vision.kwargs.act_layer: {found}")
     sizes = {size: options.get(key, getattr(base, size)) for key, size in OPTIONS.items()}
     return {
         "patch_size": sizes["patch_size"],

@@ -82,7 +82,7 @@ def test_openais_archives_are_read_without_running_their_program(tmp_path: Path)
     torch.jit.script(archive).save(str(tmp_path / "ViT-tiny.pt"))
     source = open_checkpoint(tmp_path / "ViT-tiny.pt")
     assert equal(tensors_of(source), {"positional_embedding": archive.positional_embedding.data})
-    assert "converted from the layout of OpenAI CLIP" in source.notes
+    assert "converted from the format of OpenAI CLIP" in source.notes
 
 
 def test_openais_weights_are_refused_by_an_architecture_of_another_activation(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def towers_alone(tensors: Tensors) -> Tensors:
         (without("visual."), r"missing in the image tower: .* The whole image tower is missing"),
         (
             lambda t: {f"model.layer{i}": v for i, v in enumerate(t.values())},
-            "the weights are in a layout that no inst",
+            "the weights are in a format that no inst",
         ),
         (
             lambda t: t | {"visual.proj": t["visual.proj"].long()},

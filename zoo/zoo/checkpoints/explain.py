@@ -155,7 +155,7 @@ def other_format(mismatch: _Mismatch) -> str:
     if len(mismatch.missing) != len(mismatch.expected):
         return ""
     return (
-        "No name is one of the model's: the weights are in a layout that no installed plugin knows "
+        "No name is one of the model's: the weights are in a format that no installed plugin knows "
         f"({source.container}; names such as {shown(list(source.entries)[:3])})"
     )
 

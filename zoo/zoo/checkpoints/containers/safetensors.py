@@ -92,7 +92,7 @@ class SafetensorsFile(TensorSource):
             raise self._damaged(f"its header of {length} bytes is longer than the file of {self._file.size}: truncated")
         if length > MAX_HEADER:
             raise self._damaged(f"its header of {length} bytes is longer than any model's; allowed: {MAX_HEADER}")
-        try:  # `json_files` notes the line of each key, which a header has not, and takes ten times as long
+        try:  # `json_reader` notes the line of each key, which a header has not, and takes ten times as long
             header = json.loads(self._file.bytes(_LENGTH, _LENGTH + length), object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
             raise self._damaged(f"its header is no JSON: {str(error).splitlines()[0]}") from None
