@@ -27,7 +27,7 @@ from zoo_core.nn.intermediates import BlockwiseModule
 from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.position_embedding import PositionTable
 
-__all__ = ["LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
+__all__ = ["AdditiveLoss", "LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
 
 LayerGroup = Sequence[nn.Module | nn.Parameter]
 """Parts of a tower that are locked and unlocked together."""
@@ -43,6 +43,47 @@ class Loss(Protocol):
         self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None
     ) -> Tensor:
         """Return a scalar for unit-norm features `[B, D]` and the exponentiated logit scale."""
+        ...
+
+
+@runtime_checkable
+class AdditiveLoss(Protocol):
+    """A loss over pairs to which each sample adds something of its own, such as the cross-entropy of its caption.
+
+    What samples add can be computed for a few of them at a time, as training does with a batch that is too large for
+    memory. The whole is the sum of `pair_losses` of all features and of `sample_losses` of every part of the batch.
+    """
+
+    sample_outputs: tuple[str, ...]
+    """Names of the outputs of a model that samples are scored by, such as `("logits", "labels")`."""
+
+    def pair_losses(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        *,
+        ids: Tensor | None = None,
+    ) -> Mapping[str, Tensor]:
+        """Return the losses over pairs by name; the arguments are those of `Loss`, and the ids of the pairs `[B]`."""
+        ...
+
+    def sample_count(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Return how many things are scored in some samples, such as caption tokens, as a scalar."""
+        ...
+
+    def sample_losses(self, outputs: Mapping[str, Tensor], mean_count: Tensor) -> Mapping[str, Tensor]:
+        """Return by name what some samples add, so that the mean over processes of their sums is that of the batch.
+
+        Args:
+            outputs: those of `sample_outputs`.
+            mean_count: `sample_count` of the batch of a process, meaned over processes.
+        """
+        ...
+
+    def mean_over_processes(self, value: Tensor) -> Tensor:
+        """Return the mean of a scalar over the processes that share the batch."""
         ...
 
 

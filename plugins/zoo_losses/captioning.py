@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from zoo_core.errors import InputError, describe
 from zoo_losses.contrastive import ClipLoss
-from zoo_losses.gathering import Group, sum_over
+from zoo_losses.gathering import Group, rank_and_count, sum_over
 from zoo_losses.pairs import GatheringLoss, check_number, describe_argument, is_set
 
 __all__ = ["CoCaLoss"]
@@ -32,6 +33,8 @@ class CoCaLoss(GatheringLoss):
     Raises:
         InputError: an argument of a wrong type or range.
     """
+
+    sample_outputs = ("logits", "labels")
 
     def __init__(
         self,
@@ -97,25 +100,52 @@ class CoCaLoss(GatheringLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
-        self.check_processes()
         _check_captions(logits, labels)
-        captions = self.caption_loss_weight * self._cross_entropy(logits, labels)
-        if self.clip_loss_weight:
-            contrastive = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)
-            contrastive = self.clip_loss_weight * contrastive
-        else:
-            contrastive = captions.new_zeros(())
-        if is_set("output_dict", output_dict):
-            return {"contrastive_loss": contrastive, "caption_loss": captions}
-        return contrastive, captions
+        captions = {"logits": logits, "labels": labels}
+        share = self.sample_losses(captions, self.mean_over_processes(self.sample_count(captions)))
+        losses = {
+            **self.pair_losses(image_features, text_features, logit_scale, logit_bias, ids=ids),
+            "caption_loss": self.mean_over_processes(share["caption_loss"]),
+        }
+        return losses if is_set("output_dict", output_dict) else tuple(losses.values())
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over all tokens of all processes that are no padding."""
+    def pair_losses(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        *,
+        ids: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the contrastive loss of the batch of all processes, weighted; 0 where its weight is 0."""
+        self.check_processes()
+        if not self.clip_loss_weight:
+            dtype = torch.promote_types(image_features.dtype, torch.float32)
+            return {"contrastive_loss": image_features.new_zeros((), dtype=dtype)}
+        loss = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)
+        return {"contrastive_loss": self.clip_loss_weight * loss}
+
+    def sample_count(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Return how many tokens are no padding."""
+        return (outputs["labels"] != self.pad_id).sum()
+
+    def sample_losses(self, outputs: Mapping[str, Tensor], mean_count: Tensor) -> dict[str, Tensor]:
+        """Return the cross-entropies of some captions, their sum over the mean number of tokens of a process."""
+        logits, labels = outputs["logits"], outputs["labels"]
+        _check_captions(logits, labels)
         logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
         with torch.autocast(logits.device.type, enabled=False):
-            losses = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")
-        count = sum_over(self.group, (labels != self.pad_id).sum())
-        return sum_over(self.group, losses) / count.clamp(min=1)
+            total = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")
+        mean_count = mean_count.clamp(min=1 / self.check_processes()).to(total.dtype)
+        return {"caption_loss": self.caption_loss_weight * total / mean_count}
+
+    def mean_over_processes(self, value: Tensor) -> Tensor:
+        """Return the mean of a scalar over the processes that share the batch."""
+        total = sum_over(self.group, value)
+        if not total.is_floating_point() and total.device.type != "mps":  # which has no float64
+            total = total.double()
+        return total / rank_and_count(self.group)[1]
 
 
 def _check_captions(logits: Any, labels: Any) -> None:

@@ -1,0 +1,163 @@
+"""A step gives the gradient of the loss, whatever the model stands in, and refuses what would train another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from support.models.families import model_of, pictures, words
+from zoo.training.step import clamp_logit_scale, contrastive_step, seed_step
+from zoo_core.errors import InputError
+
+BATCH = 6
+
+
+def trained(family: str = "ViT CLIP") -> Any:
+    return model_of(family).train()
+
+
+def batch(model: Any, count: int = BATCH) -> dict[str, Any]:
+    return {"image": pictures(model, count), "text": words(model, count)}
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("family", ["ViT CLIP", "CustomTextCLIP"])
+@pytest.mark.parametrize("kind", ["contrastive", "sigmoid"])
+def test_a_step_adds_the_gradient_of_the_loss(family: str, kind: str) -> None:
+    ours, by_hand = trained(family), trained(family)
+    inputs, loss = batch(ours), zoo.loss(kind)
+    result = contrastive_step(ours, loss, inputs)
+    by_hand.output_dict = True
+    outputs = by_hand(**inputs)
+    value = loss(outputs["image_features"], outputs["text_features"], outputs["logit_scale"], outputs.get("logit_bias"))
+    value.backward()
+    assert torch.equal(result.loss, value.detach()) and not result.loss.requires_grad
+    assert torch.equal(result.logit_scale, outputs["logit_scale"].detach())
+    for name, gradient in gradients(by_hand).items():
+        assert torch.equal(gradients(ours)[name], gradient), name
+
+
+def test_a_second_step_adds_to_the_gradients_of_the_first() -> None:
+    model = trained()
+    contrastive_step(model, zoo.loss("contrastive"), batch(model))
+    once = {name: gradient.clone() for name, gradient in gradients(model).items()}
+    contrastive_step(model, zoo.loss("contrastive"), batch(model))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, 2 * once[name])
+
+
+def test_the_parts_of_a_captioning_loss_add_up_to_the_whole() -> None:
+    ours, by_hand = trained("CoCa"), trained("CoCa")
+    inputs, loss = batch(ours), zoo.loss("coca", pad_id=0)
+    result = contrastive_step(ours, loss, inputs)
+    outputs = by_hand(**inputs)
+    parts = loss(*(outputs[name] for name in ("image_features", "text_features", "logits", "labels", "logit_scale")))
+    sum(parts).backward()
+    assert list(result.losses) == ["contrastive_loss", "caption_loss"]
+    torch.testing.assert_close(tuple(result.losses.values()), tuple(part.detach() for part in parts))
+    torch.testing.assert_close(result.loss, sum(parts).detach())
+    torch.testing.assert_close(gradients(ours), gradients(by_hand))
+
+
+def test_pairs_of_one_id_are_positives_of_each_other() -> None:
+    model, loss, ids = trained(), zoo.loss("contrastive"), torch.tensor([0, 0, 1, 2, 3, 4])
+    result = contrastive_step(model, loss, batch(model), ids=ids)
+    model.output_dict = True
+    outputs = model(**batch(model))
+    expected = loss(outputs["image_features"], outputs["text_features"], outputs["logit_scale"], ids=ids)
+    assert torch.equal(result.loss, expected.detach())
+
+
+def test_a_compiled_model_is_trained_as_it_is() -> None:
+    plain, compiled = trained(), trained()
+    wrapper = torch.compile(compiled, backend="aot_eager")
+    for model, callee in ((plain, plain), (compiled, wrapper)):
+        contrastive_step(callee, zoo.loss("contrastive"), batch(model))
+    torch.testing.assert_close(gradients(compiled), gradients(plain))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_computes_in_it_and_leaves_gradients_in_float32(precision: Any) -> None:
+    model, exact = trained(), trained()
+    expected = contrastive_step(exact, zoo.loss("contrastive"), batch(model))
+    result = contrastive_step(model, zoo.loss("contrastive"), batch(model), precision=precision)
+    assert {gradient.dtype for gradient in gradients(model).values()} == {torch.float32}
+    assert result.loss.dtype == torch.float32 and not torch.equal(result.loss, expected.loss)
+    torch.testing.assert_close(result.loss, expected.loss, rtol=0.05, atol=0.05)
+
+
+def test_the_loss_scale_is_a_factor_of_the_gradients_alone() -> None:
+    model, plain = trained(), trained()
+    scaled = contrastive_step(model, zoo.loss("contrastive"), batch(model), loss_scale=8.0)
+    assert torch.equal(scaled.loss, contrastive_step(plain, zoo.loss("contrastive"), batch(model)).loss)
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(gradients(model)[name], 8 * gradient)
+
+
+def test_model_randomness_is_a_function_of_seed_step_and_rank() -> None:
+    draws = []
+    for numbers in ((0, 1, 0), (0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1)):
+        seed_step(*numbers)
+        draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[1])
+    assert all(not torch.equal(draws[0], draw) for draw in draws[2:])
+
+
+def test_the_logit_scale_is_kept_within_its_bounds() -> None:
+    model = trained()
+    for start, expected in ((0.5, 1.0), (20.0, 20.0), (500.0, 100.0)):
+        model.logit_scale.data.fill_(torch.tensor(start).log())
+        clamp_logit_scale(model, 1.0, 100.0)
+        torch.testing.assert_close(model.logit_scale.exp(), torch.tensor([expected]))
+    model.logit_scale.data.fill_(torch.tensor(500.0).log())
+    clamp_logit_scale(model, 1.0, None)
+    torch.testing.assert_close(model.logit_scale.exp(), torch.tensor([500.0]))
+
+
+def half_of(model: Any) -> Any:
+    return model.to(torch.bfloat16)
+
+
+REFUSED: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
+    "no model": (lambda model: {"model": torch.nn.Linear(2, 2)}, "expected a model of zoo, bare or in DDP"),
+    "half-precision parameters": (
+        lambda model: {"model": half_of(model)},
+        "is trained in bfloat16, which loses small updates; call model.float()",
+    ),
+    "one modality": (lambda model: {"inputs": {"image": pictures(model)}}, "found image"),
+    "no modality": (lambda model: {"inputs": {}}, "found none"),
+    "an unknown modality": (
+        lambda model: {"inputs": {**batch(model), "sound": 1}},
+        "expected inputs of two modalities out of image, text, found image, text, sound",
+    ),
+    "a loss of captions": (
+        lambda model: {"loss": zoo.loss("coca", pad_id=0)},
+        "the loss CoCaLoss reads logits and labels, which the model does not give",
+    ),
+    "an unknown precision": (lambda model: {"precision": "fp8"}, "precision must be"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_go_together_is_refused(case: str) -> None:
+    change, message = REFUSED[case]
+    model = trained()
+    model.output_dict = True
+    arguments: dict[str, Any] = {"model": model, "loss": zoo.loss("contrastive"), "inputs": batch(model)}
+    with pytest.raises(InputError, match="(?s)" + message.replace("(", r"\(").replace(")", r"\)")):
+        contrastive_step(**(arguments | change(model)))
+
+
+def test_a_frozen_tower_may_be_in_half_precision() -> None:
+    model = trained("CustomTextCLIP")
+    model.lock_image_tower()
+    model.visual.to(torch.bfloat16)
+    contrastive_step(model, zoo.loss("contrastive"), batch(model))
+    assert not any(name.startswith("visual.") for name in gradients(model))

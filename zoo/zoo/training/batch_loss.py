@@ -1,0 +1,65 @@
+"""The loss of a batch: over pairs of features, and over single samples where a loss has such a part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from zoo_core.errors import InputError
+from zoo_core.interfaces import AdditiveLoss
+
+__all__ = ["BatchLoss"]
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """A loss, and what belongs to the batch beside its inputs.
+
+    Attributes:
+        loss: as in `zoo_core.interfaces.Loss`, or an `AdditiveLoss`.
+        pair: names of the two modalities.
+        options: `ids` and `weights` of the pairs, where there are any.
+    """
+
+    loss: Any
+    pair: tuple[str, str]
+    options: Mapping[str, Tensor]
+
+    @property
+    def scores_samples(self) -> bool:
+        """Whether samples add something of their own, for which a model has to see both of their inputs at once."""
+        return isinstance(self.loss, AdditiveLoss)
+
+    def of_pairs(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the losses over pairs by name: of one loss alone as `loss`."""
+        features = [outputs[f"{name}_features"] for name in self.pair]
+        scale = {name: outputs[name] for name in ("logit_scale", "logit_bias") if outputs.get(name) is not None}
+        if isinstance(self.loss, AdditiveLoss):
+            return dict(self.loss.pair_losses(*features, **scale, **self.options))
+        return {"loss": self.loss(*features, **scale, **self.options)}
+
+    def count(self, outputs: Mapping[str, Any]) -> Tensor:
+        """Return how many things are scored in some samples.
+
+        Raises:
+            InputError: the model does not give what they are scored by.
+        """
+        return self.loss.sample_count(self._of_samples(outputs))
+
+    def of_samples(self, outputs: Mapping[str, Any], mean_count: Tensor) -> dict[str, Tensor]:
+        """Return by name what some samples add."""
+        return dict(self.loss.sample_losses(self._of_samples(outputs), mean_count))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean over processes of a scalar that each has its share of."""
+        return self.loss.mean_over_processes(value)
+
+    def _of_samples(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        missing = [name for name in self.loss.sample_outputs if name not in outputs]
+        if missing:
+            lacks = f"which the model does not give; its outputs are {', '.join(outputs)}"
+            raise InputError(f"the loss {type(self.loss).__name__} reads {' and '.join(missing)}, {lacks}")
+        return {name: outputs[name] for name in self.loss.sample_outputs}
