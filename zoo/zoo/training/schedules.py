@@ -1,7 +1,7 @@
 """Schedules: the factor of the learning rate as a function of the step.
 
-Nothing is remembered from step to step. So a cooldown can begin at any checkpoint: a run that goes on from it with fewer
-`steps` falls to its end there.
+Nothing is remembered from step to step, so that a cooldown can begin at any checkpoint: a run that goes on from it with
+fewer `steps` falls to its end there.
 """
 
 from __future__ import annotations
