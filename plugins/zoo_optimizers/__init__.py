@@ -1,0 +1,1 @@
+"""Optimizers: torch's, Muon, schedule-free AdamW and timm's."""
