@@ -1,0 +1,1 @@
+"""Data of training: its order, and how samples become batches."""
