@@ -9,6 +9,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
@@ -279,11 +280,38 @@ def test_no_other_scale_or_bias_makes_the_images_likelier(scoring: Any) -> None:
             assert loss(found.scale * scale, found.bias + bias) > found.loss
 
 
-def test_images_that_are_all_told_apart_have_a_bounded_scale() -> None:
-    cosines = torch.eye(4, dtype=torch.float64) * 0.01
-    found = fit(cosines, torch.arange(4), "softmax")
-    assert 0 < found.scale <= MAX_SCALE
-    assert math.isfinite(found.loss)
+@pytest.mark.parametrize(("gap", "other"), [(1e-5, 0.0), (0.001, 0.3), (-1.0, 0.0), (-0.5, 0.5)])
+def test_where_every_image_is_told_apart_or_wrong_the_fit_is_the_best_of_the_scales_allowed(
+    gap: float, other: float
+) -> None:
+    """The cosine of each right label is above the others by the gap, so that the likeliest scale is a bound."""
+    scale = 1e4 if gap > 0 else 0.01
+    cosines = torch.eye(4, dtype=torch.float64) * gap + other
+    softmax = fit(cosines, torch.arange(4), "softmax")
+    assert math.isclose(softmax.scale, scale, rel_tol=1e-12)
+    assert math.isclose(softmax.loss, math.log1p(3 * math.exp(-scale * gap)), rel_tol=1e-9)
+    sigmoid = fit(cosines, torch.arange(4), "sigmoid")
+    assert math.isclose(sigmoid.scale, scale, rel_tol=1e-12)
+    biases = sigmoid.bias + torch.linspace(-1, 1, 41, dtype=torch.float64)
+    right, wrong = F.logsigmoid(scale * (gap + other) + biases), F.logsigmoid(-scale * other - biases)
+    losses = -(right + 3 * wrong) / 4
+    assert losses.argmin() == 20
+    assert math.isclose(sigmoid.loss, losses[20].item(), rel_tol=1e-9)
+
+
+def test_images_that_are_told_apart_need_no_larger_scale_than_tells_them_surely() -> None:
+    for scoring in ("softmax", "sigmoid"):
+        found = fit(torch.eye(4, dtype=torch.float64), torch.arange(4), scoring)
+        assert found.scale <= MAX_SCALE
+        assert 0 <= found.loss < 1e-12
+
+
+def test_images_that_are_all_alike_have_the_chance_of_a_label_among_labels() -> None:
+    cosines, targets = torch.full((6, 4), 0.3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
+    found = fit(cosines, targets, "sigmoid")
+    assert math.isclose(found.scale * 0.3 + found.bias, math.log(1 / 3), rel_tol=1e-6)
+    assert math.isclose(found.loss, math.log(4) - 0.75 * math.log(3), rel_tol=1e-9)  # of one event in four
+    assert math.isclose(fit(cosines, targets, "softmax").loss, math.log(4), rel_tol=1e-9)
 
 
 def test_after_calibration_probabilities_are_those_of_the_fit_and_the_ranking_stays(model: Any, images: Tensor) -> None:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibration", "fit", "tensor_of"]
 
-STEPS = 100
-HALVINGS = 40
-MAX_SCALE = 1e4
-"""Scale at which a fit ends whose images are all told apart, and which therefore has no largest likelihood."""
+TOLERANCE = 1e-9
+"""A fit ends with a step as short as this."""
+MIN_SCALE, MAX_SCALE = 0.01, 1e4
+"""Bounds of the scale: larger is ever likelier where all images are told apart, smaller where they are told wrong."""
 
 
 Likelihood = tuple["Tensor", "Tensor", "Tensor"]
@@ -73,32 +73,39 @@ def fit(cosines: Tensor, targets: Tensor, scoring: Scoring) -> Calibration:
     if low < 0 or high >= labels:
         raise InputError(f"targets run from {low} to {high}; there are labels 0 to {labels - 1}")
     likelihood = _softmax if scoring == "softmax" else _sigmoid
-    numbers = torch.tensor([1.0] if scoring == "softmax" else [1.0, 0.0], dtype=torch.float64)
+    numbers = torch.ones(1 if scoring == "softmax" else 2, dtype=torch.float64)
     loss, slope, curvature = likelihood(numbers, cosines, targets)
-    for _ in range(STEPS):
-        damped = curvature + 1e-12 * torch.eye(len(numbers), dtype=torch.float64)
-        step = cast("Tensor", torch.linalg.solve(damped, slope))  # pyright: ignore[reportUnknownMemberType]
-        for _ in range(HALVINGS):
-            trial = numbers - step
-            fitted = likelihood(trial, cosines, targets) if 0 < trial[0] <= MAX_SCALE else None
-            if fitted is not None and fitted[0] < loss:
-                numbers, (loss, slope, curvature) = trial, fitted
-                break
+    step = _newton(numbers, slope, curvature)
+    while float(step.abs().max()) > TOLERANCE:
+        fitted = likelihood(numbers - step, cosines, targets)
+        if fitted[0] < loss:
+            numbers, (loss, slope, curvature) = numbers - step, fitted
+            step = _newton(numbers, slope, curvature)
+        else:
             step = step / 2
-        else:  # nothing is likelier
-            break
     return Calibration(float(numbers[0]), float(numbers[1]) if len(numbers) == 2 else 0.0, float(loss))
+
+
+def _newton(numbers: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
+    """Return the step to the lowest point of a parabola within the bounds of the scale."""
+    import torch
+
+    inverse = cast("Tensor", torch.linalg.pinv(curvature))  # pyright: ignore[reportUnknownMemberType]
+    step = inverse @ slope  # images that are all alike leave the curvature singular
+    step[0] = numbers[0] - (numbers[0] - step[0]).clamp(MIN_SCALE, MAX_SCALE)
+    step[1:] = (slope[1:] - curvature[1:, 0] * step[0]) / curvature[1:, 1:].diagonal()  # the best bias at that scale
+    return step
 
 
 def _softmax(numbers: Tensor, cosines: Tensor, targets: Tensor) -> Likelihood:
     """Return the loss of `softmax(numbers[0] * cosines)`, its slope `[1]` and its curvature `[1, 1]`."""
     import torch
 
-    chances = (numbers[0] * cosines).softmax(dim=-1)  # [N, C]
+    chances = (numbers[0] * cosines).softmax(dim=1)  # [N, C]
     right = targets[:, None]
-    expected = (chances * cosines).sum(dim=-1, keepdim=True)
+    expected = (chances * cosines).sum(dim=1, keepdim=True)
     slope = (expected - cosines.gather(1, right)).mean()
-    curvature = (chances * (cosines - expected).square()).sum(dim=-1).mean()
+    curvature = (chances * (cosines - expected).square()).sum(dim=1).mean()
     loss = torch.nn.functional.cross_entropy(numbers[0] * cosines, targets)
     return loss, slope.view(1), curvature.view(1, 1)
 
