@@ -53,6 +53,21 @@ def test_an_index_may_name_as_many_files_as_the_bound_says(tmp_path: Path, monke
         open_container(index(tmp_path, files=3, tensors=4))
 
 
+def test_an_index_may_name_a_thousand_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors.index.json"
+    for count, message in ((1_000, "0.safetensors is no file"), (1_001, "it names 1001 files; allowed: 1000")):
+        path.write_text(json.dumps({"weight_map": {f"t{number}": f"{number}.safetensors" for number in range(count)}}))
+        with pytest.raises(CheckpointError, match=message):
+            open_container(path)
+
+
+def test_an_index_may_hold_twice_as_many_values_as_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors.index.json"
+    path.write_text('{"metadata": [' + "0," * 200_000 + "0]}")
+    with pytest.raises(CheckpointError, match="line 1: has more than 200,000 values"):
+        open_container(path)
+
+
 def test_an_index_may_list_as_many_tensors_as_the_bound_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "MAX_TENSORS", 4)
     assert len(open_container(index(tmp_path, files=2, tensors=4)).entries) == 4

@@ -107,6 +107,32 @@ def test_an_npz_archive_is_read_exactly_and_two_bytes_without_a_type_are_bfloat1
     expect_equal(open_container(tmp_path / "x.npz"), {"brain": brain, **expected})
 
 
+@pytest.mark.parametrize("order", ["=", "<", ">"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "c8", "c16"])
+def test_arrays_of_any_dtype_that_torch_has_are_read_exactly(dtype: str, order: str, tmp_path: Path) -> None:
+    values = numpy.arange(24).reshape(4, 6) % 7
+    arrays = {
+        "whole": values.astype(dtype),
+        "transposed": values.astype(dtype).T,
+        "scalar": values.astype(dtype)[2, 3],
+        "empty": values.astype(dtype)[:0],
+    }
+    numpy.savez(tmp_path / "x.npz", **{key: one.astype(one.dtype.newbyteorder(order)) for key, one in arrays.items()})
+    expected = {key: torch.from_numpy(numpy.array(value, order="C")) for key, value in arrays.items()}
+    expect_equal(open_container(tmp_path / "x.npz"), expected)
+
+
+def test_arrays_of_both_formats_of_numpy_are_read_and_another_is_told(tmp_path: Path) -> None:
+    for version in ((1, 0), (2, 0), (3, 0)):
+        with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive, archive.open("a.npy", "w") as file:
+            numpy.lib.format.write_array(file, numpy.arange(3, dtype="f4"), version)
+        if version == (3, 0):  # which numpy writes for names of fields alone
+            with pytest.raises(CheckpointError, match=r"cannot be read as npz: an array of format \(3, 0\)"):
+                open_container(tmp_path / "x.npz")
+        else:
+            expect_equal(open_container(tmp_path / "x.npz"), {"a": torch.tensor([0.0, 1.0, 2.0])})
+
+
 def test_writing_to_a_tensor_leaves_its_file_as_it_is(tmp_path: Path) -> None:
     for path, save in ((tmp_path / "x.safetensors", save_file), (tmp_path / "x.pt", torch.save)):
         save({"a": torch.ones(3)}, path)
@@ -218,7 +244,9 @@ def write_shards(folder: Path, index: Any = None) -> Path:
 def test_shards_are_one_source_by_their_index_or_their_folder(tmp_path: Path) -> None:
     index = write_shards(tmp_path / "m")
     for path in (index, tmp_path / "m"):
-        expect_equal(open_container(path), {"a": torch.ones(2), "b": torch.zeros(3)})
+        source = open_container(path)
+        expect_equal(source, {"a": torch.ones(2), "b": torch.zeros(3)})
+        assert source.container == "2 files of safetensors"
 
 
 @pytest.mark.parametrize(
@@ -379,6 +407,34 @@ def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
         open_container(tmp_path / "x.npz")
 
 
+def test_arrays_may_be_four_times_as_large_as_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    numpy.savez_compressed(path, a=numpy.zeros(10_000, "u1"))
+    with zipfile.ZipFile(path) as archive:
+        (member,) = archive.infolist()
+    for missing in (0, 1):
+        with zipfile.ZipFile(path, "a") as archive:  # a comment makes it as large as wanted
+            archive.comment = b""
+        room = member.file_size // 4 - path.stat().st_size - missing
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = b" " * room
+        assert member.file_size == 4 * (path.stat().st_size + missing)
+        if missing:
+            with pytest.raises(CheckpointError, match="more than 4 times as many: a zip bomb"):
+                open_container(path)
+        else:
+            assert open_container(path).entries["a"].shape == (10_000,)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "what"), [("V4", "values of type void32"), ("U2", "values of type str64"), ("O", "obj")]
+)
+def test_arrays_of_values_that_no_tensor_has_are_refused(dtype: str, what: str, tmp_path: Path) -> None:
+    numpy.savez(tmp_path / "x.npz", a=numpy.zeros(3, dtype))
+    with pytest.raises(CheckpointError, match=f"a.npy holds {what}"):
+        open_container(tmp_path / "x.npz")
+
+
 def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
     numpy.savez(tmp_path / "x.npz", a=numpy.array([Malice()], dtype=object))
     with pytest.raises(CheckpointError, match="holds objects, which only a pickle can hold"):
@@ -398,7 +454,7 @@ def test_an_array_whose_header_is_no_literal_of_numpy_is_told(text: str, tmp_pat
     expect_damaged_array(text, tmp_path / "x.npz", "cannot be read as npz")
 
 
-@pytest.mark.parametrize("shape", [(-3,), (-1, -3)])
+@pytest.mark.parametrize("shape", [(-3,), (-1, -3), (-3, 2)])
 def test_an_array_of_a_negative_size_is_told(shape: tuple[int, ...], tmp_path: Path) -> None:
     text = repr({"descr": "<f4", "fortran_order": False, "shape": shape})
     expect_damaged_array(text, tmp_path / "x.npz", rf"an array has the shape \({shape[0]},")

@@ -84,7 +84,7 @@ class NpzFile(TensorSource):
             raise self._damaged(f"'{key}': {error}") from None
         if info.dtype == "bfloat16":
             array = array.view(numpy.int16)
-        array = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+        array = numpy.asarray(array, array.dtype.newbyteorder("="), order="C")
         tensor: Tensor = torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
         return tensor.view(torch.bfloat16) if info.dtype == "bfloat16" else tensor
 
@@ -118,6 +118,6 @@ def _header(opened: IO[bytes]) -> tuple[tuple[int, ...], numpy.dtype[Any]]:
         shape, _, dtype = read(opened)
     except _FAULTS_OF_HEADERS as error:
         raise ValueError(f"an array has a header that numpy did not write ({type(error).__name__})") from None
-    if min(shape, default=0) < 0:
+    if any(side < 0 for side in shape):
         raise ValueError(f"an array has the shape {shape}")
     return shape, dtype

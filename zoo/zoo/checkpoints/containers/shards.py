@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SHARDS", "ShardedSource", "read_index"]
 
 MAX_SHARDS = 1000
-BOUNDS = Bounds(bytes=MAX_HEADER, depth=8, values=2 * MAX_TENSORS)
+BOUNDS = Bounds(bytes=MAX_HEADER, values=2 * MAX_TENSORS)
 
 
 class ShardedSource(TensorSource):
@@ -44,7 +44,7 @@ class ShardedSource(TensorSource):
         if len(names) > MAX_SHARDS:
             raise self._wrong(f"it names {len(names)} files; allowed: {MAX_SHARDS}")
         shards = {name: open_shard(path.parent / name) for name in names}
-        self.container = f"{len(shards)} files of {next(iter(shards.values())).container}" if shards else "no files"
+        self.container = f"{len(shards)} files of {shards[names[0]].container}"
         self.notes = tuple(dict.fromkeys(note for shard in shards.values() for note in shard.notes))
         self._shards = {key: shards[name] for key, name in owners.items()}
         lost = [key for key, shard in self._shards.items() if key not in shard.entries]
