@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import random
+import time
 import unicodedata
 from collections.abc import Callable
 
@@ -65,6 +66,12 @@ def test_text_is_unescaped_as_often_as_ftfy_does(times: int) -> None:
     assert mended(text) == as_the_field(text) == "black & white"
 
 
+def test_text_that_was_escaped_eighteen_times_is_mended_and_more_in_part() -> None:
+    """Sixteen times by ftfy's rounds, twice by the field."""
+    for times, expected in ((18, "&"), (19, "&amp;"), (100, "&" + "amp;" * 82)):
+        assert mended("&" + "amp;" * times) == expected
+
+
 def test_a_text_is_looked_at_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
@@ -95,12 +102,18 @@ def test_a_number_of_any_length_is_a_character(text: str, expected: str) -> None
 
 @pytest.mark.parametrize("start", ["a", "é", "\u1100", "\u0f40", " "])
 def test_long_runs_of_marks_are_normalised_as_short_ones(start: str) -> None:
-    marks = "\u0315\u0300\u0344\u0f73\u20dd\u0345\u0327\u0903\u05b0\u3099"
+    marks = "\u0315\u0300\u0344\u0f73\u20dd\u0345\u0327\u0903\u05b0\u3099\u0338"
     rng = random.Random(1)
     for length in (31, 32, 33, 300):
         text = start + "".join(rng.choices(marks, k=length)) + "é"
         assert mended(text) == ftfy.fix_text(text)
         assert mended(text) == unicodedata.normalize("NFC", mended(text))
+
+
+def test_marks_out_of_order_take_no_quadratic_time() -> None:
+    start = time.process_time()
+    assert mended("e" + "\u0315\u0300" * 50_000) == "\u00e8" + "\u0300" * 49_999 + "\u0315" * 50_000
+    assert time.process_time() - start < 3
 
 
 def test_lines_are_mended_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,18 @@ def test_several_calls_are_told_at_once_and_each_thread_tells_its_own() -> None:
         raise KeyError
 
 
+def test_of_several_calls_the_first_caption_that_was_cut_is_shown() -> None:
+    tokenizer = zoo.tokenizer("digits-tiny")
+    calls = [["a cat", "first " * 90, "second " * 90], ["third " * 90], ["a dog"]]
+    with pytest.warns(TruncatedTextWarning) as told, report_once():
+        for captions in calls:
+            tokenizer(captions)
+    (warning,) = told
+    assert str(warning.message).startswith(
+        "3 of 5 captions have more than 20 tokens and were cut; the first of them: 'first first "
+    )
+
+
 def test_a_policy_is_checked_for_ids_too() -> None:
     model = zoo.build("digits-tiny")
     with pytest.raises(InputError, match="overflow must be"):
