@@ -114,7 +114,7 @@ def _check_grids(coord: Tensor, valid: Tensor) -> None:
     if not length:
         raise InputError("patch_valid: no picture has a valid patch")
     counts = valid.sum(dim=1)
-    rows, columns = (coord.amax(dim=1) + 1).unbind(dim=-1)  # padding must not reach beyond the grid either
+    rows, columns = (coord.amax(dim=1) + 1).unbind(dim=1)  # padding must not reach beyond the grid either
     index = torch.arange(length, device=valid.device)  # [N]
     width = columns.clamp(min=1)[:, None]  # [B, 1]
     grid = torch.stack([index // width, index % width], dim=-1)  # [B, N, 2]

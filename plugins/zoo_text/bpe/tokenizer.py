@@ -105,7 +105,7 @@ class Merges:
         A merge makes only pairs of later ranks, so all positions of a rank are known when its turn comes.
         """
         merged, n = self.merged.get, len(symbols)
-        previous, following = list(range(-1, n - 1)), list(range(1, n + 1))
+        previous, following = [at - 1 for at in range(n)], [at + 1 for at in range(n)]
         positions: dict[int | None, list[int]] = {}
         ranks: list[int] = []
 
