@@ -96,6 +96,13 @@ def test_a_malformed_reference_is_told_with_its_key(text: str) -> None:
     assert "vision.width: only a whole value '${key}' may refer to another" in str(caught.value)
 
 
+def test_of_references_of_which_one_is_malformed_none_is_followed() -> None:
+    document = Document({"a": "${b}", "b": 1, "c": "${"})
+    (problem,) = interpolate(document)
+    assert str(problem) == "c: only a whole value '${key}' may refer to another, found '${'"
+    assert document.data["a"] == "${b}"
+
+
 WRONG = {
     "nowhere": ({"a": "${b}"}, "a: ${b} leads nowhere: Interpolation key 'b' not found"),
     "no item": ({"a": "${b[2]}", "b": [1]}, "a: ${b[2]} leads nowhere: Interpolation key 'b[2]' not found"),

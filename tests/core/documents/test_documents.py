@@ -92,4 +92,5 @@ def test_a_place_that_has_no_mark_has_that_of_the_nearest_key_above_it() -> None
 
 def test_a_place_without_a_line_is_told_by_its_file_alone() -> None:
     assert str(Mark("x.yaml").problem("wrong", "a")) == "x.yaml: a: wrong"
+    assert Mark("x.yaml") == Mark("x.yaml", 0, 0)
     assert str(Mark("x.yaml", 2, 5).problem("wrong", "a")) == "x.yaml:2:5: a: wrong"
