@@ -30,7 +30,8 @@ from zoo.embeddings.encode import embed_images
 from zoo.evaluation.zero_shot import classify
 from zoo_core.errors import ConfigError, ImageFileError, InputError
 from zoo_core.images.patches import pad_patches, patchify
-from zoo_images.naflex import fitted_size
+from zoo_images.config import NaFlexImageConfig
+from zoo_images.naflex import NaFlexPreprocessor, fitted_size
 from zoo_timm.config import NaFlexConfig
 from zoo_timm.naflex import NaFlexTower
 
@@ -435,6 +436,17 @@ def test_a_picture_gets_the_size_that_timm_gives_it(
     assert (found[0] // rows) * (found[1] // columns) <= count
 
 
+@pytest.mark.parametrize(
+    ("source", "patch", "count"),
+    [((5_998, 6_001), 16, 20), ((4_655, 4_657), 8, 30), ((3_808, 3_809), 8, 30), ((4_246, 4_247), 14, 2)],
+)
+def test_a_large_picture_that_is_nearly_square_gets_the_size_that_timm_gives_it(
+    source: tuple[int, int], patch: int, count: int
+) -> None:
+    """Its height and width reach another number of patches within one step of the bisection."""
+    assert fitted_size(source, (patch, patch), count) == get_image_size_for_seq(source, (patch, patch), count)[1]
+
+
 SHAPES = [(40, 30), (64, 64), (7, 300), (333, 111), (1, 1)]
 
 
@@ -499,6 +511,30 @@ def test_training_changes_colours_as_the_config_says() -> None:
     found = zoo.preprocess(NAFLEX | {"preprocess": preprocess}, train=True)(noise(64, 48))
     pixels = found["patches"].unflatten(-1, (-1, 3))
     assert torch.equal(pixels[..., 0], pixels[..., 1]) and torch.equal(pixels[..., 0], pixels[..., 2])
+
+
+@pytest.mark.parametrize("engine", ["pil", "torch"])
+def test_raw_pixels_have_the_patches_of_their_picture(engine: Any) -> None:
+    picture = noise(50, 30)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    preprocess = NaFlexPreprocessor(NaFlexImageConfig(patch_size=(8, 8), engine=engine), image_size=(32, 32))
+    expected = preprocess(picture)
+    for found in (preprocess(pixels), *preprocess.prepare(torch.stack([pixels, pixels]))):
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_picture_is_shown_whole_where_training_is_not_asked_for() -> None:
+    config = NaFlexImageConfig(patch_size=(8, 8), engine="pil")
+    plain = NaFlexPreprocessor(config, image_size=(32, 32))
+    options: dict[str, Any] = {"mean": config.mean, "std": config.std, "interpolation": config.interpolation}
+    theirs: Any = create_transform(naflex=True, patchify=True, max_seq_len=16, patch_size=8, **options)
+    for size in ((40, 30), (64, 64), (90, 50)):
+        assert torch.equal(plain(noise(*size))["patches"], theirs(noise(*size))["patches"])
+
+
+def test_a_picture_has_one_patch_where_a_patch_is_larger_than_images() -> None:
+    preprocess = NaFlexPreprocessor(NaFlexImageConfig(patch_size=(16, 16)), image_size=(8, 32))
+    assert len(preprocess(noise(100, 60))["patches"]) == 1
 
 
 def test_without_a_number_a_picture_has_as_many_patches_as_an_image() -> None:
