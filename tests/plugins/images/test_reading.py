@@ -17,7 +17,7 @@ from support.images import picture
 from zoo_core.errors import ImageFileError, InputError
 from zoo_images.config import ImageConfig as AnyImageConfig
 from zoo_images.preprocessor import ImagePreprocessor
-from zoo_images.reading import _PatientFile, open_image, open_pixels
+from zoo_images.reading import OpenOptions, _PatientFile, open_image, open_pixels
 
 
 class ImageConfig(AnyImageConfig):
@@ -302,6 +302,34 @@ def test_a_header_in_pieces_without_end_is_refused_at_once(name, tmp_path, monke
     with pytest.raises(ImageFileError, match=r"/a: has (a header|data) in more than 30,000 pieces; save it anew"):
         open_image(tmp_path / "a")
     assert len(reads) <= 30_000 + len(ENDLESS[name]) // 8 + 1
+
+
+def test_a_header_may_be_read_in_30_000_pieces_and_data_in_more_where_they_are_large():
+    file = _PatientFile(io.BytesIO(bytes(100)))
+    for _ in range(30_000):
+        file.read(0)
+    with pytest.raises(InputError, match="has a header in more than 30,000 pieces"):
+        file.read(0)
+    file = _PatientFile(io.BytesIO(bytes(100)))
+    file.in_header = False
+    assert len(file.read()) == 100
+    for _ in range(29_999 + 100 // 8):
+        file.read(0)
+    with pytest.raises(InputError, match="has data in more than 30,000 pieces"):
+        file.read(0)
+
+
+def test_a_jpeg_is_decoded_at_the_smallest_fraction_that_is_twice_what_is_needed(tmp_path):
+    """libjpeg has 1/2, 1/4 and 1/8."""
+    for width, height in ((800, 400), (400, 800)):
+        picture(width, height).save(tmp_path / "a.jpg")
+        for divisor in (2, 4, 8):
+            needed = height // (2 * divisor), width // (2 * divisor)
+            size = width // divisor, height // divisor
+            assert open_image(tmp_path / "a.jpg", OpenOptions(draft=needed)).size == size
+            larger = open_image(tmp_path / "a.jpg", OpenOptions(draft=(needed[0] + 1, needed[1] + 1))).size
+            assert larger == (2 * size[0], 2 * size[1])
+        assert open_image(tmp_path / "a.jpg").size == (width, height)
 
 
 def test_long_comments_that_are_read_at_once_are_no_harm(tmp_path):
