@@ -135,8 +135,7 @@ class CoCaLoss(GatheringLoss):
         logits, labels = outputs["logits"], outputs["labels"]
         _check_captions(logits, labels)
         logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
-        with torch.autocast(logits.device.type, enabled=False):
-            total = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")
+        total = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")
         mean_count = mean_count.clamp(min=1 / self.check_processes()).to(total.dtype)
         return {"caption_loss": self.caption_loss_weight * total / mean_count}
 

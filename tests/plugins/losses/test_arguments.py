@@ -45,6 +45,19 @@ def test_each_loss_takes_what_the_peers_training_gives_it(name: str) -> None:
     }
 
 
+def test_weights_and_flags_that_are_not_given_are_those_of_the_papers_and_of_the_peer() -> None:
+    """CoCa weighs captions twice as much (Yu et al. 2022); of the others each part counts once."""
+    weights = {"caption_loss_weight": 2.0, "clip_loss_weight": 1.0, "pad_id": 3}
+    for name, (ours, theirs) in CLASSES.items():
+        loss, peer = (ours(pad_id=3), theirs(**weights)) if name == "coca" else (ours(), theirs())
+        batch = arguments(name, drawn(5), ids=False)
+        shared = {key: batch[key] for key in inspect.signature(peer.forward).parameters if key in batch}
+        for found, expected in zip(*(as_tuple(one(**shared)) for one in (loss, peer)), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        for flag in ("cache_labels", "use_horovod"):
+            assert getattr(loss, flag, None) == getattr(peer, flag, None)
+
+
 def as_tuple(found: Any) -> tuple[Any, ...]:
     """Return one loss, or several."""
     return found if isinstance(found, tuple) else (found,)
