@@ -72,6 +72,14 @@ def test_what_commands_show_of_an_architecture_they_show_of_every_source(folders
     assert layer_groups(source)["vision"]
 
 
+def test_a_model_of_any_modalities_is_shown_with_its_towers_and_parts(tmp_path: Path) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text(yaml.safe_dump({**CLIP, "model": "dual-encoder"}))
+    shown = describe_model(str(path))
+    assert set(shown["towers"]) == {"vision", "text"}
+    assert set(shown["components"]) == {"model", "vision", "text", "tokenizer", "preprocess"}
+
+
 def test_a_name_with_a_tag_has_the_preprocessing_of_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.catalog.pretrained import Pretrained
 

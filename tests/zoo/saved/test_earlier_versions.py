@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch.testing import assert_close
 
 import zoo
+from support.models.tiny_architectures import CLIP
 from support.saved_by_0_1_0.write import CAPTIONS, gradient
+from zoo.saved.read import open_saved
 
 FOLDER = Path(__file__).parents[2] / "support" / "saved_by_0_1_0"
 MODELS = ["clip", "coca", "custom-text-clip"]
@@ -57,6 +60,15 @@ def test_a_model_that_0_1_0_saved_keeps_its_weights_and_config_when_it_is_saved_
     assert again.state_dict().keys() == entries.keys()
     for key, value in again.state_dict().items():
         assert torch.equal(value, entries[key])
+
+
+@pytest.mark.parametrize("model", ["clip", "dual-encoder"])
+def test_a_key_that_was_not_there_when_a_model_was_saved_has_the_meaning_of_then(model: str, tmp_path: Path) -> None:
+    folder = zoo.save(zoo.build({**CLIP, "model": model}), tmp_path / "model", probe=False)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["preprocess"].pop("alpha") == "drop"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert open_saved(folder).config.preprocess.alpha == "ignore"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_changed_weight_of_a_folder_of_0_1_0_is_found(tmp_path: Path) -> None:

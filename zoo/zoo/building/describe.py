@@ -7,7 +7,6 @@ list that it would have stood in. Nothing here imports torch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from zoo.building.source import resolve
 from zoo.catalog.architectures import architectures
 from zoo.catalog.pretrained import entries_of
 from zoo_core.architectures import Architectures
-from zoo_core.config import ComponentConfig, ModelConfig, TowerConfig
+from zoo_core.config import ComponentConfig, TowerConfig
 from zoo_core.registry import Component, Plugin
 
 __all__ = ["Clash", "clashes", "describe_model", "describe_plugin"]
@@ -62,6 +61,7 @@ def describe_model(source: str) -> dict[str, Any]:
             entries = {tag: entry for tag, entry in entries.items() if tag == resolved.tag}
     tags = {tag: {"from": entry.place, "terms": entry.terms} | entry.data() for tag, entry in entries.items()}
     contract = config.text_contract()
+    parts: dict[str, ComponentConfig] = {"model": config, **dict(config.sections())}
     return {
         "name": name,
         "aliases": list(aliases),
@@ -70,12 +70,12 @@ def describe_model(source: str) -> dict[str, Any]:
         "parameters": config.parameter_count(),
         "towers": {
             section: {"component": part.component, "parameters": part.parameter_count(config.embed_dim)}
-            for section, part in _parts(config)
+            for section, part in parts.items()
             if isinstance(part, TowerConfig)
         },
         "text_contract": None if contract is None else contract.to_dict(),
         "components": {
-            section: _provenance(catalog.registry.get(part.kind, part.component)) for section, part in _parts(config)
+            section: _provenance(catalog.registry.get(part.kind, part.component)) for section, part in parts.items()
         },
         "pretrained": tags,
         "config": config.data(),
@@ -118,15 +118,6 @@ def clashes(catalog: Architectures | None = None) -> list[Clash]:
     for entry in catalog.entries:
         owners["architecture", entry.name].append(entry.plugin)
     return [Clash(kind, name, tuple(plugins)) for (kind, name), plugins in owners.items() if len(plugins) > 1]
-
-
-def _parts(config: ModelConfig) -> Iterator[tuple[str, ComponentConfig]]:
-    """Yield the model and every section of its config that a component stands behind."""
-    yield "model", config
-    for key in type(config).model_fields:
-        value = getattr(config, key)
-        if isinstance(value, ComponentConfig):
-            yield key, value
 
 
 def _provenance(component: Component) -> dict[str, Any]:

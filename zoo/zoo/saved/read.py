@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from zoo._version import __version__
 from zoo.catalog.architectures import load_config, registry
 from zoo.saved.manifest import ORIGIN, differing_files, read_origin
-from zoo_core.config import ComponentConfig, ModelConfig
+from zoo_core.config import ModelConfig
 from zoo_core.errors import CheckpointError, ConfigError, Problem
 from zoo_core.files.atomic_folder import restore
 from zoo_core.files.user_folders import user_cache_folder
@@ -88,8 +88,7 @@ class SavedModel:
             config = load_config(path, overrides, within=self.folder)
             older = [
                 f"{name}.{key}={json.dumps(value)}"
-                for name in type(config).model_fields
-                if isinstance(section := getattr(config, name), ComponentConfig)
+                for name, section in config.sections()
                 for key, value in section.before.items()
                 if key not in section.model_fields_set
             ]
