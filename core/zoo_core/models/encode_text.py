@@ -74,14 +74,13 @@ def encode_captions(
         ids, truncated = tokenizer.tokenize(portion)
         too_long.update(portion[index] for index in truncated)
         encoded.append(encode(ids))
-    if overflow == "warn":
-        _report(too_long, captions, tokenizer, overflow)
+    _report(too_long, captions, tokenizer, overflow)
     features = torch.cat(encoded) if len(encoded) > 1 else encoded[0]  # [distinct, D]
     return features[[rows[caption] for caption in captions]] if len(rows) < len(captions) else features
 
 
 def _report(too_long: set[str], captions: Sequence[str], tokenizer: Tokenizer, overflow: Overflow) -> None:
-    indices = [index for index, caption in enumerate(captions) if caption in too_long] if too_long else []
+    indices = [index for index, caption in enumerate(captions) if caption in too_long]
     report(indices, captions, tokenizer.context_length, overflow)
 
 

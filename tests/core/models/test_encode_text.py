@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 import weakref
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 import zoo
 from support.models.declared_towers import dressed_as_clips
 from support.peer import captions, randomized
-from zoo_core.errors import ConfigError, PluginError
+from zoo_core.errors import ConfigError, InputError, PluginError, TruncatedTextWarning
 from zoo_core.interfaces import TextTower
 from zoo_core.models import encode_text
 from zoo_core.models.encode_text import LIMITS, STEP, Limits, buckets, encode_rows
@@ -284,6 +285,31 @@ def test_a_caption_that_stands_there_twice_is_encoded_once(monkeypatch: pytest.M
         assert sum(count for count, _ in seen) == 2
         torch.testing.assert_close(found, model.text(model.tokenizer(["a cat", "a dog", "a cat", "a cat"])))
     assert torch.equal(found[0], found[3])
+
+
+def test_captions_that_are_cut_are_told_once_with_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode_text, "PORTION", 2)
+    model = model_of({})
+    long, longer = "a " * CONTEXT, "b " * CONTEXT
+    texts = ["a", "c", long, longer, long, "d"]
+    with torch.no_grad():
+        with pytest.warns(TruncatedTextWarning) as told:
+            features = model.encode_text(texts)
+        (warning,) = told
+        assert str(warning.message).startswith(
+            f"3 of 6 captions have more than {CONTEXT} tokens and were cut; texts[2] is the first of them: 'a a "
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(model.encode_text(texts, overflow="truncate"), features)
+            model.encode_text(["a", "c", "d"])
+        seen = calls(model, monkeypatch)
+        with pytest.raises(
+            InputError, match=rf"3 of 6 captions have more than {CONTEXT} tokens; texts\[2\] is the fir"
+        ):
+            model.encode_text(texts, overflow="error")
+        assert not seen, "nothing is encoded where captions are refused"
+        assert model.encode_text(["a", "c", "d"], overflow="error").shape == (3, 16)
 
 
 def test_no_captions_have_no_features() -> None:
