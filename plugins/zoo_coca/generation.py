@@ -156,7 +156,7 @@ def _one_by_one(
     while length < options.max_length and not bool(ended.all()):
         logits = allowed(steps.next_logits(rows[:, seen:length]), rows[:, :length], vocabulary, options)
         if options.strategy == "greedy":
-            tokens = logits.argmax(dim=-1)
+            tokens = logits.argmax(dim=1)
         else:
             tokens = torch.multinomial(distribution(logits, options), 1, generator=generator)[:, 0]
         tokens = tokens.masked_fill(ended, vocabulary.pad_id)
@@ -183,16 +183,16 @@ def allowed(logits: Tensor, rows: Tensor, vocabulary: Vocabulary, options: Gener
 
 def distribution(logits: Tensor, options: GenerationConfig) -> Tensor:
     """Return the probabilities `[R, V]` that `top_k` or `top_p` draws from."""
-    probabilities, tokens = (logits / options.temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    probabilities, tokens = (logits / options.temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
     match options.strategy:
         case "top_k":
             is_candidate = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) < options.top_k
         case "top_p":
-            is_candidate = probabilities.cumsum(dim=-1) - probabilities < options.top_p  # the first always is
+            is_candidate = probabilities.cumsum(dim=1) - probabilities < options.top_p  # the first always is
         case _:
             raise InputError(f"strategy '{options.strategy}' draws nothing")
     probabilities = probabilities * is_candidate
-    return torch.zeros_like(logits).scatter(1, tokens, probabilities / probabilities.sum(dim=-1, keepdim=True))
+    return torch.zeros_like(logits).scatter(1, tokens, probabilities / probabilities.sum(dim=1, keepdim=True))
 
 
 class _Beams:
@@ -234,7 +234,7 @@ class _Beams:
 
     def _log_probabilities(self, logits: Tensor) -> Tensor:
         """Return log-probabilities `[B, G, k, V]`; rows still in their prompt have one continuation, which is free."""
-        free = allowed(logits, self.rows[:, : self.length], self.vocabulary, self.options).log_softmax(dim=-1)
+        free = allowed(logits, self.rows[:, : self.length], self.vocabulary, self.options).log_softmax(dim=1)
         is_prompted = self.prompts.lengths.repeat_interleave(self.options.num_beams) > self.length
         prompted = torch.full_like(free, NEVER).scatter(1, self.rows[:, self.length, None], 0.0)
         return torch.where(is_prompted[:, None], prompted, free).view(*self.scores.shape, -1)

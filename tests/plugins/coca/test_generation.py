@@ -247,6 +247,8 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(seed: int, kept: dict[st
             mass += weights[chosen[-1]] / total
     expected = [weights[token] if token in chosen else 0.0 for token in range(1, 6)]
     share = [0.0, *(weight / sum(expected) for weight in expected), 0.0]
+    logits = allowed(Toy([]).logits(seed, [SOT])[None], torch.tensor([[SOT]]), TOY, config)
+    torch.testing.assert_close(distribution(logits, config), torch.tensor([share]), rtol=1e-5, atol=1e-6)
     for one, other in zip(frequencies(seed, config), share, strict=True):
         assert abs(one - other) <= 5 * math.sqrt(other * (1 - other) / 40_000)
 
@@ -268,13 +270,13 @@ def test_the_most_probable_token_is_always_kept() -> None:
 
 
 def test_repetition_divides_positive_and_multiplies_negative_logits_once() -> None:
-    logits = torch.tensor([[0.5, 2.0, -2.0, 3.0, -1.0, 0.25, 9.0]])
-    rows = torch.tensor([[SOT, 1, 2, 1]])
+    logits = torch.tensor([[0.5, 2.0, -2.0, 0.5, -1.0, 0.25, 9.0]])
+    rows = torch.tensor([[SOT, 1, 2, 1, 3]])
     config = options(repetition_penalty=2.0)
     never = -math.inf
-    assert allowed(logits, rows, TOY, config).tolist() == [[never, 1.0, -4.0, 3.0, -2.0, 0.25, never]]
+    assert allowed(logits, rows, TOY, config).tolist() == [[never, 1.0, -4.0, 0.25, -2.0, 0.25, never]]
     assert logits[0, 0] == 0.5, "the logits were changed in place"
-    late = options(repetition_penalty=2.0, min_length=5)
+    late = options(repetition_penalty=2.0, min_length=6)
     assert allowed(logits, rows, TOY, late)[0, EOT] == never
 
 
