@@ -302,6 +302,11 @@ BAD_BATCHES = {
     "missing": (without("patch_valid"), "a patch batch holds patches, patch_coord, patch_valid; this one lacks patch_valid"),
     "unknown": (put("attn_mask", lambda _: 1), "this one has the unknown key 'attn_mask'"),
     "no tensor": (put("patches", lambda x: x.tolist()), "patches: expected a tensor, found list"),
+    "sparse": (put("patches", lambda x: x.to_sparse()), "found one of layout torch.sparse_coo; give its .to_dense()"),
+    "nested": (
+        put("patch_coord", lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged)),
+        "expected a dense tensor, found a nested tensor; give torch.nested.to_padded_tensor",
+    ),
     "width": (
         put("patches", lambda x: x[..., :-1]),
         "patches: expected [B, N, 192] in floating point, pixels of 8 x 8 with 3 channels, "
