@@ -18,7 +18,7 @@ def pool_at_largest_id(x: Tensor, text: Tensor) -> Tensor:
 
     It is CLIP's end of text wherever that is the last id of the vocabulary (Radford et al. 2021).
     """
-    return x[torch.arange(x.shape[0], device=x.device), text.argmax(dim=-1)]
+    return x[torch.arange(x.shape[0], device=x.device), text.argmax(dim=1)]
 
 
 def pool_at_eos(x: Tensor, text: Tensor, eos_id: int) -> Tensor:
@@ -30,13 +30,13 @@ def pool_at_eos(x: Tensor, text: Tensor, eos_id: int) -> Tensor:
         InputError: a row on the CPU has no `eos_id`.
     """
     ends = text == eos_id
-    missing = ~ends.any(dim=-1)  # [B]
+    missing = ~ends.any(dim=1)  # [B]
     if text.device.type == "cpu" and has_values(text) and bool(missing.any()):
         raise InputError(
             f"row {int(missing.int().argmax())} of the token ids has no end-of-text id {eos_id}, where the feature is "
             "read; tokenize with model.tokenizer, which keeps it when it shortens a text"
         )
-    pooled = x[torch.arange(x.shape[0], device=x.device), ends.int().argmax(dim=-1)]
+    pooled = x[torch.arange(x.shape[0], device=x.device), ends.int().argmax(dim=1)]
     return pooled.masked_fill(missing[:, None], torch.nan)
 
 
