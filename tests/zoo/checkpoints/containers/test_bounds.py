@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from zoo.checkpoints.containers import open_container, safetensors, shards
+from zoo.checkpoints.containers import npz, open_container, safetensors, shards
 from zoo_core.errors import CheckpointError
 
 
@@ -34,6 +35,17 @@ def test_a_file_may_hold_as_many_tensors_as_the_bound_says(tmp_path: Path, monke
     assert len(open_container(weights(tmp_path, 3)).entries) == 3
     with pytest.raises(CheckpointError, match="it lists 4 tensors, more than any model has; allowed: 3"):
         open_container(weights(tmp_path, 4))
+
+
+def test_an_archive_of_numpy_may_hold_as_many_arrays_as_the_bound_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npz, "MAX_TENSORS", 3)
+    for count in (3, 4):
+        numpy.savez(tmp_path / f"{count}.npz", **{f"t{number}": numpy.zeros(1) for number in range(count)})
+    assert len(open_container(tmp_path / "3.npz").entries) == 3
+    with pytest.raises(CheckpointError, match="it lists 4 arrays, more than any model has; allowed: 3"):
+        open_container(tmp_path / "4.npz")
 
 
 def test_a_header_may_be_as_long_as_the_bound_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -441,6 +441,18 @@ def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
         open_container(tmp_path / "x.npz")
 
 
+def test_an_array_that_became_objects_since_it_was_listed_runs_no_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    numpy.savez("x.npz", a=numpy.zeros(3))
+    source = open_container("x.npz")
+    numpy.savez("x.npz", a=numpy.array([Malice()], dtype=object))
+    with pytest.raises(CheckpointError, match="x.npz cannot be read as npz: 'a': Object arrays cannot be loaded"):
+        source.read("a")
+    assert not Path("pwned").exists()
+
+
 @pytest.mark.parametrize(
     "text",
     [
