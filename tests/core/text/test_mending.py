@@ -112,7 +112,7 @@ def test_long_runs_of_marks_are_normalised_as_short_ones(start: str) -> None:
 
 def test_marks_out_of_order_take_no_quadratic_time() -> None:
     start = time.process_time()
-    assert mended("e" + "\u0315\u0300" * 50_000) == "\u00e8" + "\u0300" * 49_999 + "\u0315" * 50_000
+    assert mended("e" + "\u0315\u0338" * 50_000) == "e" + "\u0338" * 50_000 + "\u0315" * 50_000
     assert time.process_time() - start < 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -42,7 +43,8 @@ def test_an_archive_of_numpy_may_hold_as_many_arrays_as_the_bound_says(
 ) -> None:
     monkeypatch.setattr(npz, "MAX_TENSORS", 3)
     for count in (3, 4):
-        numpy.savez(tmp_path / f"{count}.npz", **{f"t{number}": numpy.zeros(1) for number in range(count)})
+        arrays: dict[str, Any] = {f"t{number}": numpy.zeros(1) for number in range(count)}
+        numpy.savez(tmp_path / f"{count}.npz", **arrays)
     assert len(open_container(tmp_path / "3.npz").entries) == 3
     with pytest.raises(CheckpointError, match="it lists 4 arrays, more than any model has; allowed: 3"):
         open_container(tmp_path / "4.npz")
