@@ -120,7 +120,7 @@ def _check_grids(coord: Tensor, valid: Tensor) -> None:
     grid = torch.stack([index // width, index % width], dim=-1)  # [B, N, 2]
     in_order = ((coord == grid).all(dim=-1) | ~valid) & (valid == (index < counts[:, None]))  # [B, N]
     whole = (rows <= length) & (columns <= length) & (rows * columns == counts) & (coord >= 0).all(dim=2).all(dim=1)
-    sound = in_order.all(dim=1) & whole & (counts > 0)
+    sound = in_order.all(dim=1) & whole
     if bool(sound.all()):
         return
     row = int(sound.long().argmin())

@@ -6,6 +6,7 @@ timm is the reference: backbones at toy size with the same weights, its own tran
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import random
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from support.peer import randomized
 from zoo.embeddings.encode import embed_images
 from zoo.evaluation.zero_shot import classify
 from zoo_core.errors import ConfigError, ImageFileError, InputError
-from zoo_core.images.patches import pad_patches, patchify
+from zoo_core.images.patches import check_patches, pad_patches, patchify
 from zoo_images.config import NaFlexImageConfig
 from zoo_images.naflex import NaFlexPreprocessor, fitted_size
 from zoo_timm.config import NaFlexConfig
@@ -298,6 +299,15 @@ def swap(batch: dict[str, Any]) -> None:
         batch[key][0, [0, 1]] = batch[key][0, [1, 0]]
 
 
+def one_row(padding: list[int]) -> Callable[[dict[str, Any]], None]:
+    """Lay the four patches of the first picture in a row, and its padding where rows times columns are 2**64 + 4."""
+
+    def change(batch: dict[str, Any]) -> None:
+        batch["patch_coord"][0] = torch.tensor([[0, 0], [0, 1], [0, 2], [0, 3], padding])
+
+    return change
+
+
 BAD_BATCHES = {
     "missing": (without("patch_valid"), "a patch batch holds patches, patch_coord, patch_valid; this one lacks patch_valid"),
     "unknown": (put("attn_mask", lambda _: 1), "this one has the unknown key 'attn_mask'"),
@@ -328,6 +338,8 @@ BAD_BATCHES = {
     "cut off": (at("patch_valid", (0, 3), False), "patch_coord: the 3 patches of picture 0 are no whole grid"),
     "wild padding": (at("patch_coord", (1, 4), 10**9), "patch_coord: the 3 patches of picture 1 are no whole grid"),
     "negative": (at("patch_coord", (1, 4), -1), "patch_coord: the 3 patches of picture 1 are no whole grid"),
+    "rows that wrap around": (one_row([2**62, 0]), "patch_coord: the 4 patches of picture 0 are no whole grid"),
+    "columns that wrap around": (one_row([3, 2**62]), "patch_coord: the 4 patches of picture 0 are no whole grid"),
     "far away": (at("patch_coord", (0,), 2**62), "patch_coord: the 4 patches of picture 0 are no whole grid"),
 }  # fmt: skip
 
@@ -342,6 +354,28 @@ def test_a_patch_batch_that_does_not_fit_is_refused(case: str, model: Any) -> No
         with pytest.raises(InputError) as caught:
             call(batch)
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("patch", [(8, 8), (8, 12)])
+def test_whole_grids_of_any_shape_are_taken_as_they_are(patch: tuple[int, int]) -> None:
+    for rows, columns in itertools.product(range(1, 5), repeat=2):
+        image = patchify(torch.randn(3, rows * patch[0], columns * patch[1]), patch)
+        for length in (None, 17):
+            batch = pad_patches([image, image], length)
+            found = check_patches(batch, patch, 3)
+            assert all(torch.equal(found[key], batch[key]) for key in batch)
+
+
+def test_batches_without_pictures_or_without_values_are_taken() -> None:
+    batch = one_batch()
+    swap(batch)  # which only values tell
+    for part in (
+        {key: value[:0] for key, value in batch.items()},
+        {key: value[:0, :0] for key, value in batch.items()},
+        {key: value.to("meta") for key, value in batch.items()},
+    ):
+        found = check_patches(part, (PATCH, PATCH), 3)
+        assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in part.items()}
 
 
 def test_a_tower_of_images_takes_no_patches() -> None:
