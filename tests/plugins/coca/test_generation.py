@@ -178,6 +178,18 @@ def test_one_beam_is_greedy() -> None:
         assert found(SEEDS, beam) == found(SEEDS, options(strategy="greedy", max_length=12))
 
 
+def test_prompts_are_padded_to_the_length_asked_for() -> None:
+    rows = prompts([SOT], [SOT, 1, 2]).rows(5, PAD)
+    assert rows.tolist() == [[SOT, PAD, PAD, PAD, PAD], [SOT, 1, 2, PAD, PAD]]
+
+
+def test_rows_of_beams_are_padded_to_the_longest_of_them() -> None:
+    for length_penalty in (0.0, 1.0):
+        config = options(num_beams=3, max_length=12, length_penalty=length_penalty)
+        rows = search(Toy(SEEDS), prompts(*[[SOT]] * 6), TOY, config)
+        assert rows.shape[1] == max(len([token for token in row if token != PAD]) for row in rows.tolist()) < 12
+
+
 def test_prompts_of_several_lengths_are_kept_and_gone_on_from() -> None:
     rows = [[SOT], [SOT, 1, 2, 3], [SOT, 3, 3]]
     for config in (
@@ -185,9 +197,10 @@ def test_prompts_of_several_lengths_are_kept_and_gone_on_from() -> None:
         options(num_beams=4, max_length=8),
         options(num_beams=4, num_beam_groups=2, max_length=8),
     ):
-        together = found([1, 2, 3], config, *rows)
-        assert together == [found([seed], config, row)[0] for seed, row in zip([1, 2, 3], rows, strict=True)]
-        assert all(row[: len(prompt)] == prompt for row, prompt in zip(together, rows, strict=True))
+        seeds, starts = list(range(1, 13)), rows * 4
+        together = found(seeds, config, *starts)
+        assert together == [found([seed], config, row)[0] for seed, row in zip(seeds, starts, strict=True)]
+        assert all(row[: len(prompt)] == prompt for row, prompt in zip(together, starts, strict=True))
     config = options(num_beams=300, max_length=6)
     assert found([2], config, rows[1]) == [brute_force(2, config, rows[1])]
 
@@ -251,6 +264,19 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(seed: int, kept: dict[st
     torch.testing.assert_close(distribution(logits, config), torch.tensor([share]), rtol=1e-5, atol=1e-6)
     for one, other in zip(frequencies(seed, config), share, strict=True):
         assert abs(one - other) <= 5 * math.sqrt(other * (1 - other) / 40_000)
+
+
+def test_the_fewest_tokens_whose_probability_reaches_top_p_are_drawn_from() -> None:
+    for count, top_p in ((1, 0.25), (2, 0.5), (3, 0.5 + 1e-6), (4, 1.0)):
+        config = options(strategy="top_p", top_p=top_p)
+        share = torch.tensor([[1 / count] * count + [0.0] * (4 - count)])
+        torch.testing.assert_close(distribution(torch.zeros(1, 4), config), share)
+
+
+def test_of_equally_probable_tokens_the_first_are_drawn_from_as_greedy_search_takes_them() -> None:
+    logits = torch.zeros(1, 500).index_fill(1, torch.arange(7), -1.0)
+    assert distribution(logits, options(strategy="top_k", top_k=3)).nonzero()[:, 1].tolist() == [7, 8, 9]
+    assert logits.argmax() == 7
 
 
 def test_a_search_that_draws_gives_the_probabilities_of_whole_rows() -> None:
