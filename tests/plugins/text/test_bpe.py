@@ -11,7 +11,7 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def test_words_of_vocabulary_pieces_are_encoded_as_the_peer_does() -> None:
     assert_equal_to_the_peer(words + ["".join(rng.choices("aeiouhst", k=rng.randint(5, 60))) for _ in range(500)])
 
 
-@pytest.mark.parametrize("alphabet", ["ab", "aeiouhst", string.ascii_lowercase, "犬가é"])
+@pytest.mark.parametrize("alphabet", ["ab", "aeiouhst", string.ascii_lowercase, "犬가é", '!"#$%&'])
 @pytest.mark.parametrize("length", [1, 2, 40, 64, 65, 66, 200, 2_000])
 def test_a_word_of_any_length_is_encoded_as_the_peer_does(alphabet: str, length: int) -> None:
     word = "".join(random.Random(length).choices(alphabet, k=length))
@@ -248,6 +248,25 @@ def test_no_captions_give_no_rows() -> None:
 # -- special tokens in text ------------------------------------------------------------------------
 
 
+@pytest.fixture
+def nothing_remembered() -> Iterator[None]:
+    caches = (ours, module.merges, module.chunks, module._splitter)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_remembered")
+@pytest.mark.parametrize("vocab_size", [SMALL, 49_408])
+def test_special_tokens_in_text_are_the_last_two_ids(vocab_size: int) -> None:
+    asked = ours(vocab_size=vocab_size, special=True)
+    for text in ("<start_of_text> <end_of_text>", "<START_OF_TEXT>é<End_of_Text>"):
+        assert [token for token in asked.encode(text) if token >= vocab_size - 2] == [vocab_size - 2, vocab_size - 1]
+        assert max(ours(vocab_size=vocab_size).encode(text)) < vocab_size - 2
+
+
 def test_a_literal_special_token_becomes_its_id_only_where_asked_for() -> None:
     text = "a <END_of_text> b <start_of_text>"
     assert ours(special=True).encode(text) == [320, 49407, 321, 49406]
@@ -332,6 +351,33 @@ def test_decode_refuses_what_is_no_id(ids: Sequence[int], message: str) -> None:
     with pytest.raises(InputError) as error:
         ours().decode(ids)
     assert str(error.value) == message
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_transformers_reads_the_ids_from_our_files(special: bool, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for name, content in ours(special=special).files_for("transformers").items():
+        (tmp_path / name).write_bytes(content)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["a photo of a dog", "Été, 42 犬!", "don't  <b> it"]
+    found = theirs(texts, padding="max_length", truncation=True)
+    for text, ids, mask in zip(texts, found["input_ids"], found["attention_mask"], strict=True):
+        assert len(ids) == 77
+        assert [token for token, real in zip(ids, mask, strict=True) if real] == [
+            49_406,
+            *ours(special=special).encode(text),
+            49_407,
+        ]
+
+
+def test_there_are_no_files_for_another_library_or_cleaning() -> None:
+    assert ours().files_for("open_clip") == {}
+    for cleaning in ("whitespace", "canonicalize"):
+        assert ours(cleaning).files_for("transformers") == {}
 
 
 # -- one vocabulary, many users --------------------------------------------------------------------
