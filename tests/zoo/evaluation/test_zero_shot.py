@@ -461,3 +461,9 @@ def test_features_in_half_precision_are_compared_in_float32() -> None:
     generator = torch.Generator().manual_seed(0)
     images, texts = (torch.nn.functional.normalize(torch.randn(60, 8, generator=generator)).bfloat16() for _ in "ab")
     assert zoo.retrieval_metrics(images, texts) == zoo.retrieval_metrics(images.float(), texts.float())
+
+
+def test_recall_is_that_at_one_five_and_ten_where_no_k_is_given() -> None:
+    features = torch.eye(12)
+    for direction in vars(zoo.retrieval_metrics(features, features)).values():
+        assert direction.recall == {1: 1.0, 5: 1.0, 10: 1.0}
