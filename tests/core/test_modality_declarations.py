@@ -234,6 +234,18 @@ def test_an_error_of_zoo_that_a_handler_raises_comes_as_it_is(install: Install) 
         modalities_of(registry, ["depth"])["depth"].processor(torch.nn.Identity())
 
 
+class WithoutSpec(Handler):
+    def __init__(self, spec: ModalitySpec) -> None:
+        pass
+
+
+def test_a_handler_that_does_not_keep_its_declaration_is_named(install: Install) -> None:
+    target = f"{__name__}:WithoutSpec"
+    registry = install({"acme": hooks(modalities=[modality(handler=target)])})
+    with pytest.raises(PluginError, match=f"its handler {target} must call Modality.__init__ with its spec"):
+        modalities_of(registry, ["depth"])
+
+
 def test_a_handler_without_its_methods_is_named(install: Install) -> None:
     target = f"{__name__}:Unfinished"
     registry = install({"acme": hooks(modalities=[modality(handler=target)])})

@@ -223,4 +223,6 @@ def modalities_of(registry: Registry, names: Iterable[str]) -> Mapping[str, Moda
             made_by(f"{label} ({spec.handler})", handler)
             with PluginCode(label, f"its handler {spec.handler} failed"):
                 handlers[name] = handler(spec)
+            if getattr(handlers[name], "spec", None) != spec:
+                raise PluginError(f"{label}: its handler {spec.handler} must call Modality.__init__ with its spec")
     return handlers
