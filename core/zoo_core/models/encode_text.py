@@ -75,8 +75,7 @@ def encode_captions(
         too_long.update(portion[index] for index in truncated)
         encoded.append(encode(ids))
     _report(too_long, captions, tokenizer, overflow)
-    features = torch.cat(encoded) if len(encoded) > 1 else encoded[0]  # [distinct, D]
-    return features[[rows[caption] for caption in captions]] if len(rows) < len(captions) else features
+    return torch.cat(encoded)[[rows[caption] for caption in captions]]
 
 
 def _report(too_long: set[str], captions: Sequence[str], tokenizer: Tokenizer, overflow: Overflow) -> None:
@@ -146,17 +145,17 @@ def buckets(lengths: Sequence[int], limit: int, limits: Limits) -> Iterator[tupl
         numbers of rows, shortest first over all buckets, and the length that holds every one of them.
     """
     bucket: list[int] = []
-    length = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         needed = rounded(lengths[row], limit)
-        longer = needed > length and len(bucket) * length >= limits.few
-        if bucket and (longer or (len(bucket) + 1) * needed > limits.many):
-            yield bucket, length
-            bucket = []
+        if bucket:
+            length = rounded(lengths[bucket[-1]], limit)
+            longer = needed > length and len(bucket) * length >= limits.few
+            if longer or (len(bucket) + 1) * needed > limits.many:
+                yield bucket, length
+                bucket = []
         bucket.append(row)
-        length = needed
     if bucket:
-        yield bucket, length
+        yield bucket, rounded(lengths[bucket[-1]], limit)
 
 
 def rounded(length: int, limit: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from support.peer import captions, randomized
 from zoo_core.errors import ConfigError, InputError, PluginError, TruncatedTextWarning
 from zoo_core.interfaces import TextTower
 from zoo_core.models import encode_text
-from zoo_core.models.encode_text import LIMITS, STEP, Limits, buckets, encode_rows
+from zoo_core.models.encode_text import LIMITS, STEP, Limits, buckets, encode_captions, encode_rows
 from zoo_core.nn.inference_forms import forms_of
 from zoo_core.testing import BrokenPromiseError, check_component
 from zoo_core.testing.capabilities import example_input
+from zoo_core.text.tokenizer import Tokenizer
 from zoo_text.clip.config import ClipTextConfig
 from zoo_text.clip.tower import TextTransformer
 
@@ -310,6 +312,33 @@ def test_captions_that_are_cut_are_told_once_with_their_places(monkeypatch: pyte
             model.encode_text(texts, overflow="error")
         assert not seen, "nothing is encoded where captions are refused"
         assert model.encode_text(["a", "c", "d"], overflow="error").shape == (3, 16)
+
+
+class Numbers(Tokenizer):
+    """A tokenizer whose captions are numbers, which remembers how many it got at a time."""
+
+    context_length, vocab_size, sot_id, eot_id, pad_id = 3, 1 << 20, None, None, 0
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def encode(self, text: str) -> list[int]:
+        return [int(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(ids[0])
+
+    def tokenize(self, texts: Sequence[str], context_length: int | None = None) -> tuple[Tensor, list[int]]:
+        self.counts.append(len(texts))
+        return torch.tensor([[int(text)] * 3 for text in texts]), []
+
+
+def test_of_many_captions_the_ids_of_65_536_are_in_memory_at_a_time() -> None:
+    tokenizer = Numbers()
+    captions = [str(number) for number in range(1 << 16, 0, -1)] + ["70000", "5"]
+    features = encode_captions(captions, tokenizer, lambda ids: ids[:, :1].float(), "warn")
+    assert tokenizer.counts == [65_536, 1]
+    assert features[:, 0].tolist() == [float(caption) for caption in captions]
 
 
 def test_no_captions_have_no_features() -> None:
