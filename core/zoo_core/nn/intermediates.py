@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import index
 from typing import Any, ClassVar, NamedTuple, NoReturn, cast
 
 from torch import Tensor, nn
@@ -258,15 +259,20 @@ def take_indices(indices: int | Sequence[int] | None, count: int) -> tuple[int, 
         count: how many blocks there are.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or no whole number.
     """
     if indices is None:
         return tuple(range(count))
+    try:
+        indices = [*map(index, indices)] if isinstance(indices, Sequence) else index(indices)
+    except TypeError:
+        expected = "a whole number, several of them in a list or a tuple, or None"
+        raise InputError(f"indices must be {expected}, found {describe(indices)}") from None
     if isinstance(indices, int):
         if not 1 <= indices <= count:
             raise InputError(f"indices: the last {indices} of {count} blocks do not exist; allowed: 1 to {count}")
         return tuple(range(count - indices, count))
-    for index in indices:
-        if not -count <= index < count:
-            raise InputError(f"indices: there is no block {index}; allowed: {-count} to {count - 1}")
-    return tuple(sorted({index % count for index in indices}))
+    for number in indices:
+        if not -count <= number < count:
+            raise InputError(f"indices: there is no block {number}; allowed: {-count} to {count - 1}")
+    return tuple(sorted({number % count for number in indices}))
