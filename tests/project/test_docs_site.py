@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 TOP = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 """Pages of the site that stand beside `docs/`."""
 PROMISED = ["config", "interfaces", "plugin", "registry", "images", "checkpoints", "errors", "testing"]
-"""Modules of `zoo_core` that strangers import."""
+"""Modules of `zoo_core` that strangers import, whole ones."""
 
 
 def navigation() -> list[str]:
@@ -60,6 +60,11 @@ def test_the_reference_has_every_public_function() -> None:
 def test_the_reference_has_every_module_for_authors_of_plugins(module: str) -> None:
     assert f"::: zoo_core.{module}\n" in (DOCS / "api" / f"{module}.md").read_text()
     assert f"api/{module}.md" in navigation()
+
+
+@pytest.mark.parametrize("name", ["Modality", "Processor"])
+def test_the_reference_has_the_bases_of_modalities(name: str) -> None:
+    assert f"::: zoo_core.models.modality.{name}\n" in (DOCS / "api" / "modality.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["models", "command_line"])

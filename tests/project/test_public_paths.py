@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 
 import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 PROMISED = {
     "zoo_core.checkpoints": "CheckpointFormat Conversion ConvertedSource ITEM_SIZES TensorInfo TensorSource",
     "zoo_core.config": (
-        "CheckpointFormatConfig ComponentConfig Config EmbedDim LossConfig ModelConfig PreprocessConfig Ratio Section "
-        "Size TOKENIZER_FOLDER TextTowerConfig TokenIds TokenizerConfig TowerConfig VisionTowerConfig"
+        "CheckpointFormatConfig ComponentConfig Config EmbedDim LossConfig ModelConfig PreprocessConfig ProcessorConfig "
+        "Ratio Section Size TOKENIZER_FOLDER TextTowerConfig TokenIds TokenizerConfig TowerConfig VisionTowerConfig"
     ),
     "zoo_core.errors": (
         "AmbiguousNameError CapabilityError CheckpointError ConfigError DownloadError ImageFileError InputError "
@@ -19,7 +23,8 @@ PROMISED = {
     ),
     "zoo_core.images": "ImageLike MAX_PIXELS Preprocessor",
     "zoo_core.interfaces": "LayerGroup Loss TextTower Tower VisionTower",
-    "zoo_core.plugin": "API_VERSION CAPABILITIES Capability ComponentSpec KINDS Kind hookimpl",
+    "zoo_core.models.modality": "Modality Processor",
+    "zoo_core.plugin": "API_VERSION CAPABILITIES Capability ComponentSpec KINDS Kind ModalitySpec hookimpl",
     "zoo_core.registry": "Component Plugin Registry default_registry",
     "zoo_core.testing": "BrokenPromiseError HEAVY check_component check_config check_plugin",
 }
@@ -31,3 +36,13 @@ def test_promised_names_stand_at_their_import_paths(module: str, names: str) -> 
     offered = importlib.import_module(module)
     assert set(names.split()) <= set(offered.__all__)
     assert [name for name in offered.__all__ if not hasattr(offered, name)] == []
+
+
+GUIDES = [*DOCS.glob("write-a-*.md"), *(DOCS / "examples").rglob("*.py")]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_what_a_guide_imports_is_promised(guide: Path) -> None:
+    imports = re.findall(r"^from (zoo_core[\w.]*) import (.+)$", guide.read_text(), flags=re.MULTILINE)
+    for module, names in imports:
+        assert set(names.split(", ")) <= set(PROMISED.get(module, "").split()), module

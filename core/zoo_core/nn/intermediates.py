@@ -234,7 +234,7 @@ class BlockwiseModule(nn.Module):
         """Hold the output of a block to the shapes of a map or of tokens, the extra ones among them."""
         if is_traced(output):
             return
-        rows = len(inputs["patches"] if isinstance(inputs, Mapping) else inputs)
+        rows = len(cast("Any", inputs["patches"] if isinstance(inputs, Mapping) else inputs))
         if not isinstance(output, Tensor) or output.ndim not in (3, 4) or len(output) != rows:
             found = str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
             self._fail(f"forward_blocks must yield [{rows}, C, h, w] or [{rows}, N, C], found {found}")
@@ -264,15 +264,15 @@ def take_indices(indices: int | Sequence[int] | None, count: int) -> tuple[int, 
     if indices is None:
         return tuple(range(count))
     try:
-        indices = [*map(index, indices)] if isinstance(indices, Sequence) else index(indices)
+        chosen = [*map(index, indices)] if isinstance(indices, Sequence) else index(indices)
     except TypeError:
         expected = "a whole number, several of them in a list or a tuple, or None"
         raise InputError(f"indices must be {expected}, found {describe(indices)}") from None
-    if isinstance(indices, int):
-        if not 1 <= indices <= count:
-            raise InputError(f"indices: the last {indices} of {count} blocks do not exist; allowed: 1 to {count}")
-        return tuple(range(count - indices, count))
-    for number in indices:
+    if isinstance(chosen, int):
+        if not 1 <= chosen <= count:
+            raise InputError(f"indices: the last {chosen} of {count} blocks do not exist; allowed: 1 to {count}")
+        return tuple(range(count - chosen, count))
+    for number in chosen:
         if not -count <= number < count:
             raise InputError(f"indices: there is no block {number}; allowed: {-count} to {count - 1}")
-    return tuple(sorted({number % count for number in indices}))
+    return tuple(sorted({number % count for number in chosen}))
