@@ -125,7 +125,8 @@ class BlockwiseModule(nn.Module):
             self._fail(f"final_norm must return a norm, found {type(norm).__name__}")
         stop = max(options.numbers, default=-1) + 1 if options.stop_early else None
         outputs: list[Tensor] = []
-        x, count = inputs, 0
+        x: Any = inputs
+        count = 0
         for count, x in enumerate(islice(self.forward_blocks(inputs), stop), start=1):
             if count - 1 in options.numbers:
                 self._check_block(x, inputs)
