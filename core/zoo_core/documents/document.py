@@ -66,6 +66,19 @@ class Document:
             path = path[:-1]
         return self.marks.get(path, Mark(""))
 
+    def locate(self, error: ConfigError, above: KeyPath = ()) -> ConfigError:
+        """Return an error about this document with the mark of each key that it blames, in file order.
+
+        Args:
+            error: problems with dotted keys, such as those of `Config.parse`.
+            above: the keys of the section that they are keys of.
+        """
+        problems = [
+            self.mark((*above, *problem.key.split("."))).problem(problem.message, problem.key)
+            for problem in error.problems
+        ]
+        return ConfigError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
+
 
 def expect_file(path: str | Path) -> None:
     """Refuse what is there and no regular file: opening a pipe waits for ever, and a device has no end.

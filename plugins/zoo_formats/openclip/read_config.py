@@ -78,11 +78,7 @@ def import_open_clip(path: Path) -> Json:
             return _architecture(file.model_cfg, file.preprocess_cfg)
         return _architecture(OpenClipConfig.parse(document.data), PreprocessCfg())
     except ConfigError as error:
-        problems = [
-            document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key)
-            for problem in error.problems
-        ]
-        raise ConfigError(sorted(problems, key=lambda problem: (problem.line, problem.column))) from None
+        raise document.locate(error) from None
 
 
 def _architecture(cfg: OpenClipConfig, preprocess: PreprocessCfg) -> Json:

@@ -148,10 +148,7 @@ def _parsed(folder: Path, processor: str, section: Callable[[_Images], Json]) ->
     try:
         return section(_Images.parse({**_class_values(data, processor), **values}))
     except ConfigError as error:
-        problems = [
-            document.mark((*above, problem.key)).problem(problem.message, problem.key) for problem in error.problems
-        ]
-        raise ConfigError(problems) from None
+        raise document.locate(error, above) from None
 
 
 def _class_values(data: Mapping[str, Any], processor: str) -> Json:

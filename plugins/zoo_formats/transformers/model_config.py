@@ -41,6 +41,8 @@ __all__ = [
 Json = dict[str, Any]
 Kind = TypeVar("Kind", bound=Config)
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Activation = Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"]
+Epsilon = Annotated[float, Field(gt=0, le=1)]
 
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 """Their names of activations, and ours."""
@@ -69,8 +71,8 @@ class StackCfg(Config):
     intermediate_size: Count
     num_hidden_layers: Count = 12
     num_attention_heads: Count
-    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"]
-    layer_norm_eps: Annotated[float, Field(gt=0, le=1)]
+    hidden_act: Activation
+    layer_norm_eps: Epsilon
     attention_dropout: float = 0.0
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -99,20 +101,14 @@ class _TextCfg(StackCfg):
     bos_token_id: int | None = 49_406
 
 
-class _VisionCfg(StackCfg):
-    image_size: Count = 224
-    patch_size: Count
-    num_channels: Literal[3] = 3
-
-
 class ClipTextCfg(_TextCfg):
     """CLIP's text tower."""
 
     hidden_size: Count = 512
     intermediate_size: Count = 2048
     num_attention_heads: Count = 8
-    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "quick_gelu"
-    layer_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    hidden_act: Activation = "quick_gelu"
+    layer_norm_eps: Epsilon = 1e-5
     vocab_size: Count = 49_408
     max_position_embeddings: Count = 77
     eos_token_id: int = 49_407
@@ -129,77 +125,69 @@ class ClipTextCfg(_TextCfg):
             )
 
 
-class ClipVisionCfg(_VisionCfg):
+class ClipVisionCfg(StackCfg):
     """CLIP's image tower."""
 
     hidden_size: Count = 768
     intermediate_size: Count = 3072
     num_attention_heads: Count = 12
-    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "quick_gelu"
-    layer_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    hidden_act: Activation = "quick_gelu"
+    layer_norm_eps: Epsilon = 1e-5
+    image_size: Count = 224
     patch_size: Count = 32
+    num_channels: Literal[3] = 3
     projection_dim: Count = 512
 
 
-class SiglipTextCfg(_TextCfg):
-    """SigLIP's text tower; its special tokens are those of its tokenizer, whatever these say."""
-
+class _SiglipStackCfg(StackCfg):
     hidden_size: Count = 768
     intermediate_size: Count = 3072
     num_attention_heads: Count = 12
-    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
-    layer_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    hidden_act: Activation = "gelu_pytorch_tanh"
+    layer_norm_eps: Epsilon = 1e-6
+
+
+class SiglipTextCfg(_SiglipStackCfg, _TextCfg):
+    """SigLIP's text tower; its special tokens are those of its tokenizer, whatever these say."""
+
     vocab_size: Count = 32_000
     max_position_embeddings: Count = 64
     eos_token_id: int | list[int] | None = 49_407
     projection_size: Count | None = None
 
 
-class SiglipVisionCfg(_VisionCfg):
-    """SigLIP's image tower."""
-
-    hidden_size: Count = 768
-    intermediate_size: Count = 3072
-    num_attention_heads: Count = 12
-    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
-    layer_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
+class _SiglipImageCfg(_SiglipStackCfg):
     patch_size: Count = 16
+    num_channels: Literal[3] = 3
     vision_use_head: bool = True
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Refuse a tower without a head."""
         yield from super().rules()
-        yield from _head_rules(self.vision_use_head)
+        if not self.vision_use_head:
+            yield (
+                "vision_use_head",
+                "without its pooling head the tower gives tokens and no feature of an image; take the folder of the "
+                "model that it was cut out of",
+            )
 
 
-class Siglip2VisionCfg(StackCfg):
+class SiglipVisionCfg(_SiglipImageCfg):
+    """SigLIP's image tower."""
+
+    image_size: Count = 224
+
+
+class Siglip2VisionCfg(_SiglipImageCfg):
     """SigLIP 2's image tower for any aspect ratio: its positions are a square of patches that is resampled."""
 
-    hidden_size: Count = 768
-    intermediate_size: Count = 3072
-    num_attention_heads: Count = 12
-    hidden_act: Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
-    layer_norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
-    patch_size: Count = 16
     num_patches: Count = 256
-    num_channels: Literal[3] = 3
-    vision_use_head: bool = True
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Hold the positions to a square; refuse a tower without a head."""
+        """Hold the positions to a square."""
         yield from super().rules()
-        yield from _head_rules(self.vision_use_head)
         if math.isqrt(self.num_patches) ** 2 != self.num_patches:
             yield "num_patches", f"{self.num_patches} patches are no square"
-
-
-def _head_rules(has_head: bool) -> Iterator[tuple[str, str]]:
-    if not has_head:
-        yield (
-            "vision_use_head",
-            "without its pooling head the tower gives tokens and no feature of an image; take the folder of the model "
-            "that it was cut out of",
-        )
 
 
 class ClipFile(Config):
@@ -256,11 +244,7 @@ def parsed(kind: type[Kind], document: Document) -> Kind:
     try:
         return kind.parse(_essential(document.data))
     except ConfigError as error:
-        problems = [
-            document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key)
-            for problem in error.problems
-        ]
-        raise ConfigError(problems) from None
+        raise document.locate(error) from None
 
 
 def _essential(data: Mapping[str, Any]) -> Json:

@@ -205,11 +205,7 @@ class TransformersSiglip(CheckpointFormat):
                 file = SiglipFile(text_config=text, vision_config=stand_in)
             architecture = _architecture(file, folder)
         except ConfigError as error:
-            problems = [
-                document.mark(tuple(problem.key.split("."))).problem(problem.message, problem.key)
-                for problem in error.problems
-            ]
-            raise error if any(problem.source for problem in error.problems) else ConfigError(problems) from None
+            raise error if any(problem.source for problem in error.problems) else document.locate(error) from None
         if kind == TEXT:
             return {**architecture, "description": "The text tower of SigLIP alone", "preprocess": {"type": "image"}}
         alone = {"description": "The image tower of SigLIP alone"} if kind == IMAGE else {}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from zoo_core.documents import Bounds, Document, KeyPath
 from zoo_core.documents.json_reader import parse_json, read_json
-from zoo_core.errors import ConfigError, describe, reason
+from zoo_core.errors import ConfigError, Problem, describe, reason
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner), max_leaves=9)
@@ -91,6 +91,14 @@ def test_files_that_are_no_text_are_refused_unread(tmp_path: Path) -> None:
             read_json(tmp_path / name, Bounds(bytes=100))
     with pytest.raises(ConfigError, match="cannot be read"):
         read_json(tmp_path / "a\0b")
+
+
+def test_problems_of_keys_are_located_in_file_order_below_the_section_that_they_are_of() -> None:
+    document = parse_json('{"images": {\n"size": {"height": 1},\n"mean": 2}}', "x.json")
+    wrong = ConfigError([Problem("is wrong", "mean"), Problem("is odd", "size.height"), Problem("is lacking", "std")])
+    located = document.locate(wrong, ("images",))
+    places = [(problem.key, problem.source, problem.line, problem.column) for problem in located.problems]
+    assert places == [("std", "x.json", 1, 2), ("size.height", "x.json", 2, 10), ("mean", "x.json", 3, 1)]
 
 
 def test_values_and_errors_are_told_in_one_short_line() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -163,11 +164,7 @@ def _read(file: Path) -> dict[str, Pretrained]:
         try:
             entry = Pretrained.parse(data)
         except ConfigError as error:
-            raise ConfigError(
-                [
-                    document.mark((tag, *problem.key.split("."))).problem(problem.message, f"{tag}.{problem.key}")
-                    for problem in error.problems
-                ]
-            ) from None
+            problems = document.locate(error, (tag,)).problems
+            raise ConfigError([replace(problem, key=f"{tag}.{problem.key}") for problem in problems]) from None
         entries[tag] = entry.model_copy(update={"path": file.parent / entry.path}) if entry.path else entry
     return entries
