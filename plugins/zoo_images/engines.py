@@ -98,13 +98,13 @@ class Engine(ABC):
     def pixels(self, image: Any) -> torch.Tensor:
         """Return an image as normalised float32 pixels `[3, H, W]`."""
 
-    def recolour(self, image: Any, options: AugmentationConfig) -> Any:
+    def recolour(self, image: Any, options: AugmentationConfig, generator: torch.Generator | None) -> Any:
         """Change the colours of a training image at random."""
-        jitters = options.color_jitter is not None and happens(options.color_jitter_probability)
+        jitters = options.color_jitter is not None and happens(options.color_jitter_probability, generator)
         recoloured = self.to_pil(image) if jitters else None
         if recoloured is not None and options.color_jitter is not None:
-            recoloured = jitter(recoloured, *options.color_jitter)
-        if happens(options.grey_probability):
+            recoloured = jitter(recoloured, *options.color_jitter, generator=generator)
+        if happens(options.grey_probability, generator):
             recoloured = (recoloured or self.to_pil(image)).convert("L").convert("RGB")
         return image if recoloured is None else self.from_pil(recoloured)
 

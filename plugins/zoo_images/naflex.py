@@ -33,7 +33,8 @@ _STEP = 1e-5
 class NaFlexPreprocessor(Preprocessor):
     """Turns an image into its patches; picklable.
 
-    With `train`, chance comes from torch's global generator, so `torch.manual_seed` decides it.
+    With `train`, chance comes from a generator that is handed in, or else from torch's global one, so that
+    `torch.manual_seed` decides it.
 
     Args:
         config: patches, colours and augmentation.
@@ -42,6 +43,8 @@ class NaFlexPreprocessor(Preprocessor):
         train: crop at random and augment instead of showing the whole image.
     """
 
+    takes_bytes = True
+
     def __init__(self, config: NaFlexImageConfig, *, image_size: tuple[int, int], train: bool = False) -> None:
         self.config = config
         self.image_size = image_size
@@ -49,7 +52,9 @@ class NaFlexPreprocessor(Preprocessor):
         grid = (side // patch for side, patch in zip(image_size, config.patch_size, strict=True))
         self.image_seq_len = config.image_seq_len or max(1, math.prod(grid))
 
-    def __call__(self, image: ImageLike | torch.Tensor) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, image: ImageLike | torch.Tensor, *, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
         """Return the patches of an image, or of raw pixels (uint8 `[3, H, W]`).
 
         Returns:
@@ -61,32 +66,37 @@ class NaFlexPreprocessor(Preprocessor):
         """
         if isinstance(image, torch.Tensor):
             check_pixels(image)
-            return self.prepare(image[None])[0]
+            return self.prepare(image[None], generator=generator)[0]
         decoded = self._engine.open(image, self.max_pixels)
-        return patchify(self._pixels(self._cropped(decoded) if self.train else decoded), self.config.patch_size)
+        pixels = self._augmented(decoded, generator) if self.train else self._pixels(decoded)
+        return patchify(pixels, self.config.patch_size)
 
-    def prepare(self, pixels: torch.Tensor) -> Any:
+    def prepare(self, pixels: torch.Tensor, *, generator: torch.Generator | None = None) -> Any:
         """Return the patches of each of raw pixels `[B, 3, H, W]`, as `ImagePreprocessor.prepare` has it."""
         if not self._engine.takes_raw:
-            return super().prepare(pixels)
+            return super().prepare(pixels, generator=generator)
         check_raw_size(pixels, self.max_pixels)
-        images = [self._pixels(self._cropped(image)) for image in pixels] if self.train else self._pixels(pixels)
+        images = [self._augmented(image, generator) for image in pixels] if self.train else self._pixels(pixels)
         return [patchify(image.to(pixels.device), self.config.patch_size) for image in images]
 
-    def _cropped(self, image: Any) -> Any:
-        """Return a random part of an image."""
+    def _augmented(self, image: Any, generator: torch.Generator | None) -> torch.Tensor:
+        """Return a random part of an image in other colours, as pixels."""
         options = self.config.train
         height, width = self._engine.size(image)
         aspect = width / height
         ratio = options.ratio[0] * aspect, options.ratio[1] * aspect
-        top, left, *crop = crop_box((height, width), options.scale, ratio)
-        return self._engine.crop(image, top, left, (crop[0], crop[1]))
+        top, left, *crop = crop_box((height, width), options.scale, ratio, generator=generator)
+        part = self._fitted(self._engine.crop(image, top, left, (crop[0], crop[1])))
+        return self._engine.pixels(self._engine.recolour(part, options, generator))
 
     def _pixels(self, image: Any) -> torch.Tensor:
+        """Return the pixels of an image, or of each of a batch."""
+        return self._engine.pixels(self._fitted(image))
+
+    def _fitted(self, image: Any) -> Any:
         """Return an image, or each of a batch, at the size at which it has as many patches as it may have."""
         size = fitted_size(self._engine.size(image), self.config.patch_size, self.image_seq_len)
-        image = self._engine.resample(image, size)
-        return self._engine.pixels(self._engine.recolour(image, self.config.train) if self.train else image)
+        return self._engine.resample(image, size)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -34,7 +34,8 @@ __all__ = ["ImagePreprocessor", "resized_size"]
 class ImagePreprocessor(Preprocessor):
     """Turns an image into a normalised float32 tensor `[3, H, W]`, raw pixels on their device; picklable.
 
-    With `train`, chance comes from torch's global generator, so `torch.manual_seed` decides it.
+    With `train`, chance comes from a generator that is handed in, or else from torch's global one, so that
+    `torch.manual_seed` decides it.
 
     Args:
         config: sizes, colours and augmentation.
@@ -42,12 +43,14 @@ class ImagePreprocessor(Preprocessor):
         train: crop at random and augment instead of fitting the whole image.
     """
 
+    takes_bytes = True
+
     def __init__(self, config: ImageConfig, *, image_size: tuple[int, int], train: bool = False) -> None:
         self.config = config
         self.image_size = image_size
         self.train = train
 
-    def __call__(self, image: ImageLike | torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: ImageLike | torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
         """Return an image, or raw pixels (uint8 `[3, H, W]`), as a float32 tensor `[3, H, W]`.
 
         Raises:
@@ -56,21 +59,22 @@ class ImagePreprocessor(Preprocessor):
         """
         if isinstance(image, torch.Tensor):
             check_pixels(image)
-            return self.prepare(image[None])[0]
+            return self.prepare(image[None], generator=generator)[0]
         draft = None if self.train or not self.config.draft else self.image_size
         decoded = self._engine.open(image, self.max_pixels, draft)
-        return self._engine.pixels(self._augmented(decoded) if self.train else self._fitted(decoded, image))
+        prepared = self._augmented(decoded, generator) if self.train else self._fitted(decoded, image)
+        return self._engine.pixels(prepared)
 
-    def prepare(self, pixels: torch.Tensor) -> Any:
+    def prepare(self, pixels: torch.Tensor, *, generator: torch.Generator | None = None) -> Any:
         """Return raw pixels as float32 tensors `[3, H, W]` on their device, one `[B, 3, H, W]` of all but in training.
 
         The engine `torch` works on their device, but for a change of colours in training; `pil` works on the CPU.
         """
         if not self._engine.takes_raw:
-            return super().prepare(pixels)
+            return super().prepare(pixels, generator=generator)
         check_raw_size(pixels, self.max_pixels)
         if self.train:
-            return [self._engine.pixels(self._augmented(image)).to(pixels.device) for image in pixels]
+            return [self._engine.pixels(self._augmented(image, generator)).to(pixels.device) for image in pixels]
         return self._engine.pixels(self._fitted(pixels, pixels))
 
     def __repr__(self) -> str:
@@ -99,11 +103,11 @@ class ImagePreprocessor(Preprocessor):
         top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
         return self._engine.crop(image, top, left, self.image_size)
 
-    def _augmented(self, image: Any) -> Any:
+    def _augmented(self, image: Any, generator: torch.Generator | None) -> Any:
         options = self.config.train
-        top, left, *size = crop_box(self._engine.size(image), options.scale, options.ratio)
+        top, left, *size = crop_box(self._engine.size(image), options.scale, options.ratio, generator=generator)
         crop = self._engine.crop(image, top, left, (size[0], size[1]))
-        return self._engine.recolour(self._engine.resample(crop, self.image_size), options)
+        return self._engine.recolour(self._engine.resample(crop, self.image_size), options, generator)
 
 
 def resized_size(source: tuple[int, int], frame: tuple[int, int], mode: str) -> tuple[int, int]:

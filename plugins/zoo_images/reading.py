@@ -96,13 +96,13 @@ def open_image(source: ImageLike, options: OpenOptions = PLAIN) -> Image.Image:
     `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
 
     Args:
-        source: a PIL image, the path of a regular file (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), or a uint8
-            array `[H, W, 3]`.
+        source: a PIL image, the path of a regular file (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), what such a file
+            holds, or a uint8 array `[H, W, 3]`.
         options: what is done with it.
 
     Raises:
         ImageFileError: the file cannot be read as an image; its path and the reason are named.
-        InputError: `source` is none of the three, or an image that cannot be used.
+        InputError: `source` is none of these, or an image that cannot be used.
     """
     return _opened(source, options, lambda image, _: _decoded(image, options))
 
@@ -136,7 +136,9 @@ def _opened(source: ImageLike, options: OpenOptions, decode: Callable[[Image.Ima
     """Return what `decode` makes of an image and of the JPEG file, if it is one and to be decoded whole."""
     try:
         if isinstance(source, str | os.PathLike):
-            return _from_file(os.fspath(source), options, decode)
+            return _from_path(os.fspath(source), options, decode)
+        if isinstance(source, bytes):
+            return _from_file(io.BytesIO(source), len(source), "", options, decode)
         if isinstance(source, Image.Image):
             check_size(source.width, source.height, options.max_pixels)
             return decode(source, None)
@@ -145,7 +147,8 @@ def _opened(source: ImageLike, options: OpenOptions, decode: Callable[[Image.Ima
                 raise InputError(f"expected a uint8 array [H, W, 3], found {source.dtype} {list(source.shape)}")
             check_size(source.shape[1], source.shape[0], options.max_pixels)
             return decode(Image.fromarray(source), None)
-        raise InputError(f"expected a PIL image, a path or a uint8 array [H, W, 3], found {type(source).__name__}")
+        allowed = "a PIL image, a path, the bytes of a file or a uint8 array [H, W, 3]"
+        raise InputError(f"expected {allowed}, found {type(source).__name__}")
     except InputError as error:
         raise refusal(source, str(error)) from None
     except Exception as error:  # on damaged bytes Pillow raises nearly anything, struct.error included
@@ -153,22 +156,27 @@ def _opened(source: ImageLike, options: OpenOptions, decode: Callable[[Image.Ima
         raise refusal(source, f"cannot be decoded: {reason}") from error
 
 
-def _from_file(path: str, options: OpenOptions, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
+def _from_path(path: str, options: OpenOptions, decode: Callable[[Image.Image, bytes | None], Opened]) -> Opened:
     if "://" in path:
         raise InputError("is a URL, and nothing is fetched; download it and pass the path")
     with _file(path) as file:
-        reader = _reader(file.read(24))
-        file.seek(0)
-        in_memory = reader is JpegImagePlugin.JpegImageFile and os.fstat(file.fileno()).st_size <= MAX_BYTES
-        data = file.read() if in_memory else None
-        patient = _PatientFile(file if data is None else io.BytesIO(data))
-        image = reader(cast("BinaryIO", patient), path)
-        patient.in_header = False
-        check_size(image.width, image.height, options.max_pixels)
-        size = image.size
-        if options.draft is not None:  # readers of other formats pass it over
-            image.draft("RGB", (2 * options.draft[1], 2 * options.draft[0]))
-        return decode(image, data if image.size == size else None)
+        return _from_file(file, os.fstat(file.fileno()).st_size, path, options, decode)
+
+
+def _from_file(
+    file: BinaryIO, size: int, path: str, options: OpenOptions, decode: Callable[[Image.Image, bytes | None], Opened]
+) -> Opened:
+    reader = _reader(file.read(24))
+    file.seek(0)
+    data = file.read() if reader is JpegImagePlugin.JpegImageFile and size <= MAX_BYTES else None
+    patient = _PatientFile(file if data is None else io.BytesIO(data))
+    image = reader(cast("BinaryIO", patient), path)
+    patient.in_header = False
+    check_size(image.width, image.height, options.max_pixels)
+    before = image.size
+    if options.draft is not None:  # readers of other formats pass it over
+        image.draft("RGB", (2 * options.draft[1], 2 * options.draft[0]))
+    return decode(image, data if image.size == before else None)
 
 
 class _PatientFile:

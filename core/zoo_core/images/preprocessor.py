@@ -29,8 +29,8 @@ __all__ = ["MAX_PIXELS", "ImageLike", "Preprocessor", "check_pixels", "moved"]
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a file of a few hundred bytes can claim gigabytes."""
 
-ImageLike: TypeAlias = Union["Image.Image", str, os.PathLike[str], "NDArray[numpy.uint8]"]
-"""A PIL image, the path of an image file, or a uint8 array `[H, W, 3]` of RGB values."""
+ImageLike: TypeAlias = Union["Image.Image", str, os.PathLike[str], bytes, "NDArray[numpy.uint8]"]
+"""A PIL image, the path of an image file, what such a file holds, or a uint8 array `[H, W, 3]` of RGB values."""
 
 
 class Preprocessor(Contract, ABC):
@@ -42,14 +42,19 @@ class Preprocessor(Contract, ABC):
     Attributes:
         image_size: height and width of every tensor it returns.
         max_pixels: images of more pixels are refused before they are decoded; set it for larger ones that you trust.
+        takes_bytes: images may be the bytes of a file; without it, training hands it PIL images of these.
     """
 
     image_size: tuple[int, int]
     max_pixels: int = MAX_PIXELS
+    takes_bytes: bool = False
 
     @abstractmethod
-    def __call__(self, image: ImageLike) -> Any:
+    def __call__(self, image: ImageLike, *, generator: torch.Generator | None = None) -> Any:
         """Return `image` as a float32 tensor `[3, H, W]`, or as what else `collate` takes.
+
+        Chance in it comes from `generator`, or from torch's global one where that is None. A subclass may leave the
+        argument out: training then seeds the global generators for each image.
 
         Raises:
             InputError: it is no image that can be used.
@@ -57,7 +62,7 @@ class Preprocessor(Contract, ABC):
         """
 
     @checked
-    def prepare(self, pixels: Tensor) -> Any:
+    def prepare(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Any:
         """Preprocess a batch of raw pixels: one result for each image, on the same device.
 
         Here the images go through `__call__` one by one, as arrays on the CPU. A preprocessor that can work on the
@@ -66,12 +71,14 @@ class Preprocessor(Contract, ABC):
         Args:
             pixels: uint8 `[B, 3, H, W]`, red, green and blue of images of one size, on any device, as
                 `check_pixels` lets them pass; possibly none.
+            generator: what chance comes from; torch's global one where None.
 
         Raises:
             InputError: images of this size cannot be used.
         """
         arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return [moved(self(array), pixels.device) for array in arrays]
+        options = {} if generator is None else {"generator": generator}  # a subclass need not know the argument
+        return [moved(self(array, **options), pixels.device) for array in arrays]
 
     @checked
     def collate(self, prepared: Sequence[Any]) -> Any:

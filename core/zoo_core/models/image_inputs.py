@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from zoo_core.boundary.library_code import library_code
 from zoo_core.boundary.plugin_code import maker_of
 from zoo_core.errors import InputError, PluginError
 from zoo_core.images import Preprocessor, moved
 from zoo_core.images.patches import PatchBatch, check_dense, check_patches, described
 from zoo_core.interfaces import VisionTower
+from zoo_core.models.chance import call_with
 from zoo_core.models.modality import Modality, device_of, is_raw
 from zoo_core.nn.precision import matrix_dtype
 from zoo_core.nn.tracing import is_symbolic
@@ -51,6 +56,26 @@ class ImageModality(Modality):
         blue = 255 * ((x // (3 + (119 - x) // 12) + y // 7) % 2)
         return [Image.fromarray(numpy.stack([x * 255 // 119, y * 255 // 89, blue], axis=-1).astype(numpy.uint8))]
 
+    def prepare_one(self, processor: Preprocessor, raw: Any, *, generator: torch.Generator | None = None) -> Any:
+        """Return one image, possibly the bytes of a file, preprocessed; the arguments are those of `Modality`."""
+        image = _opened(raw) if isinstance(raw, bytes) and not processor.takes_bytes else raw
+        return call_with(generator, processor, image)
+
+    def collate(self, processor: Preprocessor, prepared: Sequence[Any]) -> Any:
+        """Return preprocessed images as one batch."""
+        return processor.collate(prepared)
+
+    def check_raw(self, raw: Any, limits: Mapping[str, Any]) -> None:
+        """Refuse images below `min_size` pixels in height or width, or beyond `max_aspect`."""
+        least, most = limits.get("min_size", 1), limits.get("max_aspect")
+        if least == 1 and most is None:
+            return  # the size of an image file costs its header
+        height, width = _size_of(raw)
+        if min(height, width) < least:
+            raise InputError(f"the image has {width} x {height} pixels, less than {least} on a side")
+        if most is not None and max(height, width) > most * min(height, width):
+            raise InputError(f"the image has {width} x {height} pixels, more elongated than {most:g}:1")
+
     def inputs(self, model: Any, tower: VisionTower, value: Any) -> Any:
         """Return images `[B, C, H, W]` or a patch batch; the arguments and errors are those of `Modality.inputs`."""
         if is_symbolic(value):
@@ -61,6 +86,25 @@ class ImageModality(Modality):
             return _checked_patches(cast("Mapping[str, Any]", value), tower)
         _check_image(value, tower)
         return value.to(matrix_dtype(tower, value.dtype))
+
+
+def _opened(content: bytes | str | os.PathLike[str]) -> Image.Image:
+    """Return the image of a file, or of what a file holds, of which nothing but the header is read."""
+    from PIL import Image  # noqa: PLC0415 - a text tower alone needs no Pillow
+
+    with library_code(lambda why: InputError(f"cannot be read as an image: {why}")), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # preprocessing has a limit of its own
+        return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def _size_of(raw: Any) -> tuple[int, int]:
+    """Return height and width of an image."""
+    if isinstance(raw, bytes | str | os.PathLike):
+        with _opened(cast("bytes | str", raw)) as image:
+            return image.height, image.width
+    if hasattr(raw, "shape"):
+        return raw.shape[0], raw.shape[1]
+    return raw.height, raw.width
 
 
 def _batch(preprocess: Preprocessor | None, value: Any) -> Tensor | PatchBatch:

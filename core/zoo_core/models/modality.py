@@ -5,6 +5,7 @@ A plugin that brings a kind of input of its own subclasses `Modality` and names 
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from zoo_core.boundary import Contract
 from zoo_core.errors import InputError
 from zoo_core.images import moved
+from zoo_core.models.chance import call_with
 from zoo_core.models.features import features_of
 from zoo_core.nn.precision import matrix_dtype
 from zoo_core.nn.tracing import is_symbolic
@@ -108,6 +110,40 @@ class Modality(Contract, ABC):
     def prepare(self, processor: Any, raw: Sequence[Any]) -> Any:
         """Return the batch that a processor makes of raw inputs."""
         return processor.batch(list(raw))
+
+    def prepare_one(self, processor: Any, raw: Any, *, generator: torch.Generator | None = None) -> Any:
+        """Return one raw input as `collate` takes it: training prepares samples one by one, and replaces bad ones.
+
+        Args:
+            processor: what makes batches of raw inputs.
+            raw: a raw input, or the bytes of a file that holds one. Here they are written to a file for the processor;
+                a modality that can do without overrides this.
+            generator: what chance comes from; the global generators where None.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        if not isinstance(raw, bytes):
+            return call_with(generator, processor, raw)
+        with tempfile.NamedTemporaryFile(suffix=self.spec.files[0] if self.spec.files else "") as file:
+            file.write(raw)
+            file.flush()
+            return call_with(generator, processor, file.name)
+
+    def collate(self, processor: Any, prepared: Sequence[Any]) -> Any:
+        """Return inputs of `prepare_one` as one batch."""
+        return torch.stack(list(prepared))
+
+    def check_raw(self, raw: Any, limits: Mapping[str, Any]) -> None:  # noqa: B027 - most know no limit
+        """Refuse a raw input that training shall pass over; a modality knows some of the limits of a recipe.
+
+        Args:
+            raw: as in `prepare_one`.
+            limits: `data.filter` of the recipe.
+
+        Raises:
+            InputError: it is beyond a limit.
+        """
 
     def inputs(self, model: Any, tower: Any, value: Any) -> Any:
         """Return what the tower is called with: prepared, checked, on its device, in the dtype of its matrices.

@@ -5,7 +5,7 @@ The values of token ids are checked on the CPU only, since on another device eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,20 @@ class TextModality(Modality):
         """Return the token ids of captions; those that are too long are cut in silence."""
         return processor(raw, overflow="truncate")
 
+    def prepare_one(self, processor: Tokenizer, raw: Any, *, generator: torch.Generator | None = None) -> str:
+        """Return a caption as it is: tokenizers take many at once; the arguments are those of `Modality`."""
+        return _as_text(raw)
+
+    def collate(self, processor: Tokenizer, prepared: Sequence[str]) -> Tensor:
+        """Return the token ids of captions."""
+        return self.prepare(processor, prepared)
+
+    def check_raw(self, raw: Any, limits: Mapping[str, Any]) -> None:
+        """Refuse captions of fewer than `min_text` characters."""
+        length, least = len(_as_text(raw).strip()), limits.get("min_text", 1)
+        if length < least:
+            raise InputError(f"the caption has {length} characters, fewer than {least}")
+
     def inputs(self, model: Any, tower: TextTower, value: Any, *, overflow: Overflow = "warn") -> Tensor:
         """Return token ids `[B, L]`; the arguments and errors are those of `Modality.inputs`.
 
@@ -88,6 +102,17 @@ class TextModality(Modality):
             return encode_rows(tower, _from_tokenizer(model, tower, tokenizer, ids))
 
         return encode_captions(checked_texts(value), tokenizer, encode, overflow)
+
+
+def _as_text(raw: Any) -> str:
+    """Return a caption, possibly the bytes of a file, as a string."""
+    try:
+        text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
+    except UnicodeDecodeError as error:
+        raise InputError(f"the caption is not UTF-8 text (byte {error.start})") from None
+    if not isinstance(text, str):
+        raise InputError(f"expected a caption, found {describe(raw)}")
+    return text
 
 
 def _from_tokenizer(model: Any, tower: TextTower, tokenizer: Tokenizer, ids: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from support.images import MEAN, STD, picture
 from zoo_core.config import PreprocessConfig
 from zoo_core.errors import ConfigError, ImageFileError, InputError
 from zoo_images.color_jitter import jitter
-from zoo_images.config import AugmentationConfig
+from zoo_images.config import AugmentationConfig, NaFlexImageConfig
 from zoo_images.config import ImageConfig as AnyImageConfig
+from zoo_images.naflex import NaFlexPreprocessor
 from zoo_images.preprocessor import ImagePreprocessor
 from zoo_images.random_crop import crop_box
 
@@ -379,3 +380,46 @@ def test_the_declared_component_builds_a_preprocessor():
     assert issubclass(config_class, PreprocessConfig) and config_class().component == spec.name
     built = component.build(config_class(), image_size=(8, 16), train=False)
     assert built(picture(9, 9)).shape == (3, 8, 16)
+
+
+LIVELY = AugmentationConfig(
+    scale=(0.3, 1.0), color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_probability=0.5, grey_probability=0.3
+)
+
+
+@pytest.mark.parametrize("engine", ["torch", "pil"])
+@pytest.mark.parametrize("preprocessor", ["image", "naflex"])
+def test_a_generator_draws_what_the_global_one_draws_and_leaves_that_alone(preprocessor, engine):
+    transform = (
+        ImagePreprocessor(ImageConfig(engine=engine, train=LIVELY), image_size=(24, 24), train=True)
+        if preprocessor == "image"
+        else NaFlexPreprocessor(NaFlexImageConfig(engine=engine, train=LIVELY), image_size=(32, 32), train=True)
+    )
+    image, raw = picture(60, 50), torch.randint(256, (2, 3, 50, 60), dtype=torch.uint8)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        expected = [transform(image), *transform.prepare(raw)]
+        torch.manual_seed(99)
+        state = torch.get_rng_state()
+        generator = torch.Generator().manual_seed(seed)
+        prepared = [transform(image, generator=generator), *transform.prepare(raw, generator=generator)]
+        assert torch.equal(torch.get_rng_state(), state)
+        for ours, theirs in zip(prepared, expected, strict=True):
+            pixels = [value["patches"] if isinstance(value, dict) else value for value in (ours, theirs)]
+            assert torch.equal(*pixels)
+
+
+@pytest.mark.parametrize("engine", ["torch", "pil"])
+@pytest.mark.parametrize("ending", ["jpeg", "png", "webp", "gif"])
+def test_the_bytes_of_a_file_are_read_as_the_file_is(tmp_path, ending, engine):
+    path = tmp_path / f"picture.{ending}"
+    picture(60, 50).save(path)
+    transform = ImagePreprocessor(ImageConfig(engine=engine), image_size=(24, 24))
+    assert torch.equal(transform(path.read_bytes()), transform(path))
+    for content, message in (
+        (b"", "is an empty file, no image"),
+        (path.read_bytes()[:40], "image: "),
+        (b"GARBAGE", "no image"),
+    ):
+        with pytest.raises(InputError, match=message):
+            transform(content)

@@ -36,8 +36,8 @@ def grey(mode: str, value: float) -> Image.Image:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (None, "expected a PIL image, a path or a uint8 array [H, W, 3], found NoneType"),
-        (b"a.png", "found bytes"),
+        (None, "expected a PIL image, a path, the bytes of a file or a uint8 array [H, W, 3], found NoneType"),
+        (b"a.png", "is no image of a known format, it begins with b'a.png'"),
         (torch.zeros(3, 8, 8), "found Tensor"),
         (np.zeros((3, 8, 8), np.uint8), "expected a uint8 array [H, W, 3], found uint8 [3, 8, 8]"),
         (np.zeros((8, 8, 3), np.float32), "found float32 [8, 8, 3]"),
