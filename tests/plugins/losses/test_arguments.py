@@ -96,6 +96,38 @@ def test_a_loss_that_was_told_of_other_processes_says_that_it_is_alone(name: str
         loss(**arguments(name, drawn(5), ids=False))
 
 
+@pytest.mark.parametrize("name", ["contrastive", "coca", "distillation"])
+def test_gradients_are_gathered_unless_only_other_arguments_name_the_processes(name: str) -> None:
+    more = {"pad_id": 3} if name == "coca" else {}
+    ours = CLASSES[name][0]
+    assert ours(**more).gather_with_grad is True
+    for key in ("local_loss", "rank", "world_size"):
+        assert ours(**{key: ALONE[key]}, **more).gather_with_grad is False
+        assert ours(**{key: ALONE[key]}, gather_with_grad=True, **more).gather_with_grad is True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gather_with_grad": False}, "gather_with_grad=False, open_clip's default, leaves out the gradients of other"),
+        ({"rank": 0, "gather_with_grad": True}, "rank=0, but this is process 1 of 2; leave it out"),
+        (
+            {"world_size": 3, "gather_with_grad": True},
+            "world_size=3, but 2 processes would share the batch; leave it out, or give group=",
+        ),
+    ],
+)
+def test_a_loss_of_two_processes_refuses_what_is_said_of_others(
+    options: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo_losses.pairs.rank_and_count", lambda group: (1, 2))
+    with pytest.raises(InputError) as caught:
+        zoo.ClipLoss(**options).check_processes()
+    assert message in str(caught.value)
+    for right in ({}, {"rank": 1, "world_size": 2, "gather_with_grad": True}):
+        assert zoo.ClipLoss(**right).check_processes() == 2
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_processes_are_no_data_of_a_config(name: str) -> None:
     for flag in ("local_loss", "gather_with_grad", "rank", "world_size"):

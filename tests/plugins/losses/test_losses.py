@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -21,6 +22,7 @@ import zoo
 from support.loss_references import ARGUMENTS, OPTIONS, ROWS, arguments, drawn, gradients, reference
 from zoo import ClipLoss, CoCaLoss, DistillClipLoss, SigLipLoss
 from zoo_core.errors import ConfigError, InputError
+from zoo_losses.pairs import paired_entries
 
 CLASSES = {"contrastive": ClipLoss, "sigmoid": SigLipLoss, "coca": CoCaLoss, "distillation": DistillClipLoss}
 PEERS = {"contrastive": open_clip.ClipLoss, "sigmoid": PeerSigLipLoss}
@@ -120,6 +122,16 @@ def test_any_chunk_size_and_pattern_of_ids_gives_the_exact_value_and_gradients(
     found = total(built(name, chunk_size=chunk_size)(**inputs, output_dict=True))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(gradients(found, inputs), gradients(expected, inputs), rtol=0, atol=1e-10)
+
+
+def test_the_own_pairs_of_a_tile_are_those_of_the_whole_matrix() -> None:
+    matrix = torch.arange(40.0).view(4, 10)
+    for first, start, width in itertools.product(range(7), range(10), range(1, 11)):
+        chunk = slice(start, min(10, start + width))
+        rows, entries = paired_entries(matrix[:, chunk], chunk, first)
+        own = [row for row in range(4) if chunk.start <= first + row < chunk.stop]
+        assert list(range(4))[rows] == own
+        assert entries.tolist() == [matrix[row, first + row].item() for row in own]
 
 
 @pytest.mark.parametrize("name", CLASSES)
