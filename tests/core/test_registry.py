@@ -190,6 +190,21 @@ def test_a_plugin_that_is_left_out_is_not_even_imported(install: Install) -> Non
     assert not install({"acme/gone": "nobody_wrote_this"}, disable="acme/gone").plugins
 
 
+def test_what_a_plugin_is_asked_for_that_is_left_out_is_told_with_it(install: Install) -> None:
+    registry = install({"acme/gone": hooks(components=[spec()])}, disable="gone")
+    with pytest.raises(UnknownNameError, match=r"'conv'; left out by ZOO_DISABLE_PLUGINS: gone \(acme 1.0\)$"):
+        registry.get("vision-tower", "conv")
+
+
+def test_what_a_plugin_prints_is_no_output_of_a_command(
+    install: Install, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chatty_plugin.py").write_text("ZOO_API_VERSION = 1\nprint('hello')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not install({"acme": "chatty_plugin"}).quarantined
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_the_order_of_plugins_does_not_depend_on_the_order_of_entry_points(install: Install) -> None:
     labels = ["b/two", "a/one", "b/one", "c/one"]
     orders = [

@@ -6,7 +6,6 @@ Nothing here imports pydantic, which would take longer than finding a name: `zoo
 from __future__ import annotations
 
 import fnmatch
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,15 @@ from pathlib import Path
 from typing import cast
 
 from zoo_core.documents.yaml_reader import read_document
-from zoo_core.errors import AmbiguousNameError, ConfigError, UnknownNameError, describe, did_you_mean
+from zoo_core.errors import (
+    AmbiguousNameError,
+    ConfigError,
+    UnknownNameError,
+    ZooWarning,
+    describe,
+    did_you_mean,
+    warn_caller,
+)
 from zoo_core.registry import Plugin, Registry, package_folder, squash
 
 __all__ = ["Architectures", "Entry"]
@@ -103,7 +110,7 @@ class Architectures:
             try:
                 aliases = _aliases(root / f"{ALIASES}.yaml")
             except ConfigError as error:  # costs this plugin its aliases, and nobody anything else
-                warnings.warn(f"aliases of {plugin.label} are left out: {error}", stacklevel=2)
+                warn_caller(f"aliases of {plugin.label} are left out: {error}", ZooWarning)
                 aliases = {}
             for path in root.glob("*.yaml"):
                 if path.stem != ALIASES:

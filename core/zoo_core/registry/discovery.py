@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import sys
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib.resources.abc import Traversable
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -60,7 +61,7 @@ def origin_of(distribution: importlib.metadata.Distribution | None) -> tuple[str
 
 def load_plugin(name: str, target: str, distribution: str, version: str) -> Plugin:
     """Import one plugin module and collect its declarations; any failure becomes the plugin's `error`."""
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, redirect_stdout(sys.stderr):  # what a plugin prints is no output of a command
         try:
             return _declared(name, target, distribution, version)
         except BaseException as error:

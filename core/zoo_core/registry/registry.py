@@ -27,10 +27,12 @@ class Registry:
 
     Args:
         plugins: loaded plugins, in the order in which they are listed; see `discover`.
+        disabled: names of the plugins that `ZOO_DISABLE_PLUGINS` leaves out.
     """
 
-    def __init__(self, plugins: Iterable[Plugin]) -> None:
+    def __init__(self, plugins: Iterable[Plugin], disabled: Sequence[str] = ()) -> None:
         plugins = tuple(plugins)
+        self._disabled = tuple(disabled)
         modalities = {modality.name for plugin in plugins for modality in plugin.modalities}
         self.plugins: tuple[Plugin, ...] = tuple(_of_modalities(plugin, modalities) for plugin in plugins)
         self._components: dict[tuple[Kind, str], list[Component]] = {}
@@ -47,13 +49,16 @@ class Registry:
         """
         disabled = {normalised(name) for name in os.environ.get("ZOO_DISABLE_PLUGINS", "").split(",")}
         plugins: list[Plugin] = []
+        left_out: list[str] = []
         origin = cache(origin_of)  # metadata is parsed anew whenever it is asked for
         declared = sorted((*origin(entry.dist), entry.name, entry.value) for entry in entry_points())
         for distribution, version, name, target in declared:
             names = (name, distribution, f"{distribution}/{name}")
-            if not disabled.intersection(map(normalised, names)):
+            if disabled.intersection(map(normalised, names)):
+                left_out.append(f"{name} ({distribution} {version})")
+            else:
                 plugins.append(load_plugin(name, target, distribution, version))
-        return cls(plugins)
+        return cls(plugins, left_out)
 
     @property
     def quarantined(self) -> tuple[Plugin, ...]:
@@ -227,10 +232,10 @@ class Registry:
         return tuple(sorted({name for plugin in self.plugins for name in plugin.exports}))
 
     def quarantine_note(self) -> str:
-        """Return a half-sentence that names the quarantined plugins, or nothing."""
-        if not self.quarantined:
-            return ""
-        return "; quarantined plugins: " + ", ".join(plugin.label for plugin in self.quarantined)
+        """Return what to add to an error: the plugins that are quarantined or left out, if any."""
+        quarantined = ", ".join(plugin.label for plugin in self.quarantined)
+        note = f"; quarantined plugins: {quarantined}" if quarantined else ""
+        return note + (f"; left out by ZOO_DISABLE_PLUGINS: {', '.join(self._disabled)}" if self._disabled else "")
 
 
 def _of_modalities(plugin: Plugin, names: Collection[str]) -> Plugin:
