@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zoo_core.boundary.library_code import library_code
-from zoo_core.errors import ConfigError, Problem
+from zoo_hf.encoder_config import refuse
 
 __all__ = ["build_encoder", "layers_of", "positions_of"]
 
@@ -31,14 +31,14 @@ def build_encoder(config: Any, *, with_pooler: bool) -> nn.Module:
 
     model_class: Any = MODEL_MAPPING.get(type(config), None)
     if model_class is None:
-        raise _wrong("config.model_type", f"transformers has no plain model of type '{config.model_type}'")
+        raise refuse("config.model_type", f"transformers has no plain model of type '{config.model_type}'")
     options: dict[str, Any] = {}
     if not isinstance(model_class, tuple) and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
         options["add_pooling_layer"] = with_pooler
     for key in (*DECODER_LAYERS, "use_cache"):  # of the half that is not used, no layer need be built
         if hasattr(config, key):
             setattr(config, key, 0 if key in DECODER_LAYERS else False)
-    with library_code(lambda told: _wrong("config", f"transformers cannot build a {config.model_type} of it: {told}")):
+    with library_code(lambda told: refuse("config", f"transformers cannot build a {config.model_type} of it: {told}")):
         model = AutoModel.from_config(config, dtype=torch.get_default_dtype(), **options)
         return model.get_encoder() if config.is_encoder_decoder else model
 
@@ -53,7 +53,7 @@ def layers_of(encoder: Any) -> tuple[nn.Module, nn.ModuleList]:
         for stack in parent.children():
             if isinstance(stack, nn.ModuleList) and len(stack) == encoder.config.num_hidden_layers:
                 return parent, stack
-    raise _wrong(
+    raise refuse(
         "config.model_type", f"'{encoder.config.model_type}' is no stack of layers, which a text tower has to be"
     )
 
@@ -67,7 +67,3 @@ def positions_of(encoder: nn.Module, config: Any) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return getattr(config, "max_position_embeddings", None)
-
-
-def _wrong(key: str, message: str) -> ConfigError:
-    return ConfigError(Problem(message, f"text.{key}"))

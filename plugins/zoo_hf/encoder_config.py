@@ -18,7 +18,7 @@ from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, Problem, did_you_mean, reason
 from zoo_hf.source import HfSource
 
-__all__ = ["encoder_config", "written_out"]
+__all__ = ["encoder_config", "refuse", "written_out"]
 
 MOST_LAYERS, LARGEST = 4_096, 100_000_000
 """The largest numbers in a config: of layers, heads and the like, and of anything else."""
@@ -53,16 +53,16 @@ def encoder_config(source: HfSource, stated: Mapping[str, Any], *, vocab_size: i
     problems = list(_size_problems(values))
     if problems:
         raise ConfigError(problems)
-    with library_code(lambda told: _wrong("config", f"{model_type}: {told}")):
+    with library_code(lambda told: refuse("config", f"{model_type}: {told}")):
         config = config_class.from_dict(values)
     if config.vocab_size != vocab_size:
-        raise _wrong(
+        raise refuse(
             "vocab_size",
             f"the encoder '{source.name}' has {config.vocab_size} token embeddings, not {vocab_size}; "
             f"set vocab_size: {config.vocab_size}",
         )
     if config.pad_token_id is None:
-        raise _wrong("pad_id", f"the config of {model_type} names no padding token; set pad_id")
+        raise refuse("pad_id", f"the config of {model_type} names no padding token; set pad_id")
     return config
 
 
@@ -81,7 +81,7 @@ def _published(source: HfSource) -> dict[str, Any]:
     try:
         return read_json(path, ENCODER_CONFIG).data
     except ConfigError as error:
-        raise _wrong("name", f"'{source.name}': {reason(error)}") from None
+        raise refuse("name", f"'{source.name}': {reason(error)}") from None
 
 
 def _config_class(model_type: Any) -> Any:
@@ -89,7 +89,7 @@ def _config_class(model_type: Any) -> Any:
 
     if model_type not in CONFIG_MAPPING:
         near = did_you_mean(str(model_type), CONFIG_MAPPING.keys())
-        raise _wrong("config.model_type", f"transformers knows no model type '{model_type}'{near}")
+        raise refuse("config.model_type", f"transformers knows no model type '{model_type}'{near}")
     return CONFIG_MAPPING[model_type]
 
 
@@ -127,5 +127,6 @@ def _size_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{value:g} is more than an encoder has; at most {largest:,}", f"text.config.{key}")
 
 
-def _wrong(key: str, message: str) -> ConfigError:
+def refuse(key: str, message: str) -> ConfigError:
+    """Return the error that blames a key of the text section."""
     return ConfigError(Problem(message, f"text.{key}"))

@@ -33,8 +33,9 @@ class HfSource(Config):
 
     def folder(self) -> Path | None:
         """Return the folder that is named, whatever the current folder holds; None where it names a repository."""
-        is_folder = self.name is not None and self.name.startswith((".", "/", "~"))
-        return Path(self.name).expanduser() if self.name and is_folder else None
+        if self.name is None or not self.name.startswith((".", "/", "~")):
+            return None
+        return Path(self.name).expanduser()
 
     def fetch(self, files: Sequence[str], section: str) -> Path:
         """Return a folder that holds at least one of `files`; those of a repository are pinned (`zoo_core.hub`).

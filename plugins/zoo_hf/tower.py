@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo_core.boundary.library_code import library_code
-from zoo_core.errors import CapabilityError, ConfigError, Problem
+from zoo_core.errors import CapabilityError
 from zoo_core.interfaces import LayerGroup, TextTower
 from zoo_core.nn.intermediates import BlockOutputs, IntermediatesOptions
 from zoo_hf.config import HfTextConfig
 from zoo_hf.encoder import build_encoder, layers_of, positions_of
+from zoo_hf.encoder_config import refuse
 from zoo_hf.poolers import PoolType, pool
 
 __all__ = ["HfTextTower"]
@@ -43,13 +44,11 @@ class HfTextTower(TextTower):
 
     def __init__(self, config: HfTextConfig, *, embed_dim: int) -> None:
         super().__init__()
-        with library_code(lambda told: ConfigError(Problem(f"makes no encoder: {told}", "text.config"))):
+        with library_code(lambda told: refuse("config", f"makes no encoder: {told}")):
             encoder = config.encoder_config()
             width: int = encoder.hidden_size
             if config.proj == "none" and width != embed_dim:
-                raise ConfigError(
-                    Problem(f"none needs embed_dim {width}, as wide as the encoder; found {embed_dim}", "text.proj")
-                )
+                raise refuse("proj", f"none needs embed_dim {width}, as wide as the encoder; found {embed_dim}")
             self.context_length = config.context_length
             self.vocab_size = config.vocab_size
             self.output_dim = embed_dim
@@ -59,7 +58,7 @@ class HfTextTower(TextTower):
             positions = positions_of(self.transformer, encoder)
             if positions is not None and config.context_length > positions:
                 message = f"{config.context_length} tokens are more than the {positions} positions of the encoder"
-                raise ConfigError(Problem(message, "text.context_length"))
+                raise refuse("context_length", message)
             layers_of(self.transformer)
             self.proj = _projection(config.proj, width, embed_dim)
 
