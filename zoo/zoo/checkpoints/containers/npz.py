@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy
 
 from zoo.checkpoints.containers.mapped import MappedFile
 from zoo.checkpoints.containers.safetensors import MAX_TENSORS
+from zoo.checkpoints.containers.torch_files import ZIP_FAULTS
 from zoo_core.checkpoints import ITEM_SIZES, TensorInfo, TensorSource
 from zoo_core.errors import CheckpointError
 
@@ -27,15 +27,6 @@ __all__ = ["NpzFile"]
 MAX_INFLATION = 4
 """How many times larger than the file its arrays may be together."""
 _SUFFIX = ".npy"
-_FAULTS = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    zlib.error,
-)
 _FAULTS_OF_HEADERS = (SyntaxError, tokenize.TokenError, TypeError, LookupError, AttributeError, MemoryError)
 """What numpy raises over a header besides `ValueError`: it reads one as a literal of Python."""
 
@@ -56,7 +47,13 @@ class NpzFile(TensorSource):
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
-                self._expect_small(members, file.size)
+                if len(members) > MAX_TENSORS:
+                    what = f"it lists {len(members)} arrays, more than any model has; allowed: {MAX_TENSORS}"
+                    raise self._damaged(what)
+                inflated = sum(member.file_size for member in members)
+                if inflated > MAX_INFLATION * file.size:
+                    what = f"its {file.size} bytes would become {inflated}, more than {MAX_INFLATION} times as many"
+                    raise self._damaged(f"{what}: a zip bomb")
                 for member in members:
                     if not member.filename.endswith(_SUFFIX):
                         raise self._damaged(f"it holds {member.filename}, which is no array")
@@ -66,7 +63,7 @@ class NpzFile(TensorSource):
                         if opened.tell() + info.count * ITEM_SIZES[info.dtype] != member.file_size:
                             raise self._damaged(f"{member.filename} has another size than its header says")
                     entries[member.filename.removesuffix(_SUFFIX)] = info
-        except _FAULTS as error:
+        except ZIP_FAULTS as error:
             if isinstance(error, CheckpointError):
                 raise
             raise self._damaged(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
@@ -80,22 +77,13 @@ class NpzFile(TensorSource):
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{key}{_SUFFIX}") as opened:
                 array: Any = numpy.lib.format.read_array(opened, allow_pickle=False)
-        except _FAULTS as error:
+        except ZIP_FAULTS as error:
             raise self._damaged(f"'{key}': {error}") from None
         if info.dtype == "bfloat16":
             array = array.view(numpy.int16)
         array = numpy.asarray(array, array.dtype.newbyteorder("="), order="C")
         tensor: Tensor = torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
         return tensor.view(torch.bfloat16) if info.dtype == "bfloat16" else tensor
-
-    def _expect_small(self, members: list[zipfile.ZipInfo], size: int) -> None:
-        if len(members) > MAX_TENSORS:
-            raise self._damaged(f"it lists {len(members)} arrays, more than any model has; allowed: {MAX_TENSORS}")
-        inflated = sum(member.file_size for member in members)
-        if inflated > MAX_INFLATION * size:
-            raise self._damaged(
-                f"its {size} bytes would become {inflated}, more than {MAX_INFLATION} times as many: a zip bomb"
-            )
 
     def _dtype(self, name: str, dtype: numpy.dtype[Any]) -> str:
         if dtype.kind == "V" and dtype.itemsize == 2:

@@ -26,7 +26,7 @@ from zoo_core.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TorchFile", "looks_like_legacy"]
+__all__ = ["ZIP_FAULTS", "TorchFile", "looks_like_legacy"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL_HEADER = 30
@@ -34,6 +34,17 @@ _LOCAL_HEADER = 30
 
 _BLOCK = 1 << 22
 """Bytes of a storage that are read at a time for its checksum."""
+
+ZIP_FAULTS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    zlib.error,
+)
+"""What `zipfile` raises over a damaged archive."""
 
 MAX_EXPANDED = 2**32
 """Bytes of a tensor that has one element in many places, as `expand` makes it of a few."""
@@ -154,15 +165,7 @@ class TorchFile(TensorSource):
                     if entry.filename.startswith(f"{root}data/")
                 }
                 tree = read_pickle(io.BytesIO(archive.read(pickle)))
-            except (
-                zipfile.BadZipFile,
-                NotImplementedError,
-                RuntimeError,
-                EOFError,
-                OSError,
-                ValueError,
-                zlib.error,
-            ) as error:
+            except ZIP_FAULTS as error:
                 if isinstance(error, CheckpointError | PickleError):
                     raise
                 raise self._damaged(f"it is a damaged zip archive: {error}; truncated?") from None
