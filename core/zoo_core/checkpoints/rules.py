@@ -259,7 +259,16 @@ class Table:
         Raises:
             CheckpointError: two conversions make one name.
         """
-        conversions = [match.conversion(entries) for match in self._matches(entries)]
+        # one match for all names that belong together: parts of a whole, or layers of a stack
+        matches: dict[tuple[Rule, frozenset[tuple[str, str]]], _Match] = {}
+        for name in entries:
+            for rule in self.rules:
+                words = rule.words(name)
+                if words is not None:
+                    words.pop(INDEX, None)
+                    matches.setdefault((rule, frozenset(words.items())), _Match(rule, words)).names += 1
+                    break
+        conversions = [match.conversion(entries) for match in matches.values()]
         plan = [conversion for conversion in conversions if conversion is not None]
         makers: dict[str, BoundRule] = {}
         for conversion in plan:
@@ -268,18 +277,6 @@ class Table:
                 if other is not conversion:
                     raise CheckpointError(f"{conversion.sources[0]} and {other.sources[0]} both become {target}")
         return plan
-
-    def _matches(self, names: Iterable[str]) -> Iterable[_Match]:
-        """Return one match for all names that belong together: parts of a whole, or layers of a stack."""
-        matches: dict[tuple[Rule, frozenset[tuple[str, str]]], _Match] = {}
-        for name in names:
-            for rule in self.rules:
-                words = rule.words(name)
-                if words is not None:
-                    words.pop(INDEX, None)  # all layers of a stack are one match
-                    matches.setdefault((rule, frozenset(words.items())), _Match(rule, words)).names += 1
-                    break
-        return matches.values()
 
 
 @dataclass

@@ -31,11 +31,17 @@ class ModalitySection:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate a `KeyedValue` as the section that its key stands for."""
-        return core_schema.with_info_plain_validator_function(_validated)
+        return core_schema.with_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Say nothing; `section_schemas` lists the sections by their keys."""
         return {}
+
+    def validate(self, value: KeyedValue, info: ValidationInfo) -> ComponentConfig:
+        """Return the config of the section."""
+        context: Mapping[str, Any] = info.context or {}
+        registry: Registry = context.get("registry") or default_registry()
+        return Section(_base(value, registry)).validate(value.value, info)
 
 
 def section_schemas(registry: Registry) -> dict[str, Any]:
@@ -48,12 +54,6 @@ def section_schemas(registry: Registry) -> dict[str, Any]:
         ):
             schemas[key] = {"type": "object", "x-zoo-kind": kind, "description": what}
     return schemas
-
-
-def _validated(value: KeyedValue, info: ValidationInfo) -> ComponentConfig:
-    context: Mapping[str, Any] = info.context or {}
-    registry: Registry = context.get("registry") or default_registry()
-    return Section(_base(value, registry)).validate(value.value, info)
 
 
 def _base(value: KeyedValue, registry: Registry) -> type[ComponentConfig]:

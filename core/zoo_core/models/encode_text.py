@@ -8,7 +8,7 @@ compiled tower meets few shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -103,7 +103,13 @@ def encode_rows(tower: TextTower, text: Tensor) -> Tensor:
     encoded = (features_of(tower, text[rows, :length]) for rows, (_, length) in zip(bucket_rows, parts, strict=True))
     if torch.is_grad_enabled():
         return torch.cat(list(encoded))[order.argsort()]
-    return _gathered(encoded, bucket_rows, len(text))
+    features: Tensor | None = None
+    for of_bucket, rows in zip(encoded, bucket_rows, strict=True):  # each is written, and let go of, once it is there
+        if features is None:
+            features = of_bucket.new_empty((len(text), *of_bucket.shape[1:]))
+        features[rows] = of_bucket
+    assert features is not None
+    return features
 
 
 def must_stay_whole(text: Tensor) -> bool:
@@ -120,17 +126,6 @@ def _read_lengths(tower: TextTower, text: Tensor) -> list[int]:
         promise = f"read_lengths must return numbers [{len(text)}], found {type(lengths).__name__}"
         raise PluginError(f"{maker_of(type(tower))}: {promise}")
     return cast("list[int]", cast("Any", lengths).tolist())
-
-
-def _gathered(encoded: Iterable[Tensor], places: Iterable[Tensor], count: int) -> Tensor:
-    """Return the features of all buckets at their places; each bucket is written, and let go of, once it is there."""
-    gathered: Tensor | None = None
-    for features, rows in zip(encoded, places, strict=True):
-        if gathered is None:
-            gathered = features.new_empty((count, *features.shape[1:]))
-        gathered[rows] = features
-    assert gathered is not None
-    return gathered
 
 
 def buckets(lengths: Sequence[int], limit: int, limits: Limits) -> Iterator[tuple[list[int], int]]:

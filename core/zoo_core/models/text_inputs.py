@@ -123,10 +123,20 @@ def _from_tokenizer(model: Any, tower: TextTower, tokenizer: Tokenizer, ids: Ten
 
 
 def _checked_ids(model: Any, tower: TextTower, ids: Tensor) -> Tensor:
+    """Return token ids that the tower takes; on the CPU, the largest of each row is the one at the feature's place."""
     _check_token_ids(ids, tower)
     config = _config(model)
     if config is not None and not torch.compiler.is_compiling():
-        _check_largest_ids(ids, config.text.largest_id(config.tokenizer.token_ids()))
+        largest = config.text.largest_id(config.tokenizer.token_ids())
+        if largest is None or ids.device.type != "cpu" or not has_values(ids) or not ids.numel():
+            return ids
+        wrong = ids.amax(dim=-1) != largest
+        if bool(wrong.any()):
+            row = int(wrong.int().argmax())
+            raise InputError(
+                f"the feature is read at the end of text, id {largest}, but the largest id in row {row} of the ids is "
+                f"{int(ids[row].max())}; tokenize with model.tokenizer, which keeps the end when it shortens a text"
+            )
     return ids
 
 
@@ -189,17 +199,4 @@ def _check_token_ids(text: Tensor, tower: TextTower) -> None:
         raise InputError(
             f"token ids run from {low} to {high}; this text tower knows 0 to {tower.vocab_size - 1}. "
             "Tokenize with model.tokenizer"
-        )
-
-
-def _check_largest_ids(text: Tensor, largest: int | None) -> None:
-    """Check on the CPU that the largest id of each row is the one at which the tower reads the feature."""
-    if largest is None or text.device.type != "cpu" or not has_values(text) or not text.numel():
-        return
-    wrong = text.amax(dim=-1) != largest
-    if bool(wrong.any()):
-        row = int(wrong.int().argmax())
-        raise InputError(
-            f"the feature is read at the end of text, id {largest}, but the largest id in row {row} of the ids is "
-            f"{int(text[row].max())}; tokenize with model.tokenizer, which keeps the end when it shortens a text"
         )

@@ -104,23 +104,13 @@ def _vision(cfg: VisionCfg, quick_gelu: bool) -> Json:
         return _timm(cfg)
     if cfg.kind == "resnet":
         return {"tower": "modified-resnet"} | _renamed(cfg, RESNET)
-    return (
-        {"tower": "vit"}
-        | _renamed(cfg, VIT)
-        | {"ln_pre": not cfg.no_ln_pre}
-        | _stack(cfg, quick_gelu)
-        | _vit_pooling(cfg)
-    )
-
-
-def _vit_pooling(cfg: VisionCfg) -> Json:
-    """Return how a vision transformer is pooled; `parallel` and `cascade` leave no choice of it."""
+    section = {"tower": "vit"} | _renamed(cfg, VIT) | {"ln_pre": not cfg.no_ln_pre} | _stack(cfg, quick_gelu)
     if not cfg.attentional_pool:
-        return _renamed(cfg, _same("pool_type", "final_ln_after_pool"))
-    taken = _renamed(cfg, ATTENTIONAL_POOL)
-    if cfg.attentional_pool is True:
-        return {"attentional_pool": "single"} | taken | _renamed(cfg, _same("pool_type"))
-    return {"attentional_pool": cfg.attentional_pool} | taken
+        return section | _renamed(cfg, _same("pool_type", "final_ln_after_pool"))
+    kind = "single" if cfg.attentional_pool is True else cfg.attentional_pool
+    section |= {"attentional_pool": kind} | _renamed(cfg, ATTENTIONAL_POOL)
+    # `parallel` and `cascade` leave no choice of the pool_type
+    return section | _renamed(cfg, _same("pool_type")) if kind == "single" else section
 
 
 def _timm(cfg: VisionCfg) -> Json:

@@ -193,9 +193,11 @@ def _projects(document: Document) -> bool:
 
 def _architecture(file: ClipFile, folder: Path) -> Json:
     text, vision = file.text_config, file.vision_config
-    pooling = _pooling(text)
+    # where the feature is read; the largest id of all is found as such, as the first CLIP did
+    at_largest = text.eos_token_id in (LEGACY_EOS, text.vocab_size - 1)
+    pooling = {"pool_type": "argmax"} if at_largest else {"pool_type": "eos", "eos_id": text.eos_token_id}
     # a folder without a vocabulary may still be the first CLIP, whose vocabulary is known
-    is_first = text.vocab_size == 49_408 and pooling["pool_type"] == "argmax" and not holds_vocabulary(folder)
+    is_first = text.vocab_size == 49_408 and at_largest and not holds_vocabulary(folder)
     return {
         "model": "clip",
         "embed_dim": file.projection_dim,
@@ -217,13 +219,6 @@ def _architecture(file: ClipFile, folder: Path) -> Json:
         },
         "tokenizer": {"type": "clip-bpe"} if is_first else folder_tokenizer(folder, text.vocab_size),
     }
-
-
-def _pooling(text: ClipTextCfg) -> Json:
-    """Return where the feature is read; the largest id of all is found as such, as the first CLIP did."""
-    if text.eos_token_id in (LEGACY_EOS, text.vocab_size - 1):
-        return {"pool_type": "argmax"}
-    return {"pool_type": "eos", "eos_id": text.eos_token_id}
 
 
 def _file(config: Mapping[str, Any]) -> Json:

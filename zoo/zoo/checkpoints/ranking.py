@@ -7,7 +7,7 @@ cannot tell, such as the activation, is named. Zoo's own architectures are ranke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -151,6 +151,14 @@ def _candidate(
     if tower is not None:
         modality = registry().modality(tower)
         sections = (f"{modality.section}.", f"{modality.processor}.")
+    # what the shapes do not tell: the keys in which the configs differ, with the value of each
+    data = [dict(leaves(config.data())) for config in configs]
+    keys = dict.fromkeys(key for of_config in data for key in of_config)
+    values = {
+        key: tuple(of_config.get(key) for of_config in data)
+        for key in keys
+        if key != "description" and key.startswith(sections)
+    }
     return Candidate(
         names=tuple(alike),
         fit=fit,
@@ -161,18 +169,6 @@ def _candidate(
             for key in sorted(held.keys() & expected.keys())
             if held[key] != expected[key]
         },
-        untold=_untold(configs, sections),
+        untold={key: value for key, value in values.items() if any(other != value[0] for other in value)},
         towers=tuple(configs[0].towers) if tower is None else (tower,),
     )
-
-
-def _untold(alike: Sequence[ModelConfig], sections: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """Return the keys in which the configs of architectures of equal shapes differ, with the value of each."""
-    configs = [dict(leaves(config.data())) for config in alike]
-    keys = [
-        key
-        for key in dict.fromkeys(key for config in configs for key in config)
-        if key != "description" and key.startswith(sections)
-    ]
-    values = {key: tuple(config.get(key) for config in configs) for key in keys}
-    return {key: value for key, value in values.items() if any(other != value[0] for other in value)}

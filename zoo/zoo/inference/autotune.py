@@ -32,7 +32,7 @@ from zoo_core.documents.json_reader import read_json
 from zoo_core.errors import ConfigError, PluginError, ZooError
 from zoo_core.files.atomic import atomic_write
 from zoo_core.files.user_folders import user_cache_folder
-from zoo_core.nn.inference_forms import InferenceForm, Optimization, forms_of, twin
+from zoo_core.nn.inference_forms import Optimization, forms_of, twin
 
 if TYPE_CHECKING:
     from zoo_core.models.dual_encoder import DualEncoder
@@ -232,28 +232,28 @@ def _equivalence_groups(
 
 
 def _fastest(module: nn.Module, inputs: Inputs, repeats: int, measure: Measure) -> str | None:
-    """Return the name of the fastest form of a module; None where none is faster than the module."""
+    """Return the name of the fastest form of a module; None where none is faster than the module.
+
+    Raises:
+        PluginError: a form does not give what the module gives.
+    """
     forms = forms_of(module)
     args, kwargs = _map_tensors(inputs, lambda tensor: _repeated(tensor, repeats))
     variants = [module, *(form.make().eval() for form in forms)]
     expected, *outputs = [variant(*args, **kwargs) for variant in variants]
     for form, output in zip(forms, outputs, strict=True):
-        _check_same(module, form, output, expected)
+        what = f"{type(module).__name__}: its form '{form.name}'"
+        if not isinstance(expected, Tensor) or not isinstance(output, Tensor) or output.shape != expected.shape:
+            raise PluginError(f"{what} gives no tensor of the same shape")
+        largest = float(expected.abs().max())
+        difference = float((output - expected).abs().max())
+        if not difference <= TOLERANCE.get(expected.dtype, COARSE) * largest:
+            raise PluginError(
+                f"{what} differs by {difference:.3g} where the largest value is {largest:.3g}; build without optimize="
+            )
     module_seconds, *seconds = measure([partial(variant, *args, **kwargs) for variant in variants])
     best = min(range(len(forms)), key=seconds.__getitem__)
     return forms[best].name if seconds[best] < module_seconds else None
-
-
-def _check_same(module: nn.Module, form: InferenceForm, output: Any, expected: Any) -> None:
-    if not isinstance(expected, Tensor) or not isinstance(output, Tensor) or output.shape != expected.shape:
-        raise PluginError(f"{type(module).__name__}: its form '{form.name}' gives no tensor of the same shape")
-    largest = float(expected.abs().max())
-    difference = float((output - expected).abs().max())
-    if not difference <= TOLERANCE.get(expected.dtype, COARSE) * largest:
-        raise PluginError(
-            f"{type(module).__name__}: its form '{form.name}' differs by {difference:.3g} where the largest value is "
-            f"{largest:.3g}; build without optimize="
-        )
 
 
 def _sample(model: DualEncoder, side: str) -> Tensor:
