@@ -10,11 +10,9 @@ from pydantic import Field
 
 from zoo_core.config import Ratio, TextTowerConfig, TokenIds
 from zoo_core.text.contract import TextReading
-from zoo_text.clip.config import eos_rules, projection_rules
+from zoo_text.clip.config import TokenId, eos_rules, projection_rules
 
 __all__ = ["ModernTextConfig"]
-
-TokenId = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
 class ModernTextConfig(TextTowerConfig):
