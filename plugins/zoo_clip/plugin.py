@@ -1,4 +1,4 @@
-"""Declares CLIP, CustomTextCLIP and the dual encoder of any modalities."""
+"""Declaration of CLIP, CustomTextCLIP and the dual encoder of any modalities."""
 
 from collections.abc import Iterator
 

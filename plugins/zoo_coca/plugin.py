@@ -1,4 +1,4 @@
-"""Declares CoCa."""
+"""Declaration of CoCa."""
 
 from collections.abc import Iterator
 

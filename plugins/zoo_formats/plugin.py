@@ -1,4 +1,4 @@
-"""Declares the checkpoint formats, and the importer of open_clip's model configs."""
+"""Declaration of the checkpoint formats, and the importer of open_clip's model configs."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Declares the text encoders and the tokenizers of transformers."""
+"""Declaration of the text encoders and the tokenizers of transformers."""
 
 from collections.abc import Iterator
 

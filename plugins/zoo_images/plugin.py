@@ -1,4 +1,4 @@
-"""What this plugin declares: the image preprocessors."""
+"""Declaration of the image preprocessors."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Declares the contrastive, the sigmoid, the CoCa and the distillation loss."""
+"""Declaration of the contrastive, the sigmoid, the CoCa and the distillation loss."""
 
 from collections.abc import Iterator
 

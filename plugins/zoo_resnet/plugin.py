@@ -1,4 +1,4 @@
-"""Declares CLIP's modified ResNet."""
+"""Declaration of CLIP's modified ResNet."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Declares CLIP's text transformer, the modern one, and CLIP's byte-pair tokenizer."""
+"""Declaration of CLIP's text transformer, the modern one, and CLIP's byte-pair tokenizer."""
 
 from collections.abc import Iterator
 

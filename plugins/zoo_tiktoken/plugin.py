@@ -1,4 +1,4 @@
-"""Declares the tokenizer of tiktoken."""
+"""Declaration of the tokenizer of tiktoken."""
 
 from collections.abc import Iterator
 

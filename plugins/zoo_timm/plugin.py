@@ -1,4 +1,4 @@
-"""Declares the timm towers."""
+"""Declaration of the timm towers."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Declares the vision transformer."""
+"""Declaration of the vision transformer."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Declares the architectures and pretrained entries that ship with zoo."""
+"""Declaration of the architectures and pretrained entries that ship with zoo."""
 
 from zoo_core.plugin import hookimpl
 

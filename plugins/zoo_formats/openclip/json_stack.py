@@ -1,4 +1,4 @@
-"""What both native towers of open_clip name alike."""
+"""Keys that both native towers of open_clip have."""
 
 from __future__ import annotations
 
