@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.training.batch_loss import BatchLoss
+from zoo.training.chunks import ChunkedStep, chunk_sizes, length
 from zoo.training.wrapped_model import WrappedModel, bare_model
 from zoo_core.boundary import checked
 
@@ -47,6 +48,7 @@ def contrastive_step(
     *,
     ids: Tensor | None = None,
     weights: Tensor | None = None,
+    chunk: int | Mapping[str, int] | None = None,
     precision: Precision = "fp32",
     loss_scale: float = 1.0,
 ) -> StepResult:
@@ -59,24 +61,40 @@ def contrastive_step(
             its own.
         ids: int64 `[B]`; pairs of one id are positives of each other.
         weights: `[B]`, factors of the parts that pairs have in the loss.
+        chunk: samples that go through the model at a time, or a number for each modality; the gradient is that of the
+            whole batch at the memory of a chunk and the time of one more forward pass (see `zoo.training.chunks`).
         precision: what matrix products are computed in; parameters stay as they are.
         loss_scale: factor of the gradients, which keeps those in float16 from vanishing; see `LossScaler`.
 
     Raises:
-        InputError: the model, the loss and the inputs do not go together, or a trained parameter is in half precision.
+        InputError: the model, the loss and the inputs do not go together, a trained parameter is in half precision, or
+            there are chunks and a batch norm in training mode.
     """
     wrapped = WrappedModel.of(model, inputs)
     options = {name: value for name, value in (("ids", ids), ("weights", weights)) if value is not None}
     batch_loss = BatchLoss(loss, wrapped.pair, options)
+    sizes = {} if chunk is None else chunk_sizes(chunk, inputs)
+    if any(size < length(inputs[name]) for name, size in sizes.items()):
+        losses, scale = ChunkedStep(wrapped, batch_loss, inputs, sizes, precision, loss_scale).backward()
+    else:
+        losses, scale = _backward(wrapped, batch_loss, inputs, precision, loss_scale)
+    return StepResult(torch.stack(list(losses.values())).sum(), losses, scale)
+
+
+def _backward(
+    wrapped: WrappedModel, batch_loss: BatchLoss, inputs: Mapping[str, Any], precision: Precision, loss_scale: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Add the gradient of a batch in one pass; return the losses by name, and the logit scale."""
     outputs = wrapped.forward(inputs, precision)
     losses = batch_loss.of_pairs(outputs)
-    reported = {name: value.detach() for name, value in losses.items()}
+    shares: dict[str, Tensor] = {}
     if batch_loss.scores_samples:
         shares = batch_loss.of_samples(outputs, batch_loss.mean(batch_loss.count(outputs)))
-        losses |= shares
-        reported |= {name: batch_loss.mean(value.detach()) for name, value in shares.items()}
-    (torch.stack(list(losses.values())).sum() * loss_scale).backward()  # pyright: ignore[reportUnknownMemberType]
-    return StepResult(torch.stack(list(reported.values())).sum(), reported, outputs["logit_scale"].detach())
+    total = torch.stack([*losses.values(), *shares.values()]).sum()
+    (total * loss_scale).backward()  # pyright: ignore[reportUnknownMemberType]
+    losses = {name: value.detach() for name, value in losses.items()}
+    losses |= {name: batch_loss.mean(value.detach()) for name, value in shares.items()}
+    return losses, outputs["logit_scale"].detach()
 
 
 @checked

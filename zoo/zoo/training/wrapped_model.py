@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -91,3 +93,20 @@ class WrappedModel:
             return dict(cast("Mapping[str, Any]", outputs))
         names = [*(f"{name}_features" for name in self.bare.modalities), "logit_scale", "logit_bias"]
         return dict(zip(names, cast("tuple[Tensor, ...]", outputs), strict=False))
+
+    @contextmanager
+    def sharing_gradients(self, shared: bool) -> Generator[None]:
+        """Share the gradients of a backward pass among processes, and all that were kept before; or keep them here."""
+        with ExitStack() as stack:
+            if not shared and (sharded := _sharded(self.bare)) is not None:
+                sharded.set_requires_gradient_sync(False)
+                stack.callback(sharded.set_requires_gradient_sync, True)
+            elif not shared and isinstance(self.outer, DistributedDataParallel):
+                stack.enter_context(self.outer.no_sync())
+            yield
+
+
+def _sharded(module: nn.Module) -> Any:
+    """Return a module if FSDP2 shards it, else None."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # not imported for this: it takes a second
+    return module if fsdp is not None and isinstance(module, fsdp.FSDPModule) else None

@@ -1,0 +1,43 @@
+"""States of torch's random number generators, so that a forward pass can draw again what it drew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["RandomState"]
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """What torch draws next on the CPU and on one device.
+
+    Attributes:
+        device: the device.
+        on_cpu: state of the CPU's generator.
+        on_device: state of the device's; None where it is the CPU.
+    """
+
+    device: torch.device
+    on_cpu: Tensor
+    on_device: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        """Return the state as it is."""
+        generators = _of_device(device)
+        return cls(device, torch.get_rng_state(), None if generators is None else generators.get_rng_state(device))
+
+    def restore(self) -> None:
+        """Let torch draw what it drew from this state on."""
+        torch.set_rng_state(self.on_cpu)
+        if self.on_device is not None:
+            _of_device(self.device).set_rng_state(self.on_device, self.device)
+
+
+def _of_device(device: torch.device) -> Any:
+    """Return torch's module of a device, such as `torch.cuda`; None of the CPU."""
+    return None if device.type == "cpu" else torch.get_device_module(device)
