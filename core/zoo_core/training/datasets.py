@@ -7,7 +7,7 @@ function of seed and step, and a run that was killed goes on exactly.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,15 @@ class Sample:
 
 
 class SampleSource(Contract, ABC):
-    """What data sets of both forms share. It is handed to workers, so it must survive pickling."""
+    """What data sets of both forms share. It is handed to workers, so it must survive pickling.
+
+    Attributes:
+        has_ids: whether samples have ids; where they have none, each is its own.
+        has_weights: whether samples have weights.
+    """
+
+    has_ids: bool = False
+    has_weights: bool = False
 
     @abstractmethod
     def digest(self) -> str:
@@ -62,6 +70,13 @@ class Dataset(SampleSource):
         """Return where a sample stands, for messages: a file, or a file and a row."""
         return f"sample {index}"
 
+    def variants(self) -> Sequence[int] | None:
+        """Return how many inputs each sample has of that modality of which it has most; None where each has one.
+
+        With `choose: all` each of them is a row of its own.
+        """
+        return None
+
     def blocks(self) -> Sequence[int] | None:
         """Return how many samples lie together on the disk, block after block; None where all are as near.
 
@@ -77,8 +92,10 @@ class Stream(SampleSource):
     """
 
     @abstractmethod
-    def samples(self, *, seed: int, rank: int, count: int) -> Iterator[Sample]:
+    def samples(self, *, seed: int, rank: int, count: int) -> Iterable[Sample]:
         """Yield samples for ever, or until they end.
+
+        One that lacks something is yielded without it, and counts as bad.
 
         Args:
             seed: decides the order, where there is a choice; it differs after each resume.

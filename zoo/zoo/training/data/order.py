@@ -11,16 +11,16 @@ import math
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo_core.errors import DataError
 
-__all__ = ["Key", "Order", "Permutation", "seed_of"]
+__all__ = ["Integers", "Key", "Order", "Permutation", "seed_of"]
 
-Integers = NDArray[np.int64]
+Integers: TypeAlias = NDArray[np.int64]
 Shuffle = Literal["full", "window", "none"]
 
 ROUNDS = 16
