@@ -15,6 +15,7 @@ from torch.testing import assert_close
 import zoo
 from support.models.tiny_architectures import CLIP
 from support.saved_by_0_1_0.write import CAPTIONS, gradient
+from zoo.cli.app import main
 from zoo.saved.read import open_saved
 
 FOLDER = Path(__file__).parents[2] / "support" / "saved_by_0_1_0"
@@ -77,6 +78,20 @@ def test_a_changed_weight_of_a_folder_of_0_1_0_is_found(tmp_path: Path) -> None:
     content[-3] ^= 4
     (folder / "model.safetensors").write_bytes(content)
     assert [finding.part for finding in zoo.verify(folder) if finding.ok is False] == ["model.safetensors"]
+
+
+def test_a_set_of_embeddings_that_0_1_0_wrote_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(FOLDER / "embeddings", tmp_path / "embeddings")
+    (tmp_path / "captions.txt").write_text(f"{CAPTIONS[0]}\na new one\n")
+    captions, model = str(tmp_path / "captions.txt"), str(FOLDER / "clip")
+    arguments = ["embed", "--text", captions, "--model", model, "--out", str(folder)]
+    assert main(arguments) == 0
+    assert "1 embeddings of width 8, beside 1 that were there" in capsys.readouterr().out
+    assert sorted(zoo.read_set(folder).ids) == sorted([*CAPTIONS, "a new one"])
+    manifest = folder / "embeddings.json"
+    manifest.write_text(manifest.read_text().replace('"zoo.version": "0.1.0"', '"zoo.version": "0.0.1"'))
+    assert main(arguments) == 2
+    assert f"zoo.version is 0.0.1, here {zoo.__version__}" in capsys.readouterr().err
 
 
 def test_a_set_of_embeddings_that_0_1_0_wrote_is_read(tmp_path: Path) -> None:
