@@ -178,6 +178,7 @@ class ConvertedSource(TensorSource):
 
     def check(self, keys: Iterable[str]) -> None:
         """Check the tensors that `keys` are made of."""
+        keys = list(keys)
         steps = {id(step): step for step, _ in (self._makers[key] for key in keys if key in self._makers)}
         self._source.check(dict.fromkeys(key for step in steps.values() for key in step.sources))
         self._source.check(key for key in keys if key in self.unconverted)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo_core.checkpoints import TensorInfo
+from zoo_core.checkpoints import CheckpointFormat, ConvertedSource, TensorInfo, TensorSource
 from zoo_core.checkpoints.rules import Rule, Table
 from zoo_core.checkpoints.tensor_steps import SCALAR, TRANSPOSED, MergeAxes, Permute, Reshape, Step
 from zoo_core.errors import CheckpointError, ZooError
@@ -197,3 +199,32 @@ def test_nothing_but_our_errors_comes_of_any_names_and_shapes(shapes: dict[str, 
                 one.infer([found[key] for key in one.sources])
         except ZooError:
             pass
+
+
+class Renaming(CheckpointFormat):
+    name = "renaming"
+
+    def recognises(self, entries: Mapping[str, TensorInfo]) -> bool:
+        return True
+
+    def plan(self, entries: Mapping[str, TensorInfo]) -> Any:
+        return Table([Rule("a", "b")]).plan(entries)
+
+
+class Damaged(TensorSource):
+    path, container, metadata = Path("damaged.pt"), "memory", {}
+
+    def __init__(self, damaged: str) -> None:
+        self.entries = {"a": TensorInfo("float32", (1,)), "c": TensorInfo("float32", (1,))}
+        self.damaged = damaged
+
+    def read(self, key: str) -> Tensor:
+        return torch.tensor([float("nan") if key == self.damaged else 1.0])
+
+
+@pytest.mark.parametrize("damaged", ["a", "c"])
+def test_entries_are_checked_whether_they_are_converted_or_keep_their_names(damaged: str) -> None:
+    source = ConvertedSource(Damaged(damaged), Renaming())
+    assert source.entries.keys() == {"b", "c"}
+    with pytest.raises(CheckpointError, match=f"1 values of '{damaged}'"):
+        source.check(iter(source.entries))
