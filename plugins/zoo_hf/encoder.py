@@ -38,7 +38,9 @@ def build_encoder(config: Any, *, with_pooler: bool) -> nn.Module:
     for key in (*DECODER_LAYERS, "use_cache"):  # of the half that is not used, no layer need be built
         if hasattr(config, key):
             setattr(config, key, 0 if key in DECODER_LAYERS else False)
-    with library_code(lambda told: refuse("config", f"transformers cannot build a {config.model_type} of it: {told}")):
+    with library_code(
+        lambda cause: refuse("config", f"transformers cannot build a {config.model_type} of it: {cause}")
+    ):
         model = AutoModel.from_config(config, dtype=torch.get_default_dtype(), **options)
         return model.get_encoder() if config.is_encoder_decoder else model
 

@@ -24,12 +24,12 @@ MOST_LAYERS, LARGEST = 4_096, 100_000_000
 """The largest numbers in a config: of layers, heads and the like, and of anything else."""
 
 
-def encoder_config(source: HfSource, stated: Mapping[str, Any], *, vocab_size: int, pad_id: int | None) -> Any:
+def encoder_config(source: HfSource, changes: Mapping[str, Any], *, vocab_size: int, pad_id: int | None) -> Any:
     """Return the config of transformers that a text tower stands for.
 
     Args:
         source: where the published `config.json` comes from, if it has a name.
-        stated: keys that the architecture lays over it.
+        changes: keys that the architecture lays over it.
         vocab_size: number of token embeddings.
         pad_id: token id of the padding; that of the published config where None.
 
@@ -39,12 +39,12 @@ def encoder_config(source: HfSource, stated: Mapping[str, Any], *, vocab_size: i
         DownloadError: the published config cannot be had from the Hub, or is not what it was at first.
     """
     published = _published(source)
-    model_type: Any = published.get("model_type", stated.get("model_type"))
+    model_type: Any = published.get("model_type", changes.get("model_type"))
     config_class = _config_class(model_type)
-    problems = list(_key_problems(source, stated, config_class, model_type))
+    problems = list(_key_problems(source, changes, config_class, model_type))
     if problems:
         raise ConfigError(problems)
-    values = _by_own_names(published, config_class) | _by_own_names(stated, config_class)
+    values = _by_own_names(published, config_class) | _by_own_names(changes, config_class)
     if source.name is None:
         values["vocab_size"] = vocab_size
     if pad_id is not None:
@@ -53,7 +53,7 @@ def encoder_config(source: HfSource, stated: Mapping[str, Any], *, vocab_size: i
     problems = list(_size_problems(values))
     if problems:
         raise ConfigError(problems)
-    with library_code(lambda told: refuse("config", f"{model_type}: {told}")):
+    with library_code(lambda cause: refuse("config", f"{model_type}: {cause}")):
         config = config_class.from_dict(values)
     if config.vocab_size != vocab_size:
         raise refuse(
@@ -103,19 +103,21 @@ def _by_own_names(data: Mapping[str, Any], config_class: Any) -> dict[str, Any]:
     return plain | {aliases[key]: value for key, value in data.items() if key in aliases}
 
 
-def _key_problems(source: HfSource, stated: Mapping[str, Any], config_class: Any, model_type: str) -> Iterator[Problem]:
+def _key_problems(
+    source: HfSource, changes: Mapping[str, Any], config_class: Any, model_type: str
+) -> Iterator[Problem]:
     aliases: Mapping[str, str] = config_class.attribute_map
     keys = {field.name for field in fields(config_class)} | set(aliases)
     if "vocab_size" not in keys:
         yield Problem(f"'{model_type}' is no text encoder: its config has no vocab_size", "text.config.model_type")
         return
-    for key, value in stated.items():
+    for key, value in changes.items():
         if key == "model_type":
             if value != model_type:
                 yield Problem(f"'{value}' is not the type '{model_type}' of '{source.name}'", f"text.config.{key}")
         elif key not in keys:
             yield Problem(f"unknown key of {model_type}{did_you_mean(key, keys)}", f"text.config.{key}")
-        elif aliases.get(key, key) != key and aliases[key] in stated:
+        elif aliases.get(key, key) != key and aliases[key] in changes:
             yield Problem(f"is '{aliases[key]}' by another name, which is there too", f"text.config.{key}")
 
 

@@ -103,9 +103,9 @@ class HfTokenizer(Tokenizer):
             _check(loaded, self.config)
         return loaded
 
-    def _unreadable(self, told: str) -> ConfigError:
+    def _unreadable(self, cause: str) -> ConfigError:
         at = "" if self._folder is None else f" in {self._folder}"
-        return _wrong(self.config, "name", f"cannot be read as a tokenizer{at}: {told}")
+        return _wrong(self.config, "name", f"cannot be read as a tokenizer{at}: {cause}")
 
     @property
     def pad_id(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -146,11 +146,11 @@ class HfTokenizer(Tokenizer):
             most = LONGEST // captions.growth
             raise InputError(f"tokenizer '{self.config.name}' takes {most:,} characters at most, found {longest:,}")
 
-        def refused(told: str) -> InputError:
+        def refused(cause: str) -> InputError:
             if len(texts) > 1:
                 for text in texts:
                     self.encode_all([text])  # the first on which it fails is named
-            return InputError(f"tokenizer '{self.config.name}' cannot encode {describe(texts[0])}: {told}")
+            return InputError(f"tokenizer '{self.config.name}' cannot encode {describe(texts[0])}: {cause}")
 
         with library_code(refused):
             return captions(cleaned)
@@ -181,7 +181,7 @@ class HfTokenizer(Tokenizer):
                 fails.
         """
         checked, loaded = checked_ids(ids, self.vocab_size), self.loaded
-        with library_code(lambda told: InputError(f"tokenizer '{self.config.name}' cannot decode these ids: {told}")):
+        with library_code(lambda cause: InputError(f"tokenizer '{self.config.name}' cannot decode these ids: {cause}")):
             return loaded.decode(checked, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 

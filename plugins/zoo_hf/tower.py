@@ -44,7 +44,7 @@ class HfTextTower(TextTower):
 
     def __init__(self, config: HfTextConfig, *, embed_dim: int) -> None:
         super().__init__()
-        with library_code(lambda told: refuse("config", f"makes no encoder: {told}")):
+        with library_code(lambda cause: refuse("config", f"makes no encoder: {cause}")):
             encoder = config.encoder_config()
             width: int = encoder.hidden_size
             if config.proj == "none" and width != embed_dim:

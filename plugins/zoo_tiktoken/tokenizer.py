@@ -105,7 +105,7 @@ class TiktokenTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` alone: no special tokens around it, no truncation."""
         cleaned, encoding, name = clean_and_collapse(text, self.config.cleaning), self.loaded, self.config.encoding
-        with library_code(lambda told: InputError(f"encoding '{name}' cannot encode {describe(text)}: {told}")):
+        with library_code(lambda cause: InputError(f"encoding '{name}' cannot encode {describe(text)}: {cause}")):
             ids = None if self._by_words is None else self._by_words(cleaned)
             return encoding.encode_ordinary(cleaned) if ids is None else ids
 
@@ -124,7 +124,9 @@ class TiktokenTokenizer(Tokenizer):
             if token != self._start:
                 body.append(token)
         name, encoding = self.config.encoding, self.loaded
-        with library_code(lambda told: InputError(f"encoding '{name}' cannot decode these ids: {told}")):  # it has gaps
+        with library_code(
+            lambda cause: InputError(f"encoding '{name}' cannot decode these ids: {cause}")
+        ):  # it has gaps
             return encoding.decode(body)
 
 
@@ -132,8 +134,8 @@ def _read_encoding(name: str, folder: Path) -> tiktoken.Encoding:
     """Return the encoding that `TiktokenTokenizer.files` wrote; tiktoken's own reader would cache it by its path."""
     import tiktoken
 
-    def refused(told: str) -> ConfigError:
-        return ConfigError(Problem(f"holds no encoding of tiktoken: {told}", source=str(folder)))
+    def refused(cause: str) -> ConfigError:
+        return ConfigError(Problem(f"holds no encoding of tiktoken: {cause}", source=str(folder)))
 
     splitting = read_json(folder / SPLITTING).data
     with library_code(refused):
@@ -149,9 +151,9 @@ def _load_encoding(name: str) -> tiktoken.Encoding:
     if name not in names:
         raise ConfigError(Problem(f"tiktoken has no encoding '{name}' ({one_of(names)})", "tokenizer.encoding"))
 
-    def refused(told: str) -> ConfigError:  # no connection, a damaged file
+    def refused(cause: str) -> ConfigError:  # no connection, a damaged file
         fix = "set TIKTOKEN_CACHE_DIR to a folder that holds them"
-        message = f"the ranks of encoding '{name}' cannot be downloaded: {told}; {fix}"
+        message = f"the ranks of encoding '{name}' cannot be downloaded: {cause}; {fix}"
         return ConfigError(Problem(message, "tokenizer.encoding"))
 
     with library_code(refused):

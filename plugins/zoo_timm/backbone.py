@@ -63,7 +63,7 @@ def output_shape(trunk: nn.Module, config: TimmConfig) -> tuple[int, ...]:
     trunk.eval()
     taken = f"backbone '{config.name}' takes no images of {height} x {width} pixels"
     try:
-        with library_code(lambda told: refuse("image_size", f"{taken}: {told}")), torch.no_grad():
+        with library_code(lambda cause: refuse("image_size", f"{taken}: {cause}")), torch.no_grad():
             image = torch.empty(1, 3, height, width, device="meta")
             output: Tensor = functional_call(trunk, shapes, (image,))
             return tuple(output.shape)

@@ -127,10 +127,10 @@ class Registry:
             raise PluginError(f"{label}: its {part} {target} is not a subclass of {expected}")
         kinds = {"tower_config": spec.tower_kind, "processor_config": spec.processor_kind}
         for attribute, promised in {"kind": kinds[part], "modality": name}.items() if part in kinds else ():
-            found = getattr(value, attribute, None)
-            if found != promised:
+            actual = getattr(value, attribute, None)
+            if actual != promised:
                 raise PluginError(
-                    f"{label}: its {part} {target} must have {attribute} = '{promised}', found {describe(found)}"
+                    f"{label}: its {part} {target} must have {attribute} = '{promised}', found {describe(actual)}"
                 )
         return cast("type[Any]", value)
 

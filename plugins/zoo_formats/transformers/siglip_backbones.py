@@ -59,8 +59,8 @@ def backbone_file(format_name: str, backbones: Mapping[str, Backbone], name: str
     activation = options.get("act_layer", base.activation)
     hidden_act = next((key for key, name in ACTIVATIONS.items() if name == activation), None)
     if hidden_act is None:
-        found = f"{activation} (it has {', '.join(ACTIVATIONS.values())})"
-        raise CheckpointError(f"{format_name} cannot express vision.kwargs.act_layer: {found}")
+        what = f"{activation} (it has {', '.join(ACTIVATIONS.values())})"
+        raise CheckpointError(f"{format_name} cannot express vision.kwargs.act_layer: {what}")
     sizes = {size: options.get(key, getattr(base, size)) for key, size in OPTIONS.items()}
     return {
         "patch_size": sizes["patch_size"],

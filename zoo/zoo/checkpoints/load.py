@@ -61,7 +61,7 @@ def load_weights(
         CheckpointError: the weights are damaged, not finite, or do not fit; the model is unchanged.
     """
     model, options = dual_encoder_of(model), checked_options(LoadOptions(weights, resize, logit_bias))
-    opened = open_checkpoint(Path(source), weights=weights, is_ours=lambda one: names_fit(one, model))
+    opened = open_checkpoint(Path(source), weights=weights, is_ours=lambda checkpoint: names_fit(checkpoint, model))
     config = getattr(model, "config", None)
     assumed = [] if config is None else check_architecture(opened, Path(source), config)
     entries = own_state_dict(model) | cast("dict[str, Tensor]", model.state_dict())
@@ -72,7 +72,7 @@ def load_weights(
         tensors[key] = value
     with torch.no_grad():
         model.load_state_dict(tensors)
-    model.notes = _told(opened, plan)
+    model.notes = _all_notes(opened, plan)
     return model
 
 
@@ -104,7 +104,7 @@ def take_weights(
         CheckpointError: the weights are damaged, not finite, or do not fit.
     """
     options = options or LoadOptions()
-    source = open_checkpoint(path, weights=options.weights, is_ours=lambda one: names_fit(one, model))
+    source = open_checkpoint(path, weights=options.weights, is_ours=lambda checkpoint: names_fit(checkpoint, model))
     assumed = check_architecture(
         source, path, config, overrides, described=options.described, folder_config=options.folder_config
     )
@@ -120,7 +120,7 @@ def take_weights(
             source.release(name)
         tensors[key] = taken
     model.load_state_dict(tensors, assign=True)
-    model.notes = _told(source, plan)
+    model.notes = _all_notes(source, plan)
 
 
 def checked_options(options: LoadOptions) -> LoadOptions:
@@ -151,7 +151,7 @@ def _checked_fit(
     plan.warnings += check_values(source, plan.keys, dtype_of)
     for text in plan.warnings:
         warn_caller(f"{source.path}: {text}", ZooWarning)
-    for text in _told(source, plan):
+    for text in _all_notes(source, plan):
         _log.info("%s: %s", source.path, text)
     return plan
 
@@ -166,5 +166,5 @@ def _tensors(source: TensorSource, plan: LoadPlan, model: DualEncoder) -> Iterat
         yield key, torch.full(cast("Tensor", model.state_dict()[key]).shape, float(constant)), None
 
 
-def _told(source: TensorSource, plan: LoadPlan) -> tuple[str, ...]:
+def _all_notes(source: TensorSource, plan: LoadPlan) -> tuple[str, ...]:
     return (*source.notes, *plan.notes, *plan.warnings)
