@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from zoo_core.errors import InputError
 from zoo_core.models.dual_encoder import DualEncoder
 
-__all__ = ["WrappedModel", "bare_model"]
+__all__ = ["WrappedModel", "bare_model", "drop_gathered"]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -104,6 +104,13 @@ class WrappedModel:
             elif not shared and isinstance(self.outer, DistributedDataParallel):
                 stack.enter_context(self.outer.no_sync())
             yield
+
+
+def drop_gathered(model: nn.Module) -> None:
+    """Have FSDP2 drop the whole weights that it gathered, since their shards are about to be read or changed."""
+    for module in model.modules():
+        if (sharded := _sharded(module)) is not None:
+            sharded.reshard()
 
 
 def _sharded(module: nn.Module) -> Any:
