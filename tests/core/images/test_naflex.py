@@ -362,8 +362,8 @@ def test_whole_grids_of_any_shape_are_taken_as_they_are(patch: tuple[int, int]) 
         image = patchify(torch.randn(3, rows * patch[0], columns * patch[1]), patch)
         for length in (None, 17):
             batch = pad_patches([image, image], length)
-            found = check_patches(batch, patch, 3)
-            assert all(torch.equal(found[key], batch[key]) for key in batch)
+            checked = check_patches(batch, patch, 3)
+            assert all(torch.equal(checked[key], batch[key]) for key in batch)
 
 
 def test_batches_without_pictures_or_without_values_are_taken() -> None:
@@ -374,8 +374,8 @@ def test_batches_without_pictures_or_without_values_are_taken() -> None:
         {key: value[:0, :0] for key, value in batch.items()},
         {key: value.to("meta") for key, value in batch.items()},
     ):
-        found = check_patches(part, (PATCH, PATCH), 3)
-        assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in part.items()}
+        checked = check_patches(part, (PATCH, PATCH), 3)
+        assert {key: value.shape for key, value in checked.items()} == {key: value.shape for key, value in part.items()}
 
 
 def test_a_tower_of_images_takes_no_patches() -> None:
@@ -558,17 +558,17 @@ def test_raw_pixels_have_the_patches_of_their_picture(engine: Any) -> None:
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     preprocess = NaFlexPreprocessor(NaFlexImageConfig(patch_size=(8, 8), engine=engine), image_size=(32, 32))
     expected = preprocess(picture)
-    for found in (preprocess(pixels), *preprocess.prepare(torch.stack([pixels, pixels]))):
-        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    for patches in (preprocess(pixels), *preprocess.prepare(torch.stack([pixels, pixels]))):
+        assert all(torch.equal(patches[key], expected[key]) for key in expected)
 
 
 def test_a_picture_is_shown_whole_where_training_is_not_asked_for() -> None:
     config = NaFlexImageConfig(patch_size=(8, 8), engine="pil")
     plain = NaFlexPreprocessor(config, image_size=(32, 32))
     options: dict[str, Any] = {"mean": config.mean, "std": config.std, "interpolation": config.interpolation}
-    theirs: Any = create_transform(naflex=True, patchify=True, max_seq_len=16, patch_size=8, **options)
+    transform: Any = create_transform(naflex=True, patchify=True, max_seq_len=16, patch_size=8, **options)
     for size in ((40, 30), (64, 64), (90, 50)):
-        assert torch.equal(plain(noise(*size))["patches"], theirs(noise(*size))["patches"])
+        assert torch.equal(plain(noise(*size))["patches"], transform(noise(*size))["patches"])
 
 
 def test_a_picture_has_one_patch_where_a_patch_is_larger_than_images() -> None:

@@ -295,9 +295,9 @@ def test_captions_that_are_cut_are_told_once_with_their_places(monkeypatch: pyte
     long, longer = "a " * CONTEXT, "b " * CONTEXT
     texts = ["a", "c", long, longer, long, "d"]
     with torch.no_grad():
-        with pytest.warns(TruncatedTextWarning) as told:
+        with pytest.warns(TruncatedTextWarning) as caught:
             features = model.encode_text(texts)
-        (warning,) = told
+        (warning,) = caught
         assert str(warning.message).startswith(
             f"3 of 6 captions have more than {CONTEXT} tokens and were cut; texts[2] is the first of them: 'a a "
         )

@@ -137,10 +137,10 @@ def test_several_calls_are_told_at_once_and_each_thread_tells_its_own() -> None:
 def test_of_several_calls_the_first_caption_that_was_cut_is_shown() -> None:
     tokenizer = zoo.tokenizer("digits-tiny")
     calls = [["a cat", "first " * 90, "second " * 90], ["third " * 90], ["a dog"]]
-    with pytest.warns(TruncatedTextWarning) as told, report_once():
+    with pytest.warns(TruncatedTextWarning) as caught, report_once():
         for captions in calls:
             tokenizer(captions)
-    (warning,) = told
+    (warning,) = caught
     assert str(warning.message).startswith(
         "3 of 5 captions have more than 20 tokens and were cut; the first of them: 'first first "
     )

@@ -48,12 +48,12 @@ def test_each_loss_takes_what_the_peers_training_gives_it(name: str) -> None:
 def test_weights_and_flags_that_are_not_given_are_those_of_the_papers_and_of_the_peer() -> None:
     """CoCa weighs captions twice as much (Yu et al. 2022); of the others each part counts once."""
     weights = {"caption_loss_weight": 2.0, "clip_loss_weight": 1.0, "pad_id": 3}
-    for name, (ours, theirs) in CLASSES.items():
-        loss, peer = (ours(pad_id=3), theirs(**weights)) if name == "coca" else (ours(), theirs())
+    for name, (loss_class, peer_class) in CLASSES.items():
+        loss, peer = (loss_class(pad_id=3), peer_class(**weights)) if name == "coca" else (loss_class(), peer_class())
         batch = arguments(name, drawn(5), ids=False)
         shared = {key: batch[key] for key in inspect.signature(peer.forward).parameters if key in batch}
-        for found, expected in zip(*(as_tuple(one(**shared)) for one in (loss, peer)), strict=True):
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        for value, expected in zip(*(as_tuple(module(**shared)) for module in (loss, peer)), strict=True):
+            torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
         for flag in ("cache_labels", "use_horovod"):
             assert getattr(loss, flag, None) == getattr(peer, flag, None)
 
@@ -99,11 +99,11 @@ def test_a_loss_that_was_told_of_other_processes_says_that_it_is_alone(name: str
 @pytest.mark.parametrize("name", ["contrastive", "coca", "distillation"])
 def test_gradients_are_gathered_unless_only_other_arguments_name_the_processes(name: str) -> None:
     more = {"pad_id": 3} if name == "coca" else {}
-    ours = CLASSES[name][0]
-    assert ours(**more).gather_with_grad is True
+    loss_class = CLASSES[name][0]
+    assert loss_class(**more).gather_with_grad is True
     for key in ("local_loss", "rank", "world_size"):
-        assert ours(**{key: ALONE[key]}, **more).gather_with_grad is False
-        assert ours(**{key: ALONE[key]}, gather_with_grad=True, **more).gather_with_grad is True
+        assert loss_class(**{key: ALONE[key]}, **more).gather_with_grad is False
+        assert loss_class(**{key: ALONE[key]}, gather_with_grad=True, **more).gather_with_grad is True
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,9 @@ def test_the_own_pairs_of_a_tile_are_those_of_the_whole_matrix() -> None:
     for first, start, width in itertools.product(range(7), range(10), range(1, 11)):
         chunk = slice(start, min(10, start + width))
         rows, entries = paired_entries(matrix[:, chunk], chunk, first)
-        own = [row for row in range(4) if chunk.start <= first + row < chunk.stop]
-        assert list(range(4))[rows] == own
-        assert entries.tolist() == [matrix[row, first + row].item() for row in own]
+        paired = [row for row in range(4) if chunk.start <= first + row < chunk.stop]
+        assert list(range(4))[rows] == paired
+        assert entries.tolist() == [matrix[row, first + row].item() for row in paired]
 
 
 @pytest.mark.parametrize("name", CLASSES)

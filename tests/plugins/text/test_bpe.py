@@ -362,10 +362,10 @@ def test_transformers_reads_the_ids_from_our_files(special: bool, tmp_path: Path
 
     for name, content in ours(special=special).files_for("transformers").items():
         (tmp_path / name).write_bytes(content)
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     texts = ["a photo of a dog", "Été, 42 犬!", "don't  <b> it"]
-    found = theirs(texts, padding="max_length", truncation=True)
-    for text, ids, mask in zip(texts, found["input_ids"], found["attention_mask"], strict=True):
+    rows = tokenizer(texts, padding="max_length", truncation=True)
+    for text, ids, mask in zip(texts, rows["input_ids"], rows["attention_mask"], strict=True):
         assert len(ids) == 77
         assert [token for token, real in zip(ids, mask, strict=True) if real] == [
             49_406,

@@ -301,16 +301,16 @@ def test_where_every_image_is_told_apart_or_wrong_the_fit_is_the_best_of_the_sca
 
 def test_images_that_are_told_apart_need_no_larger_scale_than_tells_them_surely() -> None:
     for scoring in ("softmax", "sigmoid"):
-        found = fit(torch.eye(4, dtype=torch.float64), torch.arange(4), scoring)
-        assert found.scale <= MAX_SCALE
-        assert 0 <= found.loss < 1e-12
+        fitted = fit(torch.eye(4, dtype=torch.float64), torch.arange(4), scoring)
+        assert fitted.scale <= MAX_SCALE
+        assert 0 <= fitted.loss < 1e-12
 
 
 def test_images_that_are_all_alike_have_the_chance_of_a_label_among_labels() -> None:
     cosines, targets = torch.full((6, 4), 0.3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
-    found = fit(cosines, targets, "sigmoid")
-    assert math.isclose(found.scale * 0.3 + found.bias, math.log(1 / 3), rel_tol=1e-6)
-    assert math.isclose(found.loss, math.log(4) - 0.75 * math.log(3), rel_tol=1e-9)  # of one event in four
+    fitted = fit(cosines, targets, "sigmoid")
+    assert math.isclose(fitted.scale * 0.3 + fitted.bias, math.log(1 / 3), rel_tol=1e-6)
+    assert math.isclose(fitted.loss, math.log(4) - 0.75 * math.log(3), rel_tol=1e-9)  # of one event in four
     assert math.isclose(fit(cosines, targets, "softmax").loss, math.log(4), rel_tol=1e-9)
 
 

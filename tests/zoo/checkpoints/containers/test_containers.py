@@ -118,7 +118,9 @@ def test_arrays_of_any_dtype_that_torch_has_are_read_exactly(dtype: str, order: 
         "scalar": values.astype(dtype)[2, 3],
         "empty": values.astype(dtype)[:0],
     }
-    numpy.savez(tmp_path / "x.npz", **{key: one.astype(one.dtype.newbyteorder(order)) for key, one in arrays.items()})
+    numpy.savez(
+        tmp_path / "x.npz", **{key: array.astype(array.dtype.newbyteorder(order)) for key, array in arrays.items()}
+    )
     expected = {key: torch.from_numpy(numpy.array(value, order="C")) for key, value in arrays.items()}
     expect_equal(open_container(tmp_path / "x.npz"), expected)
 
