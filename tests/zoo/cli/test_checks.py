@@ -62,3 +62,11 @@ def test_a_schema_that_cannot_be_written_is_an_error(run: Run, tmp_path: Path) -
     status, _, err = run("schema", "--output", tmp_path / "file" / "zoo.json")
     assert status == 2
     assert "zoo.json cannot be written" in err
+
+
+def test_verify_takes_a_repository_of_the_hub(run: Run) -> None:
+    status, _, err = run("verify", "hf-hub:name")
+    assert (status, err) == (
+        2,
+        "error: 'hf-hub:name': expected hf-hub:organisation/name or hf-hub:organisation/name@revision\n",
+    )

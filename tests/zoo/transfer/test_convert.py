@@ -395,6 +395,7 @@ def test_options_that_a_library_has_not_can_be_set_to_those_that_it_has(tmp_path
         ({"source": "no/such/folder"}, UnknownNameError, "no/such/folder"),
         ({"source": "vit-b16"}, InputError, "'vit-b16' is an architecture without weights"),
         ({"source": "weights.pt"}, InputError, "weights.pt is a file of weights; name the architecture"),
+        ({"source": "config.json"}, UnknownNameError, "architecture files end in .yaml; `zoo import` writes one"),
         ({"source": "vit-b32", "to": "timm"}, UnknownNameError, "nothing is written for 'timm'"),
         ({"source": "vit-b32", "to": "transformer"}, UnknownNameError, "did you mean 'transformers'?"),
         (
@@ -409,6 +410,7 @@ def test_sources_and_targets_that_cannot_be_meant_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("weights.pt").write_bytes(b"")
+    Path("config.json").write_text("{}")
     Path("vit-b16").mkdir()
     with pytest.raises(error) as raised:
         convert(folder="out", **arguments)

@@ -79,7 +79,7 @@ def schema_command(
 
 
 def verify_command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model that zoo.save wrote.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model that zoo.save wrote.")],
     device: Device = None,
     dtype: Dtype = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -182,7 +182,7 @@ def _with_weights(
             raise InputError(f"architecture={str(architecture)!r} is that of a file of weights, found {source!r}")
         return resolve(architecture), Path(source)
     path = Path(source) if isinstance(source, str | Path) else None
-    if path is not None and path.is_file() and path.suffix.lower() not in (".yaml", ".yml"):
+    if path is not None and path.is_file() and path.suffix.lower() not in (".json", ".yaml", ".yml"):
         raise InputError(
             f"{path} is a file of weights; name the architecture that they belong to (`zoo identify {path}` ranks them)"
         )
