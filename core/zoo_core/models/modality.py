@@ -134,7 +134,7 @@ class Modality(Contract, ABC):
         """Return inputs of `prepare_one` as one batch."""
         return torch.stack(list(prepared))
 
-    def check_raw(self, raw: Any, limits: Mapping[str, Any]) -> None:  # noqa: B027 - most know no limit
+    def check_raw(self, raw: Any, limits: Mapping[str, Any]) -> None:
         """Refuse a raw input that training shall pass over; a modality knows some of the limits of a recipe.
 
         Args:
