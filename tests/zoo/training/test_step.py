@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,11 @@ import zoo
 from support.models.families import model_of, pictures, words
 from zoo.training.step import clamp_logit_scale, contrastive_step, seed_step
 from zoo_core.errors import InputError
+from zoo_core.interfaces import Tower
+from zoo_core.models.dual_encoder import DualEncoder
+from zoo_core.models.modality import Modality
+from zoo_core.models.towers import IMAGE_AND_TEXT
+from zoo_core.plugin import ModalitySpec
 
 BATCH = 6
 
@@ -119,6 +125,54 @@ def test_the_logit_scale_is_kept_within_its_bounds() -> None:
     model.logit_scale.data.fill_(torch.tensor(500.0).log())
     clamp_logit_scale(model, 1.0, None)
     torch.testing.assert_close(model.logit_scale.exp(), torch.tensor([500.0]))
+
+
+class DepthTower(Tower):
+    """Gives the feature of maps of depth `[B, 4]`."""
+
+    modality, output_dim = "depth", 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = torch.nn.Linear(4, 16)
+
+    def forward(self, depth: torch.Tensor) -> torch.Tensor:
+        return self.proj(depth)
+
+
+class DepthModality(Modality):
+    def check(self, batch: Any, tower: Any) -> None:
+        pass
+
+    def example(self, tower: Any, count: int, processor: Any = None) -> torch.Tensor:
+        return torch.randn(count, 4)
+
+    def probe_inputs(self) -> Any:
+        return [torch.zeros(4)]
+
+
+@pytest.mark.parametrize("chunk", [None, 4, {"depth": 2}])
+@pytest.mark.parametrize("pair", [("image", "depth"), ("depth", "text"), ("image", "text")])
+def test_the_pair_of_the_inputs_is_trained_whatever_its_modalities(pair: tuple[str, str], chunk: Any) -> None:
+    spec = ModalitySpec("depth", handler="a:B", tower_config="a:B", processor_config="a:B")
+    modalities = {**IMAGE_AND_TEXT, "depth": DepthModality(spec)}
+    source = trained("CustomTextCLIP")
+    torch.manual_seed(0)
+    model = DualEncoder.from_towers({**source.towers, "depth": DepthTower()}, modalities=modalities).train()
+    inputs = {"image": pictures(source, 6), "text": words(source, 6), "depth": torch.randn(6, 4)}
+    inputs = {name: inputs[name] for name in pair}
+    by_hand, loss = copy.deepcopy(model), zoo.loss("contrastive")
+    if isinstance(chunk, dict) and "depth" not in pair:
+        chunk = None
+    result = contrastive_step(model, loss, inputs, chunk=chunk)
+    ordered = sorted(pair, key=list(modalities).index)
+    features = [by_hand.encode(name, inputs[name], normalize=True) for name in ordered]
+    value = loss(*features, by_hand.logit_scale.exp())
+    value.backward()
+    torch.testing.assert_close(result.loss, value.detach())
+    assert gradients(model).keys() == gradients(by_hand).keys()
+    for name, gradient in gradients(by_hand).items():
+        torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def half_of(model: Any) -> Any:
