@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from PIL import Image
@@ -120,3 +122,21 @@ def opened(*train: dict[str, Any], batch: int = 8, seed: int = 3, part: Any = "t
     """Open data sets, those in memory among them."""
     section = Data.parse({"train": list(train), **options}, registry=with_made())
     return open_data(section, model=tiny_model(), batch=batch, seed=seed, part=part, registry=with_made())
+
+
+def shard(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:
+    """Write a tar file of samples: what their members hold, by the ending."""
+    with tarfile.open(path, "w") as archive:
+        for key, members in samples.items():
+            for ending, content in members.items():
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def pairs(count: int, start: int = 0) -> dict[str, dict[str, bytes]]:
+    """Samples of an image file and a caption."""
+    return {
+        f"{index:05}": {"png": png(index), "txt": f"number {index}".encode()} for index in range(start, start + count)
+    }
