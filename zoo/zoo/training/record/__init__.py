@@ -1,0 +1,1 @@
+"""What is told of a run: its record in a file, callbacks, a progress bar, curves."""
