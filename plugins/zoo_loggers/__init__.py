@@ -1,0 +1,1 @@
+"""Callbacks that show a run in TensorBoard, Weights & Biases or Trackio."""
