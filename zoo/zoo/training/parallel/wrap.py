@@ -1,0 +1,124 @@
+"""How processes share a model: DDP, FSDP2, or not at all; and what torch.compile is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from zoo_core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from zoo.training.parallel.world import World
+    from zoo.training.recipe.sections import Parallel
+    from zoo_core.models.dual_encoder import DualEncoder
+
+__all__ = ["Mode", "choose_mode", "shared_blocks", "wrap"]
+
+Mode = Literal["none", "ddp", "fsdp"]
+
+BYTES_PER_PARAMETER = 24
+"""Of a trained parameter with DDP: weight, gradient, bucket, two moments and an average, all in float32."""
+SHARE = 0.6
+"""Share of the memory that they may take, beside activations."""
+
+
+def choose_mode(model: nn.Module, parallel: Parallel, world: World) -> tuple[Mode, str]:
+    """Return how processes share a model, and why, as a sentence.
+
+    Raises:
+        ConfigError: the recipe asks for what does not fit the number of processes.
+    """
+    if parallel.mode == "none" and world.size > 1:
+        raise ConfigError(
+            Problem(f"is 'none', but there are {world.size} processes; use auto, ddp or fsdp", "parallel.mode")
+        )
+    shard = parallel.shard
+    if shard is not None and (world.size % shard or parallel.mode in ("none", "ddp")):
+        what = f"{world.size} processes cannot form groups of {shard}" if world.size % shard else "is for mode fsdp"
+        raise ConfigError(Problem(what, "parallel.shard"))
+    if parallel.mode != "auto":
+        return parallel.mode, "the recipe says so"
+    if world.size == 1:
+        return "none", "there is one process"
+    if shard is not None:
+        return "fsdp", "the recipe states parallel.shard"
+    needed = BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    memory = _memory_of(world.device)
+    share = f"{needed / 2**30:.1f} GiB of weights and what belongs to them, of {memory / 2**30:.1f} GiB"
+    if needed <= SHARE * memory:
+        return "ddp", f"each process has room for {share}"
+    return "fsdp", f"no process has room for {share} beside activations"
+
+
+def wrap(model: DualEncoder, parallel: Parallel, world: World, mode: Mode) -> nn.Module:
+    """Return what a training step calls; the model is changed in place, in the order that FSDP2 needs.
+
+    Args:
+        model: on the device of this process; what is to stay frozen is frozen already.
+        parallel: the section of the recipe.
+        world: the processes.
+        mode: what `choose_mode` returned.
+    """
+    if parallel.checkpointing:
+        model.set_grad_checkpointing()
+    blocks = [block for tower in model.towers.values() for block in shared_blocks(tower)]
+    if parallel.compile == "blocks":
+        for block in blocks:
+            block.compile()  # pyright: ignore[reportUnknownMemberType]
+    wrapped: nn.Module = model
+    if mode == "fsdp":
+        _shard(model, blocks, parallel, world)
+    elif mode == "ddp":
+        places = [world.device] if world.device.type == "cuda" else None
+        wrapped = DistributedDataParallel(model, device_ids=places, gradient_as_bucket_view=True)
+    if parallel.compile == "model":
+        model.compile()  # pyright: ignore[reportUnknownMemberType]
+    return wrapped
+
+
+def shared_blocks(tower: nn.Module) -> Iterator[nn.Module]:
+    """Yield the blocks of a tower that are gathered one after the other: what its longest lists hold.
+
+    A tower says otherwise with a method `fsdp_blocks`.
+    """
+    own: Any = getattr(tower, "fsdp_blocks", None)
+    if own is not None:
+        yield from own()
+        return
+    inside: set[int] = set()
+    for module in tower.modules():
+        if id(module) in inside or not isinstance(module, nn.ModuleList | nn.Sequential) or len(module) < 2:
+            continue
+        if len({type(part) for part in module}) == 1 and any(True for _ in module[0].parameters()):
+            for block in module:
+                inside.update(map(id, block.modules()))
+                yield block
+
+
+def _shard(model: DualEncoder, blocks: list[nn.Module], parallel: Parallel, world: World) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    shard = parallel.shard or world.size
+    shape, names = ((world.size,), ("shard",))
+    if shard < world.size:
+        shape, names = ((world.size // shard, shard), ("replicate", "shard"))
+    mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=names)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=parallel.reshard)
+    fully_shard(model, mesh=mesh)
+    for method in ("encode", "encode_image", "encode_text"):
+        register_fsdp_forward_method(model, method)
+
+
+def _memory_of(device: torch.device) -> int:
+    """Return the bytes of memory that a process has for itself."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**33
+    return total // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
