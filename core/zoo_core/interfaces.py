@@ -26,6 +26,7 @@ from zoo_core.errors import CapabilityError, InputError
 from zoo_core.nn.intermediates import BlockwiseModule
 from zoo_core.nn.kv_cache import KVCache
 from zoo_core.nn.position_embedding import PositionTable
+from zoo_core.nn.repeated_blocks import repeated_blocks
 
 __all__ = ["AdditiveLoss", "LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
 
@@ -160,6 +161,14 @@ class Tower(BlockwiseModule, ABC):
         """
         if enable:
             raise CapabilityError(f"{type(self).__name__} does not claim 'gradient-checkpointing'")
+
+    def fsdp_blocks(self) -> Sequence[nn.Module]:
+        """Return the modules whose weights FSDP2 gathers one module at a time; the rest is gathered with the model.
+
+        They are called as modules in training, and none lies inside another. Without an override they are the blocks
+        of the tower's stacks, `nn.ModuleList` or `nn.Sequential`.
+        """
+        return list(repeated_blocks(self))
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that optimizers should not decay, beyond biases and norms."""

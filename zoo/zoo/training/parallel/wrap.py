@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo_core.errors import ConfigError, Problem
+from zoo_core.nn.repeated_blocks import repeated_blocks
 
 if TYPE_CHECKING:
     from zoo.training.parallel.world import World
     from zoo.training.recipe.sections import Parallel
     from zoo_core.models.dual_encoder import DualEncoder
 
-__all__ = ["Mode", "choose_mode", "shared_blocks", "wrap"]
+__all__ = ["Mode", "choose_mode", "fsdp_blocks", "wrap"]
 
 Mode = Literal["none", "ddp", "fsdp"]
 
@@ -58,49 +60,51 @@ def choose_mode(model: nn.Module, parallel: Parallel, world: World) -> tuple[Mod
 def wrap(model: DualEncoder, parallel: Parallel, world: World, mode: Mode) -> nn.Module:
     """Return what a training step calls; the model is changed in place, in the order that FSDP2 needs.
 
+    Where processes have other weights, all get those of the first.
+
     Args:
         model: on the device of this process; what is to stay frozen is frozen already.
         parallel: the section of the recipe.
         world: the processes.
         mode: what `choose_mode` returned.
+
+    Raises:
+        CapabilityError: a tower cannot compute its activations again.
     """
     if parallel.checkpointing:
         model.set_grad_checkpointing()
-    blocks = [block for tower in model.towers.values() for block in shared_blocks(tower)]
-    if parallel.compile == "blocks":
-        for block in blocks:
-            block.compile()  # pyright: ignore[reportUnknownMemberType]
-    wrapped: nn.Module = model
-    if mode == "fsdp":
-        _shard(model, blocks, parallel, world)
-    elif mode == "ddp":
+    _compile(model, parallel)
+    if mode == "ddp":
         places = [world.device] if world.device.type == "cuda" else None
-        wrapped = DistributedDataParallel(model, device_ids=places, gradient_as_bucket_view=True)
-    if parallel.compile == "model":
-        model.compile()  # pyright: ignore[reportUnknownMemberType]
-    return wrapped
+        return DistributedDataParallel(model, device_ids=places, gradient_as_bucket_view=True)
+    if mode == "fsdp":
+        if world.size > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+        _shard(model, parallel, world)
+    return model
 
 
-def shared_blocks(tower: nn.Module) -> Iterator[nn.Module]:
-    """Yield the blocks of a tower that are gathered one after the other: what its longest lists hold.
+def fsdp_blocks(model: DualEncoder) -> Iterator[nn.Module]:
+    """Yield the modules that are sharded one by one: those of each tower, and those of what else the model has."""
+    towers = list(model.towers.values())
+    for tower in towers:
+        yield from tower.fsdp_blocks()
+    for child in model.children():
+        if not any(child is tower for tower in towers):
+            yield from repeated_blocks(child)
 
-    A tower says otherwise with a method `fsdp_blocks`.
-    """
-    own: Any = getattr(tower, "fsdp_blocks", None)
-    if own is not None:
-        yield from own()
+
+def _compile(model: DualEncoder, parallel: Parallel) -> None:
+    """Compile blocks, or towers and what else the model has, in place: `forward` and `encode_image` both call them."""
+    if parallel.compile == "none":
         return
-    inside: set[int] = set()
-    for module in tower.modules():
-        if id(module) in inside or not isinstance(module, nn.ModuleList | nn.Sequential) or len(module) < 2:
-            continue
-        if len({type(part) for part in module}) == 1 and any(True for _ in module[0].parameters()):
-            for block in module:
-                inside.update(map(id, block.modules()))
-                yield block
+    for part in fsdp_blocks(model) if parallel.compile == "blocks" else model.children():
+        if any(True for _ in part.parameters()):
+            part.compile()  # pyright: ignore[reportUnknownMemberType]
 
 
-def _shard(model: DualEncoder, blocks: list[nn.Module], parallel: Parallel, world: World) -> None:
+def _shard(model: DualEncoder, parallel: Parallel, world: World) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -109,8 +113,9 @@ def _shard(model: DualEncoder, blocks: list[nn.Module], parallel: Parallel, worl
     if shard < world.size:
         shape, names = ((world.size // shard, shard), ("replicate", "shard"))
     mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=names)
-    for block in blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=parallel.reshard)
+    for block in fsdp_blocks(model):
+        if any(True for _ in block.parameters()):
+            fully_shard(block, mesh=mesh, reshard_after_forward=parallel.reshard)
     fully_shard(model, mesh=mesh)
     for method in ("encode", "encode_image", "encode_text"):
         register_fsdp_forward_method(model, method)
