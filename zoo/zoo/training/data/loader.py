@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from zoo.training.data.open import TrainingData
 
-__all__ = ["Loader", "worker_deaths", "workers_for"]
+__all__ = ["Loader", "begin_worker", "quiet_workers", "worker_deaths", "workers_for"]
 
 MOST_WORKERS = 16
 """Workers that `auto` takes at most: more seldom help, and each holds batches in memory."""
@@ -81,7 +81,7 @@ class Loader:
             DataError: samples cannot be read, and none can be found in their place.
             TrainingError: a worker died.
         """
-        with _quiet():
+        with quiet_workers():
             batches = iter(self._loader())
         try:
             for step in range(self.start, self.steps):
@@ -106,7 +106,7 @@ class Loader:
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_begin_worker,
+            worker_init_fn=begin_worker,
             generator=torch.Generator().manual_seed(0),  # else it draws from the global one, which is the model's
         )
 
@@ -122,7 +122,7 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _begin_worker(worker: int) -> None:
+def begin_worker(worker: int) -> None:
     """Make a process a worker: one thread for each library, and signals left to the process that trains."""
     for variable, value in (("RAYON_NUM_THREADS", "1"), ("TOKENIZERS_PARALLELISM", "false"), ("OMP_NUM_THREADS", "1")):
         os.environ[variable] = value
@@ -137,7 +137,7 @@ def _end_at_the_next(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet_workers() -> Generator[None]:
     """Silence advice on the number of workers, and on forking beside threads: workers use none of theirs."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)

@@ -86,6 +86,7 @@ def open_data(
     seed: int = 0,
     part: Part = "train",
     registry: Registry | None = None,
+    try_samples: bool = True,
 ) -> TrainingData:
     """Open the data sets of a recipe and check them.
 
@@ -96,6 +97,7 @@ def open_data(
         seed: decides order and augmentation.
         part: `train`, or `validation`, whose samples come as they lie, without augmentation.
         registry: where components are looked up; the installed plugins where None.
+        try_samples: prepare samples of each data set, so that what is wrong with all of them is an error now.
 
     Raises:
         DataError: the data cannot be used: files are missing or damaged, captions are missing, or there is no step.
@@ -131,7 +133,8 @@ def open_data(
         with_weights=any(source.has_weights for source in sources),
     )
     opened = TrainingData(part, sources, order, batch, seed, configs[0].resume, weights, edges, preparer)
-    _check_first_samples(opened)
+    if try_samples:
+        _check_first_samples(opened)
     return opened
 
 

@@ -21,7 +21,7 @@ from zoo_core.errors import DataError, InputError, PluginError, SampleError, des
 from zoo_core.models.modality import Modality
 from zoo_core.training import Dataset, Sample, SampleSource
 
-__all__ = ["BatchReader", "Prepared", "SamplePreparer"]
+__all__ = ["BatchReader", "Prepared", "SamplePreparer", "read_sample"]
 
 MAX_ATTEMPTS = 100
 """Samples that are tried in place of a bad one."""
@@ -169,7 +169,7 @@ class BatchReader(torch.utils.data.Dataset[Batch]):
         if edges is not None:
             number = int(np.searchsorted(edges, key.row, side="right")) - 1
             variant = key.row - int(edges[number])
-        sample = _sample_of(dataset, number)
+        sample = read_sample(dataset, number)
         self._preparer.check_source(dataset, sample)
         return self._preparer.prepare(key, sample, number=number, variant=variant)
 
@@ -206,7 +206,7 @@ class BatchReader(torch.utils.data.Dataset[Batch]):
         return candidate
 
 
-def _sample_of(dataset: Dataset, number: int) -> Sample:
+def read_sample(dataset: Dataset, number: int) -> Sample:
     """Return a sample of a data set.
 
     Raises:
