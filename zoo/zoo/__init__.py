@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zoo.evaluation.retrieval import retrieval_metrics
     from zoo.evaluation.zero_shot import ZeroShotClassifier
     from zoo.saved.write import save
+    from zoo.training.train import train
     from zoo.transfer.convert import convert
     from zoo.transfer.pull import pull
     from zoo.transfer.push import push_to_hub
@@ -53,6 +54,7 @@ __all__ = [
     "retrieval_metrics",
     "save",
     "tokenizer",
+    "train",
     "verify",
 ]
 
@@ -76,6 +78,7 @@ _HOMES = {
     "save": "zoo.saved.write",
     "retrieval_metrics": "zoo.evaluation.retrieval",
     "tokenizer": "zoo.building.build",
+    "train": "zoo.training.train",
     "verify": "zoo.building.load",
 }
 
@@ -95,6 +98,8 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "training":  # the room itself, so that `zoo.training.prepare` needs no second import
+        return importlib.import_module("zoo.training")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name.startswith("_"):

@@ -68,9 +68,10 @@ class LogitScaled(nn.Module):
 
     def _scale_and_bias(self) -> dict[str, Tensor]:
         """Return the exponentiated scale, and the bias if there is one, as outputs hold them."""
-        output = {"logit_scale": self._as_scalar(self.logit_scale.exp())}
+        # copies, since FSDP2 warns of views: what is written into one would not reach its hooks
+        output = {"logit_scale": self._as_scalar(self.logit_scale.exp()).clone()}
         if self.logit_bias is not None:
-            output["logit_bias"] = self._as_scalar(self.logit_bias)
+            output["logit_bias"] = self._as_scalar(self.logit_bias).clone()
         return output
 
     def _as_scalar(self, value: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cli import checks, classify, convert, data, demo, embed, listing, profile, transfer
+from zoo.cli import checks, classify, convert, data, demo, embed, listing, profile, train, transfer
 from zoo.cli.output import exit_on_error
 
 __all__ = ["app"]
@@ -65,6 +65,7 @@ app.command("convert")(convert.convert_command)
 app.command("classify")(classify.classify_command)
 app.command("embed")(embed.embed_command)
 app.command("data")(data.data_command)
+app.command("train")(train.train_command)
 app.command("demo")(demo.demo_command)
 app.command("profile")(profile.profile_command)
 app.command("pull")(transfer.pull_command)

@@ -72,6 +72,7 @@ def write_folder(
     complete: bool = False,
     source: Mapping[str, Any] | None = None,
     address: str | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> Path:
     """Do what `save` does.
 
@@ -80,6 +81,7 @@ def write_folder(
         complete: refuse to write a folder without the files of its tokenizer.
         source: where the weights came from, for `zoo.json` and the README.
         address: what the README loads the model by; the name of the folder where None.
+        extra: further text files by name, which the digest covers.
 
     Raises:
         ZooError: what `save` raises, or with `complete` that of the tokenizer.
@@ -106,6 +108,8 @@ def write_folder(
                 raise
             origin["lacking"] = {TOKENIZER_FOLDER: LACKING}  # the error would tell folders of this machine
             _log.warning("%s is saved without the files of its tokenizer: %s", target, error)
+        for name, text in (extra or {}).items():
+            (scratch / name).write_text(text, encoding="utf-8")
         if probe:
             origin["probe"] = make_probe(model)
         _write_parts(model, config, scratch, origin, os.path.realpath(target).rpartition(os.sep)[2], address)

@@ -205,8 +205,8 @@ class Checkpoints:
             except OSError as error:
                 failure = f"{self.folder} cannot be written: {error.strerror or reason(error)}"
         if self._group is not None:
-            failures = self._world.gather(failure, self._group)
-            failure = next(filter(None, failures), "")
+            failures: list[str] = self._world.gather(failure, self._group)
+            failure = max(failures)
         if failure:
             raise SaveError(failure)
 

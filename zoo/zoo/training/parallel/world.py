@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -48,8 +48,7 @@ class World:
             return list(flags)
         values = torch.tensor([int(flag) for flag in flags])  # on the CPU, so that no GPU has to wait
         dist.all_reduce(values, dist.ReduceOp.MAX)
-        maxima = cast("list[int]", values.tolist())
-        return [value > 0 for value in maxima]
+        return [bool(value) for value in values]
 
     def sum(self, *numbers: float) -> list[float]:
         """Return the sums of numbers over the processes."""
@@ -57,7 +56,7 @@ class World:
             return list(numbers)
         values = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(values)
-        return cast("list[float]", values.tolist())
+        return [float(value) for value in values]
 
     def gather(self, value: Any, group: Any = None) -> list[Any]:
         """Return what each process has, plain data alone, in the order of ranks."""
