@@ -66,20 +66,27 @@ class AdditiveLoss(Protocol):
         logit_bias: Tensor | None = None,
         *,
         ids: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Mapping[str, Tensor]:
-        """Return the losses over pairs by name; the arguments are those of `Loss`, and the ids of the pairs `[B]`."""
+        """Return the losses over pairs by name.
+
+        The arguments are those of `Loss`, and ids and weights of the pairs, `[B]`.
+        """
         ...
 
     def sample_count(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return how many things are scored in some samples, such as caption tokens, as a scalar."""
         ...
 
-    def sample_losses(self, outputs: Mapping[str, Tensor], mean_count: Tensor) -> Mapping[str, Tensor]:
+    def sample_losses(
+        self, outputs: Mapping[str, Tensor], mean_count: Tensor, *, weights: Tensor | None = None
+    ) -> Mapping[str, Tensor]:
         """Return by name what some samples add, so that the mean over processes of their sums is that of the batch.
 
         Args:
             outputs: those of `sample_outputs`.
             mean_count: `sample_count` of the batch of a process, meaned over processes.
+            weights: factors of the samples, `[B]`.
         """
         ...
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo_core.errors import InputError, describe
 from zoo_losses.contrastive import ClipLoss
 from zoo_losses.gathering import Group, rank_and_count, sum_over
-from zoo_losses.pairs import GatheringLoss, check_number, describe_argument, is_set
+from zoo_losses.pairs import GatheringLoss, check_number, check_weights, describe_argument, is_set
 
 __all__ = ["CoCaLoss"]
 
@@ -80,6 +80,7 @@ class CoCaLoss(GatheringLoss):
         logit_bias: Tensor | None = None,
         output_dict: bool = False,
         ids: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Any:
         """Return both losses of the batch of all processes, weighted.
 
@@ -92,6 +93,7 @@ class CoCaLoss(GatheringLoss):
             logit_bias: offset of the contrastive logits, `[]` or `[1]`; cancels.
             output_dict: return `{"contrastive_loss": ..., "caption_loss": ...}` instead of a pair.
             ids: int64 `[B]`; pairs of one id are positives of each other.
+            weights: `[B]`, factors of what each pair and each caption adds to the loss.
 
         Returns:
             contrastive and caption loss, scalars in float32 or float64; their sum is what is trained. The caption
@@ -102,9 +104,9 @@ class CoCaLoss(GatheringLoss):
         """
         _check_captions(logits, labels)
         captions = {"logits": logits, "labels": labels}
-        share = self.sample_losses(captions, self.mean_over_processes(self.sample_count(captions)))
+        share = self.sample_losses(captions, self.mean_over_processes(self.sample_count(captions)), weights=weights)
         losses = {
-            **self.pair_losses(image_features, text_features, logit_scale, logit_bias, ids=ids),
+            **self.pair_losses(image_features, text_features, logit_scale, logit_bias, ids=ids, weights=weights),
             "caption_loss": self.mean_over_processes(share["caption_loss"]),
         }
         return losses if is_set("output_dict", output_dict) else tuple(losses.values())
@@ -117,25 +119,34 @@ class CoCaLoss(GatheringLoss):
         logit_bias: Tensor | None = None,
         *,
         ids: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the contrastive loss of the batch of all processes, weighted; 0 where its weight is 0."""
         self.check_processes()
         if not self.clip_loss_weight:
             dtype = torch.promote_types(image_features.dtype, torch.float32)
             return {"contrastive_loss": image_features.new_zeros((), dtype=dtype)}
-        loss = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids)
+        loss = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids, weights=weights)
         return {"contrastive_loss": self.clip_loss_weight * loss}
 
     def sample_count(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return how many tokens are no padding."""
         return (outputs["labels"] != self.pad_id).sum()
 
-    def sample_losses(self, outputs: Mapping[str, Tensor], mean_count: Tensor) -> dict[str, Tensor]:
+    def sample_losses(
+        self, outputs: Mapping[str, Tensor], mean_count: Tensor, *, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the cross-entropies of some captions, their sum over the mean number of tokens of a process."""
         logits, labels = outputs["logits"], outputs["labels"]
         _check_captions(logits, labels)
+        check_weights(weights, logits)
         logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
-        total = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")
+        with torch.autocast(logits.device.type, enabled=False):
+            if weights is None:
+                total = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="sum")
+            else:
+                losses = F.cross_entropy(logits, labels.flatten(), ignore_index=self.pad_id, reduction="none")
+                total = weights.to(losses.dtype) @ losses.view(labels.shape).sum(dim=1)
         mean_count = mean_count.clamp(min=1 / self.check_processes()).to(total.dtype)
         return {"caption_loss": self.caption_loss_weight * total / mean_count}
 

@@ -53,6 +53,7 @@ class ClipLoss(GatheringLoss):
         logit_bias: Tensor | None = None,
         output_dict: bool = False,
         ids: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Any:
         """Return the loss of the batch of all processes.
 
@@ -63,6 +64,7 @@ class ClipLoss(GatheringLoss):
             logit_bias: offset of the logits, `[]` or `[1]`; cancels here, and gets a gradient of zero.
             output_dict: return `{"contrastive_loss": loss}` instead of the loss.
             ids: int64 `[B]`; pairs of one id are positives of each other.
+            weights: `[B]`, factors of what each pair adds to the loss; those of a pair of two are the mean of theirs.
 
         Returns:
             a scalar, in float64 for features in float64 and in float32 for all others.
@@ -73,6 +75,6 @@ class ClipLoss(GatheringLoss):
         self.check_processes()
         if logit_bias is not None:
             check_one("logit_bias", logit_bias, image_features)
-        pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
+        pairs = Pairs.of(image_features, text_features, logit_scale, ids, weights=weights, group=self.group)
         loss = symmetric_cross_entropies(pairs, [positives(pairs)], self.chunk_size, logit_bias).squeeze(0)
         return {"contrastive_loss": loss} if is_set("output_dict", output_dict) else loss

@@ -4,9 +4,10 @@ With targets `w` whose rows and whose columns each sum to 1, the cross-entropies
 
     sum_i log sum_j exp(s_ij)  +  sum_j log sum_i exp(s_ij)  -  2 sum_ij w_ij s_ij
 
-so that one pass over the logits gives both directions. The backward pass computes each tile again, and its gradient
-in place; neither pass holds more than a few tiles. On a GPU, small batches take as long as their kernels take to start,
-so a batch of one tile is spared what only puts tiles together.
+so that one pass over the logits gives both directions. With weights of the pairs, row i and column i count w_i times,
+and the target of i and j (w_i + w_j) / 2 times. The backward pass computes each tile again, and its gradient in place;
+neither pass holds more than a few tiles. On a GPU, small batches take as long as their kernels take to start, so a
+batch of one tile is spared what only puts tiles together.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from zoo_losses.gathering import Shard
-from zoo_losses.pairs import Pairs, paired_entries, tiles
+from zoo_losses.pairs import Pairs, Weights, mean_weights, pair_weights, paired_entries, tiles
 
 __all__ = ["Targets", "Teacher", "positives", "symmetric_cross_entropies"]
 
@@ -43,8 +44,8 @@ class Targets(ABC):
 def positives(pairs: Pairs) -> Targets:
     """Return the targets of a batch: each image's own text, or all texts of its id."""
     if pairs.row_ids is None or pairs.column_ids is None:
-        return OwnPairs(pairs.shard.start)
-    return SharedIds.of(pairs.row_ids, pairs.column_ids, pairs.images.dtype)
+        return OwnPairs(pairs.shard.start, pairs.row_weights)
+    return SharedIds.of(pairs.row_ids, pairs.column_ids, pairs.images.dtype, pair_weights(pairs))
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,23 @@ class OwnPairs(Targets):
 
     Attributes:
         first: number of the first row among those of all processes.
+        weights: factors of the rows, `[B]`; None where all are 1.
     """
 
     first: int
+    weights: Tensor | None = None
 
     def agreement(self, chunk: slice, logits: Tensor) -> Tensor:
         """Return the logits of the own pairs, and 0 for rows whose own pair is in another tile."""
         rows, entries = paired_entries(logits, chunk, self.first)
+        if self.weights is not None:
+            entries = entries * self.weights[rows]
         return F.pad(entries, (rows.start, len(logits) - rows.stop))
 
     def add_to(self, gradient: Tensor, chunk: slice, weight: Tensor) -> None:
         """Add the weight to the own pairs."""
-        paired_entries(gradient, chunk, self.first)[1].add_(weight)
+        rows, entries = paired_entries(gradient, chunk, self.first)
+        entries.add_(weight if self.weights is None else weight * self.weights[rows])
 
 
 class DenseTargets(Targets):
@@ -91,22 +97,25 @@ class SharedIds(DenseTargets):
         rows: ids `[B]`.
         columns: ids `[N]`.
         share: one over how many columns have the id of a row, `[B, 1]`.
+        weights: factors of rows `[B]` and of columns `[N]`; None where all are 1.
     """
 
     rows: Tensor
     columns: Tensor
     share: Tensor
+    weights: Weights = None
 
     @classmethod
-    def of(cls, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> SharedIds:
+    def of(cls, rows: Tensor, columns: Tensor, dtype: torch.dtype, weights: Weights = None) -> SharedIds:
         """Count the positives of each row."""
         ordered, rows = columns.sort().values, rows.contiguous()
         count = torch.searchsorted(ordered, rows, right=True) - torch.searchsorted(ordered, rows)
-        return cls(rows, columns, count.to(dtype).reciprocal()[:, None])
+        return cls(rows, columns, count.to(dtype).reciprocal()[:, None], weights)
 
     def tile(self, chunk: slice, like: Tensor) -> Tensor:
         """Return the targets, which are the same in both directions."""
-        return torch.where(self.rows[:, None] == self.columns[chunk], self.share, 0)
+        targets = torch.where(self.rows[:, None] == self.columns[chunk], self.share, 0)
+        return targets if self.weights is None else targets.mul_(mean_weights(self.weights, chunk))
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,9 @@ def symmetric_cross_entropies(
     A bias cancels, and takes part all the same: DDP wants a gradient of each parameter.
     """
     with torch.autocast(pairs.images.device.type, enabled=False):
-        return _CrossEntropies.apply(pairs.images, pairs.texts, logit_bias, pairs.shard, tuple(targets), chunk_size)
+        return _CrossEntropies.apply(
+            pairs.images, pairs.texts, logit_bias, pairs.shard, tuple(targets), chunk_size, pair_weights(pairs)
+        )
 
 
 def _terms(
@@ -182,13 +193,16 @@ class _CrossEntropies(Function):
         shard: Shard,
         targets: Sequence[Targets],
         chunk_size: int | None,
+        weights: Weights,
     ) -> Tensor:
         rows, columns, agreements = _terms(images, texts, targets, chunk_size)
         columns = shard.logsumexp(columns)
         ctx.save_for_backward(images, texts, logit_bias, rows, columns)
-        ctx.shard, ctx.targets, ctx.chunk_size = shard, targets, chunk_size
+        ctx.shard, ctx.targets, ctx.chunk_size, ctx.weights = shard, targets, chunk_size, weights
         # each process adds the rows and the columns of its own pairs, so that near-equal numbers are subtracted first
         both = rows + columns[shard.start : shard.stop]
+        if weights is not None:
+            both = both * weights[0]
         sums = [torch.sub(both, agreement, alpha=2).sum() for agreement in agreements]
         return shard.sum(torch.stack(sums)) / (2 * shard.total)
 
@@ -203,12 +217,15 @@ class _CrossEntropies(Function):
         total, of_targets = weights.sum(), (-2 * weights).unbind()
         with torch.autocast(images.device.type, enabled=False):
             for chunk, logits in tiles(images, texts, ctx.chunk_size):
-                gradient = (logits - rows[:, None]).exp_()
-                gradient.add_(logits.sub_(columns[chunk]).exp_()).mul_(total)
+                gradient, of_columns = (logits - rows[:, None]).exp_(), logits.sub_(columns[chunk]).exp_()
+                if ctx.weights is not None:
+                    gradient.mul_(ctx.weights[0][:, None])
+                    of_columns.mul_(ctx.weights[1][chunk])
+                gradient.add_(of_columns).mul_(total)
                 for weight, target in zip(of_targets, ctx.targets, strict=True):
                     target.add_to(gradient, chunk, weight)
                 if to_images is not None:
                     to_images.addmm_(gradient, texts[chunk])
                 if to_texts is not None:
                     torch.mm(gradient.T, images, out=to_texts[chunk])
-        return to_images, to_texts, torch.zeros_like(logit_bias) if wants_bias else None, None, None, None
+        return to_images, to_texts, torch.zeros_like(logit_bias) if wants_bias else None, *[None] * 4

@@ -46,35 +46,39 @@ class Shard:
     sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, features: Tensor, ids: Tensor | None, group: Group) -> Shard:
+    def of(cls, features: Tensor, ids: Tensor | None, group: Group, weights: Tensor | None = None) -> Shard:
         """Learn how many rows each process brings; one small exchange, and none for a process alone.
 
         Args:
             features: what this process brings, `[B, D]`.
             ids: its ids, if it has any.
             group: the processes; the default group where None.
+            weights: its weights, if it has any.
 
         Raises:
-            InputError: on every process alike, if one has no rows, or they differ in width, dtype or in having ids.
+            InputError: on every process alike, if one has no rows, or they differ in width, dtype or in having ids or
+                weights.
         """
         if _processes(group) == 1:
             if len(features) == 0:
                 raise InputError("expected at least one pair, found an empty batch")
             return cls(None, 0, (len(features),))
         numbers = torch.tensor(
-            [*features.shape, DTYPES.index(features.dtype), int(ids is not None)], device=features.device
+            [*features.shape, DTYPES.index(features.dtype), int(ids is not None), int(weights is not None)],
+            device=features.device,
         )
         gathered = [torch.empty_like(numbers) for _ in range(dist.get_world_size(group))]
         dist.all_gather(gathered, numbers, group)
-        sizes, widths, dtypes, having = zip(*torch.stack(gathered).tolist(), strict=True)
+        sizes, widths, dtypes, with_ids, with_weights = zip(*torch.stack(gathered).tolist(), strict=True)
         if 0 in sizes:
             raise InputError(f"expected at least one pair on every rank, found batches of {list(sizes)}")
         for what, values in (("feature widths", widths), ("dtypes", [DTYPES[index] for index in dtypes])):
             if len(set(values)) > 1:
                 raise InputError(f"expected the same {what} on every rank, found {list(values)}")
-        if len(set(having)) > 1:
-            ranks = [rank for rank, has_ids in enumerate(having) if has_ids]
-            raise InputError(f"expected ids on every rank or on none, found them on ranks {ranks} alone")
+        for what, having in (("ids", with_ids), ("weights", with_weights)):
+            if len(set(having)) > 1:
+                ranks = [rank for rank, has_them in enumerate(having) if has_them]
+                raise InputError(f"expected {what} on every rank or on none, found them on ranks {ranks} alone")
         return cls(group, dist.get_rank(group), sizes)
 
     @property

@@ -23,10 +23,14 @@ __all__ = [
     "GatheringLoss",
     "PairLoss",
     "Pairs",
+    "Weights",
     "check_number",
     "check_one",
+    "check_weights",
     "describe_argument",
     "is_set",
+    "mean_weights",
+    "pair_weights",
     "paired_entries",
     "tiles",
 ]
@@ -43,6 +47,10 @@ GPU_TILE = 2**25
 
 MIN_CHUNK = 256
 """Texts of a tile at the least where no chunk size is given; 128 took up to a tenth longer."""
+
+
+Weights = tuple[Tensor, Tensor] | None
+"""Factors of rows `[B]` and of columns `[N]`; None where all are 1."""
 
 
 class PairLoss(nn.Module):
@@ -171,6 +179,8 @@ class Pairs:
         texts: features of all processes, `[N, D]`.
         row_ids: which pairs are positives of the rows, `[B]`; None where only its own text is an image's.
         column_ids: the same for the columns, `[N]`.
+        row_weights: factors of what the rows add to the loss, `[B]`; None where all are 1.
+        column_weights: the same for the columns, `[N]`.
     """
 
     shard: Shard
@@ -178,6 +188,8 @@ class Pairs:
     texts: Tensor
     row_ids: Tensor | None
     column_ids: Tensor | None
+    row_weights: Tensor | None = None
+    column_weights: Tensor | None = None
 
     @classmethod
     def of(
@@ -187,6 +199,7 @@ class Pairs:
         logit_scale: Tensor,
         ids: Tensor | None = None,
         *,
+        weights: Tensor | None = None,
         group: Group = None,
         prefix: str = "",
     ) -> Pairs:
@@ -200,6 +213,7 @@ class Pairs:
             text_features: unit-norm features of this process, `[B, D]`.
             logit_scale: factor of the cosines, `[]` or `[1]`.
             ids: int64 `[B]`; pairs of one id are positives of each other.
+            weights: `[B]`, factors of what each pair adds to the loss.
             group: the processes that share the batch.
             prefix: what the names of the arguments start with in errors.
 
@@ -209,7 +223,8 @@ class Pairs:
         _check_features(image_features, text_features, prefix)
         check_one(f"{prefix}logit_scale", logit_scale, image_features)
         _check_ids(ids, image_features)
-        shard = Shard.of(text_features, ids, group)
+        check_weights(weights, image_features)
+        shard = Shard.of(text_features, ids, group, weights)
         dtype = torch.float64 if torch.float64 in (image_features.dtype, text_features.dtype) else torch.float32
         return cls(
             shard,
@@ -217,6 +232,8 @@ class Pairs:
             texts=shard.gather(text_features, dtype),
             row_ids=ids,
             column_ids=None if ids is None else shard.gather(ids, ids.dtype),
+            row_weights=None if weights is None else weights.detach().to(dtype),
+            column_weights=None if weights is None else shard.gather(weights.detach(), dtype),
         )
 
 
@@ -240,6 +257,19 @@ def paired_entries(tile: Tensor, chunk: slice, first: int) -> tuple[slice, Tenso
     entries = tile.diagonal(first - chunk.start)
     start = min(max(0, chunk.start - first), len(tile))
     return slice(start, start + len(entries)), entries
+
+
+def pair_weights(pairs: Pairs) -> Weights:
+    """Return the factors of the pairs of a batch."""
+    if pairs.row_weights is None or pairs.column_weights is None:
+        return None
+    return pairs.row_weights, pairs.column_weights
+
+
+def mean_weights(weights: tuple[Tensor, Tensor], chunk: slice) -> Tensor:
+    """Return the factors of some columns held against all rows, `[B, chunk]`: the mean of either's."""
+    rows, columns = weights
+    return (rows[:, None] + columns[chunk]) / 2
 
 
 def check_one(name: str, value: Any, features: Tensor) -> None:
@@ -289,6 +319,18 @@ def _check_ids(ids: Any, features: Tensor) -> None:
             f"ids must be a tensor of int64 [{len(features)}], one of each pair, found {describe_argument(ids)}"
         )
     _check_device("ids", ids, features)
+
+
+def check_weights(weights: Any, features: Tensor) -> None:
+    """Check that there is a factor for each of some samples, whose features or logits these are."""
+    if weights is None:
+        return
+    if not isinstance(weights, Tensor) or not weights.is_floating_point() or weights.shape != features.shape[:1]:
+        raise InputError(
+            f"weights must be a floating-point tensor [{len(features)}], one of each pair, "
+            f"found {describe_argument(weights)}"
+        )
+    _check_device("weights", weights, features)
 
 
 def _check_device(name: str, value: Tensor, features: Tensor) -> None:

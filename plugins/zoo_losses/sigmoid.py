@@ -13,7 +13,17 @@ from torch.autograd.function import once_differentiable
 
 from zoo_core.errors import InputError, describe, one_of
 from zoo_losses.gathering import Group
-from zoo_losses.pairs import PairLoss, Pairs, check_one, is_set, paired_entries, tiles
+from zoo_losses.pairs import (
+    PairLoss,
+    Pairs,
+    Weights,
+    check_one,
+    is_set,
+    mean_weights,
+    pair_weights,
+    paired_entries,
+    tiles,
+)
 
 __all__ = ["SigLipLoss"]
 
@@ -63,6 +73,7 @@ class SigLipLoss(PairLoss):
         logit_bias: Tensor | None = None,
         output_dict: bool = False,
         ids: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Any:
         """Return the loss of the batch of all processes.
 
@@ -73,6 +84,7 @@ class SigLipLoss(PairLoss):
             logit_bias: offset of the logits, `[]` or `[1]`; 0 where None.
             output_dict: return `{"contrastive_loss": loss}` instead of the loss.
             ids: int64 `[B]`; pairs of one id belong together.
+            weights: `[B]`, factors of what each pair adds to the loss; those of a pair of two are the mean of theirs.
 
         Returns:
             a scalar, in float64 for features in float64 and in float32 for all others.
@@ -83,11 +95,17 @@ class SigLipLoss(PairLoss):
         self.check_processes()
         if logit_bias is not None:
             check_one("logit_bias", logit_bias, image_features)
-        pairs = Pairs.of(image_features, text_features, logit_scale, ids, group=self.group)
+        pairs = Pairs.of(image_features, text_features, logit_scale, ids, weights=weights, group=self.group)
         bias = pairs.images.new_zeros(()) if logit_bias is None else logit_bias.to(pairs.images.dtype).reshape(())
         with torch.autocast(pairs.images.device.type, enabled=False):
             total = _Sum.apply(
-                pairs.images, pairs.texts, bias, _Signs.of(pairs), self.chunk_size, torch.is_grad_enabled()
+                pairs.images,
+                pairs.texts,
+                bias,
+                _Signs.of(pairs),
+                self.chunk_size,
+                torch.is_grad_enabled(),
+                pair_weights(pairs),
             )
             loss = pairs.shard.sum(total) / pairs.shard.total
         return {"contrastive_loss": loss} if is_set("output_dict", output_dict) else loss
@@ -135,6 +153,7 @@ class _Sum(Function):
         signs: _Signs,
         chunk_size: int | None,
         grad_enabled: bool,
+        weights: Weights,
     ) -> Tensor:
         wants_images, wants_texts, wants_bias = (grad_enabled and needed for needed in ctx.needs_input_grad[:3])
         losses = images.new_zeros(len(images))
@@ -143,11 +162,14 @@ class _Sum(Function):
         to_bias = torch.zeros_like(bias) if wants_bias else None
         for chunk, logits in tiles(images, texts, chunk_size):
             wrongness = signs.flipped(logits.add_(bias), chunk)
-            losses += F.softplus(wrongness, threshold=SOFTPLUS_IS_LINEAR).sum(dim=1)
+            of_tile = F.softplus(wrongness, threshold=SOFTPLUS_IS_LINEAR)
+            losses += (of_tile if weights is None else of_tile * mean_weights(weights, chunk)).sum(dim=1)
             if not (wants_images or wants_texts or wants_bias):
                 continue
             # Not sigmoid(logits) - 1 for positives, which loses what is left of a well-placed pair.
             gradient = signs.flipped(wrongness.sigmoid_(), chunk)
+            if weights is not None:
+                gradient.mul_(mean_weights(weights, chunk))
             if to_bias is not None:
                 to_bias += gradient.sum()
             if to_images is not None:
@@ -163,4 +185,4 @@ class _Sum(Function):
         to_images, to_texts, to_bias = (
             None if gradient is None else weight * gradient for gradient in ctx.saved_tensors
         )
-        return to_images, to_texts, to_bias, None, None, None
+        return to_images, to_texts, to_bias, *[None] * 4

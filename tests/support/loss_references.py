@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS = ("image_features", "text_features", "logits", "labels", "ids", "dist_image_features", "dist_text_features")
+ROWS = (
+    "image_features",
+    "text_features",
+    "logits",
+    "labels",
+    "ids",
+    "weights",
+    "dist_image_features",
+    "dist_text_features",
+)
 """Arguments that have one row for each pair; the others are scalars."""
 
 PAIR = ("image_features", "text_features", "logit_scale", "logit_bias", "ids")
@@ -48,13 +57,15 @@ def drawn(count: int, *, width: int = 6, seed: int = 0, classes: int = 3) -> dic
         "dist_text_features": F.normalize(normal(count, width + 2), dim=-1),
         "dist_logit_scale": torch.tensor(12.0, dtype=torch.float64),
         "dist_logit_bias": torch.tensor(3.0, dtype=torch.float64),
+        "weights": 2 * torch.rand(count, generator=generator, dtype=torch.float64),
     }
 
 
-def arguments(name: str, batch: dict[str, Tensor], *, ids: bool) -> dict[str, Tensor]:
+def arguments(name: str, batch: dict[str, Tensor], *, ids: bool, weights: bool = False) -> dict[str, Tensor]:
     """Return copies of the arguments of a loss, of which those with a gradient want one."""
     chosen = {key: batch[key].clone() for key in ARGUMENTS[name] if ids or key != "ids"}
-    return {key: value.requires_grad_(value.is_floating_point()) for key, value in chosen.items()}
+    given = {key: value.requires_grad_(value.is_floating_point()) for key, value in chosen.items()}
+    return given | {"weights": batch["weights"]} if weights else given
 
 
 def gradients(value: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -64,23 +75,25 @@ def gradients(value: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reference(name: str, given: dict[str, Tensor]) -> Tensor:
-    """Return the total of a loss with its `OPTIONS`."""
+    """Return the total of a loss with its `OPTIONS`; `weights` are factors of what each pair adds."""
     options = OPTIONS[name]
     logits = _logits(given, "")
     ids = given.get("ids", torch.arange(len(logits)))
+    weights = given.get("weights", torch.ones(len(logits), dtype=torch.float64)).detach()
     same = ids[:, None] == ids
     if name == "sigmoid":
-        return F.binary_cross_entropy_with_logits(logits, same.double(), reduction="sum") / len(logits)
-    contrastive = _both_directions(logits, same.double() / same.sum(dim=1), same.double() / same.sum(dim=1))
+        losses = F.binary_cross_entropy_with_logits(logits, same.double(), reduction="none")
+        return (losses * (weights[:, None] + weights) / 2).sum() / len(logits)
+    contrastive = _both_directions(logits, same.double() / same.sum(dim=1), same.double() / same.sum(dim=1), weights)
     if name == "contrastive":
         return contrastive
     if name == "coca":
         scored = given["labels"] != options["pad_id"]
         chosen = given["logits"].log_softmax(dim=-1).gather(-1, given["labels"][..., None])[..., 0]
-        captions = -chosen[scored].sum() / max(1, int(scored.sum()))
+        captions = -(chosen * weights[:, None])[scored].sum() / max(1, int(scored.sum()))
         return options["clip_loss_weight"] * contrastive + options["caption_loss_weight"] * captions
     taught = _logits(given, "dist_").detach()
-    distillation = _both_directions(logits, taught.softmax(dim=1), taught.T.softmax(dim=1))
+    distillation = _both_directions(logits, taught.softmax(dim=1), taught.T.softmax(dim=1), weights)
     return options["clip_loss_weight"] * contrastive + options["distill_loss_weight"] * distillation
 
 
@@ -89,7 +102,7 @@ def _logits(given: dict[str, Tensor], prefix: str) -> Tensor:
     return features * given[f"{prefix}logit_scale"] + given[f"{prefix}logit_bias"]
 
 
-def _both_directions(logits: Tensor, of_images: Tensor, of_texts: Tensor) -> Tensor:
-    images = -(of_images * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    texts = -(of_texts * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
+def _both_directions(logits: Tensor, of_images: Tensor, of_texts: Tensor, weights: Tensor) -> Tensor:
+    images = -(weights * (of_images * logits.log_softmax(dim=1)).sum(dim=1)).mean()
+    texts = -(weights * (of_texts * logits.T.log_softmax(dim=1)).sum(dim=1)).mean()
     return (images + texts) / 2

@@ -32,6 +32,12 @@ CASES = list(product(ARGUMENTS, GROUPS, SPLITS, [True, False], [None, 2]))
 """Loss, processes, split, with ids, chunk size."""
 
 
+def is_weighted(case: tuple[Any, ...]) -> bool:
+    """Tell whether the pairs of a case have weights: half of the cases of losses that take them."""
+    name, _, split, *_ = case
+    return split == "uneven" and name != "distillation"
+
+
 def sizes_of(processes: int, split: str) -> list[int]:
     return SPLITS[split][:processes]
 
@@ -54,7 +60,9 @@ def run_case(group: Any, processes: int, case: tuple[Any, ...]) -> dict[str, Any
     """Return value and gradients of this process's part of a batch."""
     name, _, split, ids, chunk_size = case
     sizes = sizes_of(processes, split)
-    given = arguments(name, shard_of(drawn(sum(sizes)), sizes, dist.get_rank(group)), ids=ids)
+    given = arguments(
+        name, shard_of(drawn(sum(sizes)), sizes, dist.get_rank(group)), ids=ids, weights=is_weighted(case)
+    )
     value = total(loss_of(name, chunk_size=chunk_size, group=group)(**given, output_dict=True))
     return {"value": value.detach(), "gradients": gradients(value, given)}
 
@@ -71,6 +79,8 @@ def refusals(rank: int) -> dict[str, str]:
         name: refusal(ClipLoss(), one, torch.arange(2) if (name, rank) == ("ids", 1) else None)
         for name, one in batches.items()
     }
+    weights = torch.ones(2) if rank == 3 else None
+    found["weights"] = refusal(ClipLoss(), torch.ones(2, 6), weights=weights)
     teacher = loss_of("distillation")
     student, taught = torch.ones(2, 6), torch.ones(1 + rank, 6)
     try:
@@ -80,9 +90,9 @@ def refusals(rank: int) -> dict[str, str]:
     return found
 
 
-def refusal(loss: Any, features: Tensor, ids: Tensor | None = None) -> str:
+def refusal(loss: Any, features: Tensor, ids: Tensor | None = None, weights: Tensor | None = None) -> str:
     try:
-        loss(features, features, torch.ones((), dtype=features.dtype), ids=ids)
+        loss(features, features, torch.ones((), dtype=features.dtype), ids=ids, weights=weights)
     except InputError as error:
         return str(error)
     return "no error"
@@ -213,7 +223,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_loss_and_averaged_gradients_are_those_of_one_process(found: list[Any], case: tuple[Any, ...]) -> None:
     name, processes, split, ids, _ = case
     of_each = [found[rank][str(case)] for rank in GROUPS[processes]]
-    given = arguments(name, drawn(sum(sizes_of(processes, split))), ids=ids)
+    given = arguments(name, drawn(sum(sizes_of(processes, split))), ids=ids, weights=is_weighted(case))
     value = reference(name, given)
     for one in of_each:
         torch.testing.assert_close(one["value"], value.detach(), rtol=0, atol=1e-10)
@@ -239,6 +249,7 @@ def test_the_value_is_the_same_to_the_last_bit_on_every_process(found: list[Any]
             "expected the same dtypes on every rank, found [torch.float32, torch.float32, torch.float32, torch.float64]",
         ),
         ("ids", "expected ids on every rank or on none, found them on ranks [1] alone"),
+        ("weights", "expected weights on every rank or on none, found them on ranks [3] alone"),
         (
             "teacher",
             "expected as many pairs of the teacher as of the student, found [1, 2, 3, 4] beside [2, 2, 2, 2]",

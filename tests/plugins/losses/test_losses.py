@@ -112,12 +112,14 @@ def test_output_dict_names_the_loss_as_the_peer_does(name: str) -> None:
     count=st.integers(1, 9),
     chunk_size=st.none() | st.integers(1, 12),
     classes=st.none() | st.integers(1, 9),
+    weights=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_any_chunk_size_and_pattern_of_ids_gives_the_exact_value_and_gradients(
-    name: str, count: int, chunk_size: int | None, classes: int | None, seed: int
+def test_any_chunk_size_and_pattern_of_ids_and_weights_gives_the_exact_value_and_gradients(
+    name: str, count: int, chunk_size: int | None, classes: int | None, weights: bool, seed: int
 ) -> None:
-    inputs = arguments(name, drawn(count, seed=seed, classes=classes or 1), ids=classes is not None)
+    weights = weights and name != "distillation"  # which takes none
+    inputs = arguments(name, drawn(count, seed=seed, classes=classes or 1), ids=classes is not None, weights=weights)
     expected = reference(name, inputs)
     found = total(built(name, chunk_size=chunk_size)(**inputs, output_dict=True))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
@@ -425,6 +427,16 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "logit_bias must be a floating-point tensor [] or [1], found torch.int64 []",
     ),
     (
+        "sigmoid",
+        {"weights": torch.ones(3)},
+        "weights must be a floating-point tensor [4], one of each pair, found torch.float32 [3]",
+    ),
+    (
+        "coca",
+        {"weights": torch.ones(4, dtype=torch.int64)},
+        "weights must be a floating-point tensor [4], one of each pair, found torch.int64 [4]",
+    ),
+    (
         "contrastive",
         {"ids": torch.zeros(4, dtype=torch.int32)},
         "ids must be a tensor of int64 [4], one of each pair, found torch.int32 [4]",
@@ -546,4 +558,4 @@ def test_a_wrong_name_or_option_is_answered_with_the_right_one(name: str, option
 
 
 def test_every_row_argument_of_the_references_is_one_of_some_loss() -> None:
-    assert set(ROWS) <= {key for keys in ARGUMENTS.values() for key in keys}
+    assert set(ROWS) <= {"weights", *(key for keys in ARGUMENTS.values() for key in keys)}

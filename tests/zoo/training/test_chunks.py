@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import zoo
+from support.activations import ActivationMeter
 from support.models.families import FAMILIES, Family, pictures, words
 from support.peer import randomized
 from zoo.training import chunks
@@ -28,7 +29,6 @@ from zoo_core.errors import InputError
 
 BATCH, CHUNK, WORLD = 7, 3, 2
 DROP = {"patch_dropout": 0.5}
-SIGLIP = {"init_logit_bias": -2.5, "text": {"tower": "clip-transformer", "width": 24, "heads": 2, "layers": 2}}
 LOSSES: dict[str, tuple[Family, Callable[[], Any]]] = {
     "contrastive": (FAMILIES["ViT CLIP"], lambda: zoo.loss("contrastive")),
     "sigmoid": (FAMILIES["CustomTextCLIP"], lambda: zoo.loss("sigmoid")),
@@ -160,13 +160,14 @@ def test_a_chunk_of_the_whole_batch_is_a_plain_step(chunk: Any) -> None:
         assert torch.equal(given[name], gradient), name
 
 
-def test_ids_are_those_of_the_whole_batch() -> None:
-    ids = torch.tensor([0, 1, 2, 0, 1, 2, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_ids_and_weights_are_those_of_the_whole_batch(loss: str) -> None:
+    ids, weights = torch.tensor([0, 1, 2, 0, 1, 2, 3]), torch.rand(BATCH, dtype=torch.float64)
     values = []
     for chunk in (None, CHUNK):
-        model = model_for("contrastive").eval()
+        model = model_for(loss).eval()
         inputs = batch_for(model)
-        values.append(in_chunks("contrastive", model, inputs, chunk, ids=ids))
+        values.append(in_chunks(loss, model, inputs, chunk, ids=ids, weights=weights))
     assert values[1][0] == pytest.approx(values[0][0], rel=1e-12)
     assert worst(values[1][1], values[0][1]) <= 1e-12
 
@@ -222,6 +223,17 @@ def whole_of_trained(loss: str, model: Any, inputs: Inputs) -> tuple[float, Grad
     value, gradients = whole(loss, model, [inputs], dict.fromkeys(inputs, CHUNK))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return value, {name: gradient for name, gradient in gradients.items() if name in trained}
+
+
+def test_a_batch_in_chunks_keeps_no_more_activations_than_one_chunk() -> None:
+    model = model_for("contrastive", torch.float32)
+    kept = []
+    for count, chunk in ((4, None), (32, 4), (32, None)):
+        inputs = batch_for(model, count=count)
+        with ActivationMeter(model, inputs.values()) as meter:
+            in_chunks("contrastive", model, inputs, chunk)
+        kept.append(meter.peak)
+    assert kept[1] <= 1.15 * kept[0] < 0.25 * kept[2]
 
 
 def test_images_as_patches_are_cut_along_their_samples() -> None:

@@ -81,6 +81,22 @@ def test_pairs_of_one_id_are_positives_of_each_other() -> None:
     assert torch.equal(result.loss, expected.detach())
 
 
+FAMILY_OF = {"contrastive": "ViT CLIP", "sigmoid": "CustomTextCLIP", "coca": "CoCa"}
+
+
+@pytest.mark.parametrize("kind", FAMILY_OF)
+def test_a_pair_without_weight_adds_nothing_of_its_own(kind: str) -> None:
+    loss = zoo.loss(kind, **({"pad_id": 0} if kind == "coca" else {}))
+    model = trained(FAMILY_OF[kind]).double().eval()
+    inputs = batch(model)
+    inputs["image"] = inputs["image"].double()
+    plain = contrastive_step(model, loss, inputs).loss
+    rows = torch.eye(BATCH, dtype=torch.float64)
+    parts = [contrastive_step(model, loss, inputs, weights=row).loss for row in rows]
+    torch.testing.assert_close(sum(parts), plain)
+    assert contrastive_step(model, loss, inputs, weights=torch.zeros(BATCH)).loss == 0
+
+
 def test_a_compiled_model_is_trained_as_it_is() -> None:
     plain, compiled = trained(), trained()
     wrapper = torch.compile(compiled, backend="aot_eager")
@@ -194,6 +210,10 @@ REFUSED: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
     "a loss of captions": (
         lambda model: {"loss": zoo.loss("coca", pad_id=0)},
         "the loss CoCaLoss reads logits and labels, which the model does not give",
+    ),
+    "weights for a loss that takes none": (
+        lambda model: {"loss": lambda a, b, scale, bias=None: a.sum(), "weights": torch.ones(BATCH)},
+        "the loss function takes no weights of pairs; leave them out",
     ),
     "an unknown precision": (lambda model: {"precision": "fp8"}, "precision must be"),
 }

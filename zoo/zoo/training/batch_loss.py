@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,13 @@ class BatchLoss:
     pair: tuple[str, str]
     options: Mapping[str, Tensor]
 
+    def __post_init__(self) -> None:
+        call = self.loss.pair_losses if self.scores_samples else getattr(self.loss, "forward", self.loss)
+        for name in self.options:
+            parameters = inspect.signature(call).parameters
+            if name not in parameters and all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
+                raise InputError(f"the loss {type(self.loss).__name__} takes no {name} of pairs; leave them out")
+
     @property
     def scores_samples(self) -> bool:
         """Whether samples add something of their own, for which a model has to see both of their inputs at once."""
@@ -49,9 +57,12 @@ class BatchLoss:
         """
         return self.loss.sample_count(self._of_samples(outputs))
 
-    def of_samples(self, outputs: Mapping[str, Any], mean_count: Tensor) -> dict[str, Tensor]:
+    def of_samples(
+        self, outputs: Mapping[str, Any], mean_count: Tensor, rows: slice = slice(None)
+    ) -> dict[str, Tensor]:
         """Return by name what some samples add."""
-        return dict(self.loss.sample_losses(self._of_samples(outputs), mean_count))
+        options = {"weights": self.options["weights"][rows]} if "weights" in self.options else {}
+        return dict(self.loss.sample_losses(self._of_samples(outputs), mean_count, **options))
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over processes of a scalar that each has its share of."""

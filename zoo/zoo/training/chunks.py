@@ -146,12 +146,14 @@ class ChunkedStep:
         """Take the gradients of some features back through the model; return what their samples add to the loss."""
         with self.wrapped.sharing_gradients(is_last):
             outputs = self._forward(rows, local=not is_last)
-            shares = {} if mean_count is None else self.batch_loss.of_samples(outputs, mean_count)
+            shares = (
+                {} if mean_count is None else self.batch_loss.of_samples(outputs, mean_count, next(iter(rows.values())))
+            )
             terms = [share * self.loss_scale for share in shares.values()]
             for name, gradient in gradients.items():
-                of_samples = name.removesuffix("_features")
-                if gradient is not None and of_samples in rows:
-                    terms.append((outputs[name].to(gradient.dtype) * gradient[rows[of_samples]]).sum())
+                modality = name.removesuffix("_features")
+                if gradient is not None and modality in rows:
+                    terms.append((outputs[name].to(gradient.dtype) * gradient[rows[modality]]).sum())
                 elif gradient is not None and name in SCALES and is_last:
                     terms.append((outputs[name] * gradient).sum())
             total = torch.stack(terms).sum()
