@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo_core.boundary import checked
 from zoo_core.errors import InputError, describe
 from zoo_losses.contrastive import ClipLoss
 from zoo_losses.gathering import Group, rank_and_count, sum_over
-from zoo_losses.pairs import GatheringLoss, check_number, check_weights, describe_argument, is_set
+from zoo_losses.pairs import GatheringLoss, check_number, check_one, check_weights, describe_argument, is_set
 
 __all__ = ["CoCaLoss"]
 
@@ -102,7 +103,6 @@ class CoCaLoss(GatheringLoss):
         Raises:
             InputError: a tensor of a wrong shape, dtype or device, or an empty batch.
         """
-        _check_captions(logits, labels)
         captions = {"logits": logits, "labels": labels}
         share = self.sample_losses(captions, self.mean_over_processes(self.sample_count(captions)), weights=weights)
         losses = {
@@ -111,6 +111,7 @@ class CoCaLoss(GatheringLoss):
         }
         return losses if is_set("output_dict", output_dict) else tuple(losses.values())
 
+    @checked
     def pair_losses(
         self,
         image_features: Tensor,
@@ -129,16 +130,18 @@ class CoCaLoss(GatheringLoss):
         loss = self.contrastive(image_features, text_features, logit_scale, logit_bias, ids=ids, weights=weights)
         return {"contrastive_loss": self.clip_loss_weight * loss}
 
-    def sample_count(self, outputs: Mapping[str, Tensor]) -> Tensor:
+    @checked
+    def sample_count(self, outputs: Mapping[str, Any]) -> Tensor:
         """Return how many tokens are no padding."""
-        return (outputs["labels"] != self.pad_id).sum()
+        return (_captions(outputs)[1] != self.pad_id).sum()
 
+    @checked
     def sample_losses(
-        self, outputs: Mapping[str, Tensor], mean_count: Tensor, *, weights: Tensor | None = None
+        self, outputs: Mapping[str, Any], mean_count: Tensor, *, weights: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the cross-entropies of some captions, their sum over the mean number of tokens of a process."""
-        logits, labels = outputs["logits"], outputs["labels"]
-        _check_captions(logits, labels)
+        logits, labels = _captions(outputs)
+        check_one("mean_count", mean_count, logits)
         check_weights(weights, logits)
         logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
         with torch.autocast(logits.device.type, enabled=False):
@@ -150,6 +153,7 @@ class CoCaLoss(GatheringLoss):
         mean_count = mean_count.clamp(min=1 / self.check_processes()).to(total.dtype)
         return {"caption_loss": self.caption_loss_weight * total / mean_count}
 
+    @checked
     def mean_over_processes(self, value: Tensor) -> Tensor:
         """Return the mean of a scalar over the processes that share the batch."""
         total = sum_over(self.group, value)
@@ -158,7 +162,9 @@ class CoCaLoss(GatheringLoss):
         return total / rank_and_count(self.group)[1]
 
 
-def _check_captions(logits: Any, labels: Any) -> None:
+def _captions(outputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return logits and labels of the captions, checked."""
+    logits, labels = outputs.get("logits"), outputs.get("labels")
     if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point():
         raise InputError(f"logits must be a floating-point tensor [B, L, V], found {describe_argument(logits)}")
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != logits.shape[:2]:
@@ -169,3 +175,4 @@ def _check_captions(logits: Any, labels: Any) -> None:
         raise InputError(f"labels are on {labels.device}, but logits on {logits.device}; move one of them")
     if labels.numel() == 0:
         raise InputError(f"expected at least one caption token, found logits {list(logits.shape)}")
+    return logits, labels
