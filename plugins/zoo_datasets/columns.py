@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zoo_core.errors import DataError, SampleError, describe, did_you_mean
@@ -21,6 +22,9 @@ from zoo_datasets.config import ColumnsConfig
 from zoo_datasets.rows import Rows, is_list, is_string
 
 __all__ = ["ColumnDataset", "wanted_columns"]
+
+
+_NOTHING = ("", "nan")
 
 
 class ColumnDataset(Dataset):
@@ -200,18 +204,24 @@ def _present(file: Rows, column: str, is_text: bool) -> NDArray[np.bool_]:
     """
     values = file.column(column)
     kind = values.type
+    if pa.types.is_null(kind):
+        return np.zeros(file.count, bool)
+    if is_string(kind):
+        plain = pc.call_function("utf8_lower", [pc.call_function("utf8_trim_whitespace", [values])])
+        lost = pc.call_function("is_in", [plain], pc.SetLookupOptions(value_set=pa.array(_NOTHING, kind)))
+        return ~(lost.to_numpy() | values.is_null().to_numpy())
     if pa.types.is_struct(kind):
-        return np.asarray([value is not None for value in values.to_pylist()], bool)
-    if not (is_string(kind) or pa.types.is_null(kind) or (is_list(kind) and is_string(kind.value_type))):
+        return ~values.is_null().to_numpy()
+    if not (is_list(kind) and is_string(kind.value_type)):
         expected = "texts, or lists of them" if is_text else "paths, or the bytes of files"
         raise DataError(f"{file.path}: column '{column}' holds {kind}, expected {expected}")
-    present = (not _is_missing(value) and value != [] for value in values.to_pylist())
+    present = (any(not _is_missing(entry) for entry in entries or ()) for entries in values.to_pylist())
     return np.fromiter(present, bool, file.count)
 
 
 def _is_missing(value: Any) -> bool:
     """Tell what stands for no value: nothing, spaces, and `nan`, which pandas writes in its place."""
-    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan"))
+    return value is None or (isinstance(value, str) and value.strip().lower() in _NOTHING)
 
 
 def _from_json(value: Any) -> list[Any]:

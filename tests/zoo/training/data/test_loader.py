@@ -3,6 +3,7 @@ import pickle
 import re
 import signal
 import time
+from collections import Counter
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from support.datasets import opened
 from zoo.training.data.batch import BadSampleCount
 from zoo.training.data.loader import Loader, worker_deaths, workers_for
 from zoo_core.errors import ConfigError, DataError, PluginError, TrainingError
+from zoo_core.models.image_inputs import ImageModality
+from zoo_core.plugin import IMAGE
+from zoo_images.config import NaFlexImageConfig
+from zoo_images.naflex import NaFlexPreprocessor
 
 MADE = {"type": "made"}
 
@@ -239,6 +244,25 @@ def test_validation_takes_samples_as_they_lie():
     assert [key.row for batch in seen for key in batch.keys] == list(range(8))
     equal(batches(data, steps=2), seen)
     assert opened(MADE, validation=[MADE | {"size": 3}], part="validation", batch=4).batch == 3
+
+
+def test_several_sets_of_validation_are_passed_over_together():
+    data = opened(MADE, validation=[MADE | {"size": 30}, MADE | {"size": 10}], part="validation", batch=4)
+    assert data.steps_per_epoch == 10
+    counts = Counter(key.dataset for batch in batches(data, steps=10) for key in batch.keys)
+    assert abs(counts[0] - 30) < 6
+
+
+def test_patches_of_images_of_any_shape_are_collated_and_moved():
+    data = opened(MADE)
+    patches = NaFlexPreprocessor(NaFlexImageConfig(patch_size=4, image_seq_len=9), image_size=(8, 8), train=True)
+    object.__setattr__(data.preparer, "modalities", {"image": (ImageModality(IMAGE), patches)})
+    (whole,) = batches(data, steps=1)
+    parts = [batches(data, steps=1, rank=rank, count=2)[0] for rank in (0, 1)]
+    sizes = [part.inputs["image"]["patches"].shape[1] for part in parts]
+    joined = torch.cat([part.inputs["image"]["patch_coord"][:, : min(sizes)] for part in parts])
+    assert torch.equal(joined, whole.inputs["image"]["patch_coord"][:, : min(sizes)])
+    assert whole.to("meta").inputs["image"]["patches"].device.type == "meta"
 
 
 def test_a_reader_survives_pickling():

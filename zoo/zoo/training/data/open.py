@@ -112,7 +112,7 @@ def open_data(
     edges = [_edges(source, config) for source, config in zip(sources, configs, strict=True)]
     sizes = [_size(source, rows) for source, rows in zip(sources, edges, strict=True)]
     batch = batch if is_training or isinstance(sources[0], Stream) else max(1, min(batch, sum(sizes)))
-    weights = [config.weight for config in configs]
+    weights = [config.weight for config in configs] if is_training else [max(1.0, float(size)) for size in sizes]
     order = None
     if not isinstance(sources[0], Stream):
         order = Order(
