@@ -126,6 +126,7 @@ def test_ten_steps_of_two_processes_are_those_of_one(results: list[dict[Any, Any
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_parts_take_the_same_steps(tmp_path: Path, name: str) -> None:
     settings = COMPILED[name]

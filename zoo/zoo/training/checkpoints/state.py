@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from zoo.training.wrapped_model import drop_gathered
 from zoo_core.errors import CheckpointError, ConfigError, Problem
-from zoo_core.nn.state_dict import own_state_dict
+from zoo_core.nn.state_dict import is_sharded, own_state_dict
 
 if TYPE_CHECKING:
     from zoo_core.models.dual_encoder import DualEncoder
@@ -42,7 +44,15 @@ class TrainingState:
     average: Mapping[str, Tensor] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor; they share memory with the model and the optimizer."""
+        """Return every tensor; they share memory with the model and the optimizer.
+
+        All processes call this together: buffers become those of the first one in all. Statistics of batch norms
+        differ between processes of FSDP2, and had each gone on with its own, no checkpoint could bring them back.
+        """
+        drop_gathered(self.model)
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, src=0)
         tensors = {f"model.{name}": tensor for name, tensor in own_state_dict(self.model).items()}
         tensors |= {f"average.{name}": tensor for name, tensor in (self.average or {}).items()}
         for name, key, value in self._optimizer_entries():
@@ -88,16 +98,24 @@ class TrainingState:
                 continue
             name, _, key = entry.removeprefix("optimizer.").rpartition(".")
             parameter = self._parameter(places, name)
-            if shape == tuple(parameter.shape):
-                value = torch.zeros_like(parameter, dtype=dtype, requires_grad=False)  # sharded as the parameter is
-            else:
-                device = parameter.device if self._counts_on_device else "cpu"
-                value = torch.zeros(shape, dtype=dtype, device=device)
-            self.optimizer.state[parameter][key] = value
+            self.optimizer.state[parameter][key] = self._room(parameter, shape, dtype)
         for name, values in cast("Mapping[str, dict[str, Number]]", numbers["parameters"]).items():
             self.optimizer.state[self._parameter(places, name)].update(values)
         for group, values in zip(self.optimizer.param_groups, numbers["groups"], strict=False):
             group.update(values)
+
+    def _room(self, parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a tensor for what a checkpoint has of a parameter, sharded as that is, or whole in each process."""
+        if shape == tuple(parameter.shape):
+            return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+        is_counter = not shape and not self._counts_on_device
+        value = torch.zeros(shape, dtype=dtype, device="cpu" if is_counter else parameter.device)
+        if not shape or not is_sharded(parameter):
+            return value
+        from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+
+        assert isinstance(parameter, DTensor)  # for the types
+        return distribute_tensor(value, parameter.device_mesh, [Replicate()] * parameter.device_mesh.ndim)
 
     @property
     def _counts_on_device(self) -> bool:
