@@ -25,8 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from zoo_core.errors import CapabilityError, InputError
 from zoo_core.nn.intermediates import BlockwiseModule
 from zoo_core.nn.kv_cache import KVCache
+from zoo_core.nn.layers import repeated_blocks
 from zoo_core.nn.position_embedding import PositionTable
-from zoo_core.nn.repeated_blocks import repeated_blocks
 
 __all__ = ["AdditiveLoss", "LayerGroup", "Loss", "TextTower", "Tower", "VisionTower"]
 

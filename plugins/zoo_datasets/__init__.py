@@ -1,1 +1,1 @@
-"""Data sets of images and captions: tar shards, tables, folders, Hugging Face data sets and streams."""
+"""Data sets of images and captions for training."""

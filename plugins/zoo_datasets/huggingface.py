@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face on disk: Arrow files of `save_to_disk`, or Parquet files.
+"""Data sets of Hugging Face on disk, Arrow or Parquet.
 
 They are read with pyarrow, so the library datasets need not be there.
 """

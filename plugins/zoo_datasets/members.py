@@ -1,4 +1,4 @@
-"""Samples whose inputs are files that differ in their ending alone, in tar shards or folders."""
+"""Samples of files whose names differ in their ending alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Declares data sets in tar shards, tables, folders, Hugging Face's form on disk, and webdataset streams."""
+"""Declaration of data sets in files and streams."""
 
 from collections.abc import Iterator
 

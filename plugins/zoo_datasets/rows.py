@@ -1,4 +1,4 @@
-"""Rows of Arrow tables, in memory or decoded from Parquet a row group at a time."""
+"""Rows of Arrow tables, in memory or decoded from Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Index of a tar shard: where each member lies, so that it can be read by itself.
+"""Index of a tar shard: where each member lies.
 
 Reading the headers of a shard takes as many seeks as it has members, so they are read once. The index is kept beside
 the shard, or in the user's cache where that folder cannot be written, and holds for the size and time of the shard.

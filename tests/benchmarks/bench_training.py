@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import zoo
 from support.activations import ActivationMeter
 from support.peer import images, peer_config, randomized, tiny_arguments
-from zoo.training.gradients import clip_gradients
-from zoo.training.optimizer import build_optimizer
-from zoo.training.step import clamp_logit_scale, contrastive_step
+from zoo.training.gradients.clip import clip_gradients
+from zoo.training.gradients.step import clamp_logit_scale, contrastive_step
+from zoo.training.optimization.optimizer import build_optimizer
 from zoo_core.config import OptimizerConfig, Section
 
 RATE = 1e-6

@@ -1,4 +1,4 @@
-"""Bases of the configs of what training takes from plugins: data sets, optimizers, callbacks, evaluators."""
+"""Bases of configs of data sets, optimizers, callbacks and evaluators."""
 
 from __future__ import annotations
 

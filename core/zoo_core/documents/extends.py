@@ -1,4 +1,4 @@
-"""Documents that extend others: a name, or a file beside the one that names it."""
+"""Documents that extend others by name or path."""
 
 from __future__ import annotations
 

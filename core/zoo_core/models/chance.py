@@ -1,4 +1,4 @@
-"""Chance in the preparation of inputs, from a generator that is handed in.
+"""Chance in the preparation of inputs, from a given generator.
 
 A processor that has no such argument draws from the global generators of torch, numpy and Python. They are seeded for
 the call and put back after it, so that what it gives depends on the generator alone.

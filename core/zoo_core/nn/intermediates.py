@@ -136,7 +136,7 @@ class BlockwiseModule(nn.Module):
             self._fail(f"num_blocks() is {self.num_blocks()}, but forward_blocks yields {count} outputs")
         features = self.forward_head(x, inputs) if options.features else None
         if norm is not None:
-            outputs = [norm(output) for output in outputs]
+            outputs = [cast("Tensor", norm(output)) for output in outputs]
         extra = self.extra_tokens(outputs) if options.extra_tokens else {}
         if self.num_prefix_tokens or self.num_suffix_tokens:  # there are none beside maps
             outputs = [

@@ -1,7 +1,8 @@
-"""Small layers of transformer blocks: activations, norms, gated perceptrons, LayerScale."""
+"""Small layers of transformer blocks, and the blocks that a network repeats."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ __all__ = [
     "SquaredReLU",
     "SwiGLU",
     "activation_layer",
+    "repeated_blocks",
 ]
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
@@ -117,3 +119,18 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scale the last dimension."""
         return x * self.gamma
+
+
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the entries of the outermost stacks in `module`: lists and sequences of two or more of one class.
+
+    Single layers, such as those of `torch.nn`, make no stack.
+    """
+    if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1:
+        classes = {type(child) for child in module}
+        first = module[0]
+        if len(classes) == 1 and any(True for _ in first.children()) and any(True for _ in first.parameters()):
+            yield from module
+            return
+    for child in module.children():
+        yield from repeated_blocks(child)

@@ -12,8 +12,8 @@ import torch
 
 import zoo
 from support.models.families import model_of, pictures, words
-from zoo.training.groups import parameter_groups
-from zoo.training.step import contrastive_step
+from zoo.training.gradients.step import contrastive_step
+from zoo.training.optimization.groups import parameter_groups
 from zoo_core.config import OptimizerConfig, Section
 from zoo_core.errors import ConfigError, MissingDependencyError
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cli import checks, classify, convert, data, demo, embed, listing, profile, train, transfer
+from zoo.cli import checks, classify, data, embed, listing, profile, train, transfer
 from zoo.cli.output import exit_on_error
 
 __all__ = ["app"]
@@ -60,13 +60,13 @@ app.command("validate")(checks.validate_command)
 app.command("schema")(checks.schema_command)
 app.command("verify")(checks.verify_command)
 app.command("identify")(checks.identify_command)
-app.command("import")(convert.import_command)
-app.command("convert")(convert.convert_command)
+app.command("import")(transfer.import_command)
+app.command("convert")(transfer.convert_command)
 app.command("classify")(classify.classify_command)
 app.command("embed")(embed.embed_command)
 app.command("data")(data.data_command)
 app.command("train")(train.train_command)
-app.command("demo")(demo.demo_command)
+app.command("demo")(train.demo_command)
 app.command("profile")(profile.profile_command)
 app.command("pull")(transfer.pull_command)
 app.command("push")(transfer.push_command)

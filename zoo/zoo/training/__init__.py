@@ -16,22 +16,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.training.prepare import prepare
+    from zoo.training.gradients.step import StepResult, contrastive_step
+    from zoo.training.preparation import prepare
     from zoo.training.recipe.load import read_recipe
     from zoo.training.recipe.recipe import Recipe
     from zoo.training.result import TrainResult
     from zoo.training.run import Run
-    from zoo.training.step import StepResult, contrastive_step
 
 __all__ = ["Recipe", "Run", "StepResult", "TrainResult", "contrastive_step", "prepare", "read_recipe"]
 
 _HOMES = {
     "Recipe": "recipe.recipe",
     "Run": "run",
-    "StepResult": "step",
+    "StepResult": "gradients.step",
     "TrainResult": "result",
-    "contrastive_step": "step",
-    "prepare": "prepare",
+    "contrastive_step": "gradients.step",
+    "prepare": "preparation",
     "read_recipe": "recipe.load",
 }
 

@@ -1,4 +1,4 @@
-"""The clock of a run: how long steps take, what they wait for, and what is due by the minute."""
+"""The clock of a run: rates, waiting and due dates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of a run: the loss on held-out pairs, and what evaluators measure."""
+"""Evaluation of a run: validation loss and evaluators."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from zoo.training.batch_loss import BatchLoss
 from zoo.training.data.loader import Loader
-from zoo.training.wrapped_model import WrappedModel
+from zoo.training.gradients.batch_loss import BatchLoss
+from zoo.training.gradients.wrapped_model import WrappedModel
 from zoo_core.boundary.plugin_code import PluginCode
 
 if TYPE_CHECKING:
     from zoo.training.data.open import TrainingData
+    from zoo.training.gradients.step import Precision
     from zoo.training.parallel.world import World
-    from zoo.training.step import Precision
     from zoo_core.models.dual_encoder import DualEncoder
     from zoo_core.training import Evaluator
 

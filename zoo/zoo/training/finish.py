@@ -1,4 +1,4 @@
-"""The end of a run: an ordinary saved model that knows how it was trained."""
+"""The end of a run: an ordinary saved model."""
 
 from __future__ import annotations
 

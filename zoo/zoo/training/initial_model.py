@@ -1,4 +1,4 @@
-"""The model that a run begins with: built from the seed, and frozen in part."""
+"""The model that a run begins with."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.training.groups import group_table
+from zoo.training.optimization.groups import group_table
 
 __all__ = ["Memory", "PreflightBatch", "Report", "Tokenizing", "preflight"]
 

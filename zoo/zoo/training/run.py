@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 from zoo.training.checkpoints.state import TrainingState
 from zoo.training.clock import Clock
 from zoo.training.data.batch import BadSampleCount
-from zoo.training.gradients import clip_gradients
+from zoo.training.gradients.clip import clip_gradients
+from zoo.training.gradients.step import StepResult, clamp_logit_scale, contrastive_step, seed_step
 from zoo.training.initial_model import freeze_batch_norms
-from zoo.training.optimizer import weights_that_count
+from zoo.training.optimization.optimizer import weights_that_count
+from zoo.training.optimization.schedules import learning_rate_factor, set_learning_rates
 from zoo.training.record.bad_samples import list_bad_samples
-from zoo.training.schedules import learning_rate_factor, set_learning_rates
 from zoo.training.signals import StopRequest
-from zoo.training.step import StepResult, clamp_logit_scale, contrastive_step, seed_step
 from zoo_core.errors import DataError, InputError, TrainingError
 from zoo_core.training import StepRecord
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from zoo.training.data.batch import Batch
     from zoo.training.data.loader import Loader
     from zoo.training.data.open import TrainingData
-    from zoo.training.ema import Ema
     from zoo.training.evaluation import Evaluation
-    from zoo.training.loss_scaler import LossScaler
+    from zoo.training.optimization.ema import Ema
+    from zoo.training.optimization.loss_scaler import LossScaler
     from zoo.training.parallel.watchdog import Watchdog
     from zoo.training.parallel.world import World
     from zoo.training.recipe.recipe import Recipe

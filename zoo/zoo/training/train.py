@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.training.finish import write_model
-from zoo.training.prepare import prepare
+from zoo.training.preparation import prepare
 from zoo.training.record.progress import Progress
 from zoo.training.result import TrainResult
 from zoo_core.boundary import checked

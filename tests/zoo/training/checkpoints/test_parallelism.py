@@ -22,13 +22,13 @@ from support.peer import randomized
 from zoo.catalog.architectures import registry
 from zoo.training.checkpoints.state import TrainingState
 from zoo.training.checkpoints.store import Checkpoints
-from zoo.training.ema import Ema
-from zoo.training.optimizer import build_optimizer
+from zoo.training.gradients.step import contrastive_step
+from zoo.training.gradients.wrapped_model import bare_model
+from zoo.training.optimization.ema import Ema
+from zoo.training.optimization.optimizer import build_optimizer
 from zoo.training.parallel.world import World
 from zoo.training.parallel.wrap import Mode, wrap
 from zoo.training.recipe.sections import Keep, Parallel
-from zoo.training.step import contrastive_step
-from zoo.training.wrapped_model import bare_model
 from zoo_core.nn.state_dict import own_state_dict
 from zoo_optimizers.config import AdamWConfig, MuonConfig
 

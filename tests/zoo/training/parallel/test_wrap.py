@@ -17,11 +17,11 @@ from torch import Tensor
 import zoo
 from support.models.families import FAMILIES, model_of, pictures, words
 from support.peer import randomized
+from zoo.training.gradients.step import contrastive_step
+from zoo.training.gradients.wrapped_model import bare_model
 from zoo.training.parallel.world import World
 from zoo.training.parallel.wrap import choose_mode, fsdp_blocks, wrap
 from zoo.training.recipe.sections import Parallel
-from zoo.training.step import contrastive_step
-from zoo.training.wrapped_model import bare_model
 from zoo_core.nn.state_dict import own_state_dict
 
 WORLD, BATCH = 2, 6

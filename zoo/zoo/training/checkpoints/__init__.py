@@ -1,1 +1,1 @@
-"""Checkpoints of a run: torch's distributed format, whole or not there, under one set of names and shapes."""
+"""Checkpoints of a run, in torch's distributed format."""

@@ -1,4 +1,4 @@
-"""The record of a checkpoint, `COMPLETE.json`: what it holds, and the digest of every file."""
+"""The record of a checkpoint, `COMPLETE.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State of training as tensors by name, and as plain numbers, whatever the parallelism.
+"""State of training as tensors and numbers by name.
 
 Names are those of the model's own parameters, and shapes those of whole tensors. So what two processes wrote, one or
 four read. Numbers that are no tensors go into the record of a checkpoint as JSON, so that no pickle has to be read.
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from zoo.training.wrapped_model import drop_gathered
+from zoo.training.gradients.wrapped_model import drop_gathered
 from zoo_core.errors import CheckpointError, ConfigError, Problem
 from zoo_core.nn.state_dict import is_sharded, own_state_dict
 

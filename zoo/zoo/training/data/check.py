@@ -1,4 +1,4 @@
-"""Reports on data: what cannot be used, what is there twice, how long captions are, how fast samples are prepared."""
+"""Reports on data: faults, duplicates, lengths and rates."""
 
 from __future__ import annotations
 

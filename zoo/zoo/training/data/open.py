@@ -1,4 +1,4 @@
-"""Opening of the data of a recipe: what can be found wrong is found here, before the first step."""
+"""Opening and checks of the data of a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From rows of an order to batches: samples are read, chosen from, augmented and collated.
+"""From rows of an order to batches.
 
 It runs in workers. What it gives depends on seed and step alone: chance in augmentation comes from a generator for each
 row, and a sample that cannot be used is replaced by one that its row decides.

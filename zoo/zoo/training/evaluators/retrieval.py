@@ -1,4 +1,4 @@
-"""Retrieval among the pairs of a data set while a model trains, with the work shared by all processes."""
+"""Retrieval among the pairs of a data set while a model trains."""
 
 from __future__ import annotations
 

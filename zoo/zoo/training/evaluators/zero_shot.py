@@ -1,4 +1,4 @@
-"""Zero-shot classification of a data set while a model trains, with the work shared by all processes."""
+"""Zero-shot classification while a model trains."""
 
 from __future__ import annotations
 

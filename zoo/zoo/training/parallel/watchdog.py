@@ -1,4 +1,4 @@
-"""The end of all processes of a run where one of them is gone or hangs.
+"""Watchdog of the processes of a run.
 
 Each process keeps a file in the folder of the run that says what it is doing, and a thread that renews it and reads
 those of the others. Nobody's clock is compared with that of another: a file is old when it has not changed for long.

@@ -1,4 +1,4 @@
-"""How processes share a model: DDP, FSDP2, or not at all; and what torch.compile is given."""
+"""DDP, FSDP2 and torch.compile around a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo_core.errors import ConfigError, Problem
-from zoo_core.nn.repeated_blocks import repeated_blocks
+from zoo_core.nn.layers import repeated_blocks
 
 if TYPE_CHECKING:
     from zoo.training.parallel.world import World

@@ -1,4 +1,4 @@
-"""The loss of a batch: over pairs of features, and over single samples where a loss has such a part."""
+"""The loss of a batch, over pairs and over single samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparation of a run: everything is opened, built and checked before the first step."""
+"""Preparation of a run, before its first step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from zoo.catalog.architectures import registry
 from zoo.training.checkpoints.store import Checkpoints
 from zoo.training.data.loader import Loader
 from zoo.training.data.open import TrainingData, open_data
-from zoo.training.ema import Ema
 from zoo.training.evaluation import Evaluation
 from zoo.training.initial_model import initial_model
-from zoo.training.loss_scaler import LossScaler
-from zoo.training.optimizer import build_optimizer
+from zoo.training.optimization.ema import Ema
+from zoo.training.optimization.loss_scaler import LossScaler
+from zoo.training.optimization.optimizer import build_optimizer
+from zoo.training.optimization.schedules import learning_rate_factor
 from zoo.training.parallel.watchdog import Watchdog
 from zoo.training.parallel.world import World, start_world
 from zoo.training.parallel.wrap import choose_mode, wrap
@@ -29,7 +30,6 @@ from zoo.training.recipe.load import read_recipe
 from zoo.training.record.dispatch import Listener, build_callbacks
 from zoo.training.record.recorder import Recorder
 from zoo.training.run import Run
-from zoo.training.schedules import learning_rate_factor
 from zoo_core.boundary import checked
 from zoo_core.errors import (
     CheckpointError,

@@ -1,4 +1,4 @@
-"""Parameter groups: which learning rate and which weight decay each parameter is trained with.
+"""Parameter groups: learning rate and weight decay of each parameter.
 
 Biases, norms, scales and what towers name (`no_weight_decay`) are not decayed. With `layer_decay` each layer group of a
 tower has that share of the learning rate of the one after it.
@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from zoo.training.wrapped_model import bare_model
+from zoo.training.gradients.wrapped_model import bare_model
 from zoo_core.config import OptimizerConfig
 from zoo_core.errors import ConfigError, Problem, did_you_mean, one_of
 from zoo_core.models.dual_encoder import DualEncoder

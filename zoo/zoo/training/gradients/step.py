@@ -1,4 +1,4 @@
-"""One step of contrastive training: the gradient of the loss of a batch.
+"""One step of contrastive training: the gradient of a batch's loss.
 
 It is a function of a model, a loss and a batch alone, for any loop: it neither zeroes gradients nor takes a step of an
 optimizer.
@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.training.batch_loss import BatchLoss
-from zoo.training.chunks import ChunkedStep, chunk_sizes, length
-from zoo.training.wrapped_model import WrappedModel, bare_model
+from zoo.training.gradients.batch_loss import BatchLoss
+from zoo.training.gradients.chunks import ChunkedStep, chunk_sizes, length
+from zoo.training.gradients.wrapped_model import WrappedModel, bare_model
 from zoo_core.boundary import checked
 
 __all__ = ["Precision", "StepResult", "clamp_logit_scale", "contrastive_step", "seed_step"]
@@ -62,7 +62,7 @@ def contrastive_step(
         ids: int64 `[B]`; pairs of one id are positives of each other.
         weights: `[B]`, factors of the parts that pairs have in the loss.
         chunk: samples that go through the model at a time, or a number for each modality; the gradient is that of the
-            whole batch at the memory of a chunk and the time of one more forward pass (see `zoo.training.chunks`).
+            whole batch at the memory of a chunk and the time of one more forward pass (see `chunks`, beside this file).
         precision: what matrix products are computed in; parameters stay as they are.
         loss_scale: factor of the gradients, which keeps those in float16 from vanishing; see `LossScaler`.
 

@@ -1,4 +1,4 @@
-"""Optimizers of a run: built from its recipe, and asked for the weights that count."""
+"""Optimizers of a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from zoo.training.groups import parameter_groups
-from zoo.training.wrapped_model import bare_model, drop_gathered
+from zoo.training.gradients.wrapped_model import bare_model, drop_gathered
+from zoo.training.optimization.groups import parameter_groups
 from zoo_core.config import OptimizerConfig
 from zoo_core.registry import Registry
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from zoo.training.batch_loss import BatchLoss
-from zoo.training.random_state import RandomState
-from zoo.training.wrapped_model import WrappedModel
+from zoo.training.gradients.batch_loss import BatchLoss
+from zoo.training.gradients.random_state import RandomState
+from zoo.training.gradients.wrapped_model import WrappedModel
 from zoo_core.errors import InputError, describe, one_of
 
 __all__ = ["ChunkedStep", "chunk_sizes", "length"]

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from support.models.families import model_of, pictures, words
-from zoo.training.ema import Ema
+from zoo.training.optimization.ema import Ema
 from zoo_core.errors import CheckpointError
 
 DECAY = 0.9

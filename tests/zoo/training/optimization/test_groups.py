@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from support.models.families import FAMILIES, model_of
-from zoo.training.groups import group_table, parameter_groups
+from zoo.training.optimization.groups import group_table, parameter_groups
 from zoo_core.config import OptimizerConfig
 from zoo_core.errors import ConfigError
 

@@ -24,7 +24,7 @@ from support.activations import ActivationMeter
 from support.models.families import FAMILIES, Family, pictures, words
 from support.peer import randomized
 from zoo.training import chunks
-from zoo.training.step import contrastive_step
+from zoo.training.gradients.step import contrastive_step
 from zoo_core.errors import InputError
 
 BATCH, CHUNK, WORLD = 7, 3, 2

@@ -11,7 +11,7 @@ import torch
 
 import zoo
 from support.models.families import model_of, pictures, words
-from zoo.training.step import clamp_logit_scale, contrastive_step, seed_step
+from zoo.training.gradients.step import clamp_logit_scale, contrastive_step, seed_step
 from zoo_core.errors import InputError
 from zoo_core.interfaces import Tower
 from zoo_core.models.dual_encoder import DualEncoder

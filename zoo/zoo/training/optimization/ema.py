@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.training.wrapped_model import bare_model, drop_gathered
+from zoo.training.gradients.wrapped_model import bare_model, drop_gathered
 from zoo_core.errors import CheckpointError
 from zoo_core.nn.state_dict import is_sharded, own_state_dict, sharded_like
 

@@ -1,4 +1,4 @@
-"""States of torch's random number generators, so that a forward pass can draw again what it drew."""
+"""States of torch's random number generators."""
 
 from __future__ import annotations
 

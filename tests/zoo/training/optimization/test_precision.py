@@ -10,10 +10,10 @@ import torch
 
 import zoo
 from support.models.families import model_of, pictures, words
-from zoo.training.gradients import clip_gradients
-from zoo.training.loss_scaler import LossScaler
-from zoo.training.optimizer import weights_that_count
-from zoo.training.step import contrastive_step
+from zoo.training.gradients.clip import clip_gradients
+from zoo.training.gradients.step import contrastive_step
+from zoo.training.optimization.loss_scaler import LossScaler
+from zoo.training.optimization.optimizer import weights_that_count
 from zoo_core.errors import CheckpointError
 
 

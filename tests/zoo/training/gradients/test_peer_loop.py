@@ -15,12 +15,12 @@ from torch import Tensor
 
 import zoo
 from support.peer import captions, images, randomized, tiny_arguments
-from zoo.training.gradients import clip_gradients
-from zoo.training.groups import parameter_groups
-from zoo.training.optimizer import build_optimizer
+from zoo.training.gradients.clip import clip_gradients
+from zoo.training.gradients.step import clamp_logit_scale, contrastive_step
+from zoo.training.optimization.groups import parameter_groups
+from zoo.training.optimization.optimizer import build_optimizer
+from zoo.training.optimization.schedules import learning_rate_factor, set_learning_rates
 from zoo.training.recipe.sections import Schedule
-from zoo.training.schedules import learning_rate_factor, set_learning_rates
-from zoo.training.step import clamp_logit_scale, contrastive_step
 from zoo_core.config import OptimizerConfig, Section
 
 BATCH, POOL, WARMUP = 16, 96, 5

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import utils
 
-from zoo.training.wrapped_model import bare_model
+from zoo.training.gradients.wrapped_model import bare_model
 from zoo_core.boundary import checked
 from zoo_core.nn.state_dict import is_sharded
 

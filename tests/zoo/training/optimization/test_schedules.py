@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from zoo.training.optimization.schedules import learning_rate_factor, set_learning_rates
 from zoo.training.recipe.sections import Schedule
-from zoo.training.schedules import learning_rate_factor, set_learning_rates
 from zoo_core.errors import ConfigError
 
 STEPS = 50
