@@ -43,6 +43,14 @@ def test_the_bar_tells_of_evaluations_and_of_what_was_measured_alone() -> None:
     assert "samples/s" not in text
 
 
+def test_what_is_printed_to_a_file_meanwhile_gets_there(capfd: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(Console(file=io.StringIO(), force_terminal=True))
+    progress.on_start(Path("run"), {}, 0)
+    print("an answer")
+    progress.on_end(0, None)
+    assert capfd.readouterr().out == "an answer\n"
+
+
 def test_nothing_is_printed_where_standard_error_is_no_terminal(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

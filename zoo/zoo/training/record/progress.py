@@ -40,7 +40,9 @@ class Progress(Callback):
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
         console = self._console or Console(stderr=True)
-        self._bar = Bar(TextColumn("training"), *columns, console=console, transient=True)
+        # What goes to a file stays there; on a terminal it has to stay above the bar.
+        is_shared = sys.stdout.isatty()
+        self._bar = Bar(TextColumn("training"), *columns, console=console, transient=True, redirect_stdout=is_shared)
         self._task = self._bar.add_task("training", total=None, completed=step, note="")
         self._bar.start()
 
