@@ -59,6 +59,11 @@ def test_a_picture_shows_what_its_caption_says(shapes: Any) -> None:
             assert {"square": 1, "circle": 0.79, "triangle": 0.55}[shape] == pytest.approx(filled, abs=0.07), shape
 
 
+def test_the_tutorial_shows_the_recipe_that_it_runs() -> None:
+    recipe = (ROOT / "docs" / "examples" / "shapes.yaml").read_text().strip()
+    assert f"```yaml\n{recipe}\n```" in (ROOT / "docs" / "train.md").read_text()
+
+
 def test_captions_read_as_english(shapes: Any) -> None:
     scene = shapes.Scene("three", "red", "circle", "left of", "blue", "square")
     assert scene.caption == "three red circles left of a blue square"
