@@ -112,6 +112,12 @@ def save_in_two(world: World, folder: Path) -> None:
         store.close()
         if world.is_first:
             torch.save(expected, folder / mode / "expected.pt")
+    norm = Trained(world, modes()[-1], "adamw", seed=0, family="ResNet CLIP")
+    norm.train(1)  # each process on its own part of the batch
+    tensors = norm.state().tensors()
+    torch.save(
+        {name: tensor for name, tensor in tensors.items() if "running" in name}, folder / f"norms {world.rank}.pt"
+    )
 
 
 def load_in_four(world: World, folder: Path) -> None:
@@ -167,6 +173,13 @@ def test_four_processes_load_what_others_saved_and_one_loads_that_again(folder: 
     alone = Trained(World(), "none", HYBRID, seed=2)
     checkpoints(of_four, World()).load(of_four / "step-00000002", alone.state())
     assert_equal(alone.whole(), expected)
+
+
+def test_statistics_of_batch_norms_are_those_of_the_first_process_in_all(folder: Path) -> None:
+    first, second = (torch.load(folder / f"norms {rank}.pt") for rank in range(2))
+    assert len(first) > 0
+    for name, value in first.items():
+        assert torch.equal(second[name], value), name
 
 
 def test_names_and_shapes_are_those_of_the_model_whatever_the_processes(folder: Path) -> None:

@@ -45,6 +45,8 @@ HARMLESS = {
     },
     "torch.serialization": {"_get_layout"},
     "collections": {"OrderedDict"},
+    "pathlib": {"PosixPath", "WindowsPath"},
+    "pathlib._local": {"PosixPath", "WindowsPath"},  # their place in Python 3.13
     "builtins": {"set", "frozenset"},
 }
 """Names that the metadata may hold: data classes, dtypes and containers."""

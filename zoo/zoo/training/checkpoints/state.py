@@ -51,8 +51,10 @@ class TrainingState:
         """
         drop_gathered(self.model)
         if dist.is_initialized() and dist.get_world_size() > 1:
-            for buffer in self.model.buffers():
+            for name, buffer in self.model.named_buffers():
                 dist.broadcast(buffer, src=0)
+                if self.average is not None and name in self.average:
+                    dist.broadcast(self.average[name], src=0)
         tensors = {f"model.{name}": tensor for name, tensor in own_state_dict(self.model).items()}
         tensors |= {f"average.{name}": tensor for name, tensor in (self.average or {}).items()}
         for name, key, value in self._optimizer_entries():

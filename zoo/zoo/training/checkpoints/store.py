@@ -15,7 +15,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +31,7 @@ from zoo.training.checkpoints.reader import TensorReader
 from zoo.training.checkpoints.record import RECORD, CheckpointRecord, damage_of, read_record
 from zoo_core.errors import CheckpointError, SaveError, reason
 from zoo_core.files.hashing import sha256_of
+from zoo_core.nn.state_dict import is_sharded
 
 if TYPE_CHECKING:
     from zoo.training.checkpoints.state import TrainingState
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoints"]
 
 NAME = re.compile(r"step-(\d{8,})")
+UNFINISHED = ".tmp"
 Announce = Callable[[int, Path], None]
 
 
@@ -69,6 +71,7 @@ class Checkpoints:
         self._writer = ThreadPoolExecutor(1, "checkpoints") if keep.background else None
         self._pending: Future[None] | None = None
         self._scores: dict[int, float] = {}
+        self._meshes: dict[Any, Any] = {}
 
     def steps(self) -> list[int]:
         """Return the steps of which there is a checkpoint by its name, in order."""
@@ -87,6 +90,8 @@ class Checkpoints:
         """
         chosen: str | None = None
         if self._world.is_first:
+            for path in self._unfinished():
+                self._report(f"{path} is passed over: it was not completed")
             for step in reversed(self.steps()):
                 damage = damage_of(self.path(step))
                 if damage is None:
@@ -114,7 +119,8 @@ class Checkpoints:
         self.wait()
         if score is not None:
             self._scores[step] = score
-        if self.path(step).is_dir() and self._world.any(damage_of(self.path(step)) is None)[0]:
+        is_there = self._world.is_first and self.path(step).is_dir() and damage_of(self.path(step)) is None
+        if self._world.gather(is_there)[0]:
             return
         record: dict[str, Any] = {"step": step, "world": self._world.size, "facts": dict(facts)}
         record["numbers"] = state.numbers()
@@ -124,7 +130,7 @@ class Checkpoints:
         if self._writer is None:
             self._write(step, tensors, record)
         else:
-            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            copies = {name: self._staged(tensor) for name, tensor in tensors.items()}
             self._pending = self._writer.submit(self._write, step, copies, record)
 
     def wait(self) -> None:
@@ -168,8 +174,25 @@ class Checkpoints:
             raise CheckpointError(f"{path} cannot be read: {_first(error)}") from error
         return record
 
+    def _staged(self, tensor: Tensor) -> Tensor:
+        """Return a copy in the memory of the machine, where training does not change it and no GPU is short of room."""
+        if not is_sharded(tensor):
+            return tensor.detach().to("cpu", copy=True)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.tensor import DTensor
+
+        assert isinstance(tensor, DTensor)  # for the types
+        mesh = tensor.device_mesh
+        if mesh.device_type != "cpu":
+            if mesh not in self._meshes:
+                self._meshes[mesh] = init_device_mesh("cpu", tuple(mesh.shape), mesh_dim_names=mesh.mesh_dim_names)
+            mesh = self._meshes[mesh]
+        local = tensor.to_local().detach().to("cpu", copy=True)
+        shape, stride = tensor.shape, tensor.stride()
+        return DTensor.from_local(local, mesh, tensor.placements, run_check=False, shape=shape, stride=stride)
+
     def _write(self, step: int, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        scratch = self.folder / f"{self.path(step).name}.tmp"
+        scratch = self.folder / f"{self.path(step).name}{UNFINISHED}"
         self._together(lambda: _fresh(scratch), first_only=True)
         writer = FileSystemWriter(str(scratch), single_file_per_rank=True, sync_files=True)
         try:
@@ -211,17 +234,28 @@ class Checkpoints:
             raise SaveError(failure)
 
     def _prune(self, newest: int) -> None:
-        """Remove checkpoints that nobody needs, but none before the newest one is known to be whole."""
+        """Remove checkpoints that nobody needs, but none before the newest one is known to be whole.
+
+        One that lost a file since counts for nothing. What is left of saves that were not completed goes too.
+        """
         if damage_of(self.path(newest)) is not None:
             return
-        steps = self.steps()
+        steps = [step for step in self.steps() if damage_of(self.path(step), digests=False) is None]
         kept = {*steps[-self._keep.last :], newest}
         if self._keep.best is not None:
             best = min if self._keep.best.mode == "min" else max
             scores = {step: score for step in steps if (score := self._score(step)) is not None}
             kept |= {best(scores, key=lambda step: scores[step])} if scores else set()
         for step in set(steps) - kept:
-            shutil.rmtree(self.path(step), ignore_errors=True)
+            path = self.path(step)
+            with suppress(OSError):  # it stays until the next time
+                path.rename(path.with_name(f"{path.name}{UNFINISHED}"))  # what bears the name of one is whole
+        for path in self._unfinished():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _unfinished(self) -> list[Path]:
+        """Return the folders of checkpoints that were not completed, or not removed completely."""
+        return sorted(self.folder.glob(f"step-*{UNFINISHED}"))
 
     def _score(self, step: int) -> float | None:
         if step not in self._scores:
@@ -273,5 +307,7 @@ def _first(error: CheckpointException) -> str:
     """Return the first of the failures that torch collects from all processes."""
     rank, failure = next(iter(error.failures.items()))
     cause = failure[0]
+    if isinstance(cause, KeyboardInterrupt | SystemExit):  # torch collects these too
+        raise cause from None
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else reason(cause)
     return f"process {rank}: {text}"

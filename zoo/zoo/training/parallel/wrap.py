@@ -43,13 +43,19 @@ def choose_mode(model: nn.Module, parallel: Parallel, world: World) -> tuple[Mod
     if shard is not None and (world.size % shard or parallel.mode in ("none", "ddp")):
         what = f"{world.size} processes cannot form groups of {shard}" if world.size % shard else "is for mode fsdp"
         raise ConfigError(Problem(what, "parallel.shard"))
+    if parallel.mode in ("ddp", "fsdp") and not dist.is_initialized():
+        what = f"is '{parallel.mode}', but this process is alone; use auto, or start it with torchrun"
+        raise ConfigError(Problem(what, "parallel.mode"))
     if parallel.mode != "auto":
         return parallel.mode, "the recipe says so"
     if world.size == 1:
         return "none", "there is one process"
     if shard is not None:
         return "fsdp", "the recipe states parallel.shard"
-    needed = BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    needed = sum(
+        BYTES_PER_PARAMETER * parameter.numel() if parameter.requires_grad else parameter.nbytes
+        for parameter in model.parameters()
+    )
     memory = _memory_of(world.device)
     share = f"{needed / 2**30:.1f} GiB of weights and what belongs to them, of {memory / 2**30:.1f} GiB"
     if needed <= SHARE * memory:
