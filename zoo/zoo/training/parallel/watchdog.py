@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +26,8 @@ from zoo_core.errors import TrainingError, ZooError, reason
 __all__ = ["Watchdog"]
 
 FOLDER = "processes"
+SIZE = 4096
+"""Bytes of a file, so that a shorter text covers a longer one."""
 REMEDY = "start the run again, and it goes on from its last checkpoint"
 
 
@@ -112,12 +114,14 @@ class Watchdog:
         self._over = threading.Event()
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._file = -1
         self._state = State("", world.rank, socket.gethostname(), _place(), os.getpid())
 
     def __enter__(self) -> Self:
         if self._world.size > 1:
             run = self._world.gather(secrets.token_hex(8))[0]
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path(self._world.rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             self._change(run=run)
             self._thread.start()
         return self
@@ -129,6 +133,7 @@ class Watchdog:
         if self._world.size > 1:
             self._change(end="" if error is None else reason(error, 200))
             self._thread.join()
+            os.close(self._file)
 
     @contextmanager
     def doing(self, what: str) -> Generator[None]:
@@ -176,6 +181,7 @@ class Watchdog:
         while not self._over.wait(self._interval):
             with suppress(OSError):  # a file system that is away for a moment
                 self._change(beat=self._state.beat + 1)
+                os.fsync(self._file)  # a file system of several machines keeps it to itself before
                 self._look()
             cause = self._lost() or self._hanging() or self._blamed()
             now = time.monotonic()
@@ -238,12 +244,10 @@ class Watchdog:
         return f"rank {self._state.rank} is at {self._state.doing}, and waits no longer than {self._timeout:g} s"
 
     def _change(self, **changes: Any) -> None:
+        """Change what the file of this process says; readers pass over one that is half written."""
         with self._lock:
             self._state = replace(self._state, **changes)
-            path = self._path(self._state.rank)
-            scratch = path.with_suffix(".tmp")
-            scratch.write_text(json.dumps(asdict(self._state)), encoding="utf-8")
-            scratch.replace(path)
+            os.pwrite(self._file, json.dumps(vars(self._state)).encode().ljust(SIZE), 0)
 
     def _path(self, rank: int) -> Path:
         return self._folder / f"rank-{rank}.json"
