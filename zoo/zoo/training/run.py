@@ -22,7 +22,7 @@ from zoo.training.optimization.optimizer import weights_that_count
 from zoo.training.optimization.schedules import learning_rate_factor, set_learning_rates
 from zoo.training.record.bad_samples import list_bad_samples
 from zoo.training.signals import StopRequest
-from zoo_core.errors import DataError, InputError, TrainingError
+from zoo_core.errors import ConfigError, DataError, InputError, Problem, TrainingError, one_of
 from zoo_core.training import StepRecord
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Run:
     resumed_facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     _norm: float = math.nan
     _skipped: int = 0
+    _measured: int | None = None
     _clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -182,12 +183,20 @@ class Run:
         return self.result
 
     def evaluate(self) -> dict[str, float]:
-        """Measure the model with the evaluators of the recipe, and record what they say."""
+        """Measure the model with the evaluators of the recipe, and record what they say.
+
+        Raises:
+            ConfigError: the metric by which the best checkpoint is kept is not among them.
+        """
         with self.weights_in_use():
             self.scores = self.evaluation.scores(self.model, self.module, self.loss)
         self._train_mode()
+        self._measured = self.done
         if self.world.is_first:
             self.recorder.on_evaluate(self.done, self.scores)
+        best = self.recipe.keep.best
+        if best is not None and best.metric not in self.scores:
+            raise ConfigError(Problem(f"'{best.metric}' is not measured; {one_of(self.scores)}", "keep.best.metric"))
         return self.scores
 
     @contextmanager
@@ -207,7 +216,8 @@ class Run:
             SaveError: it cannot be written; the checkpoints before are whole.
         """
         best = self.recipe.keep.best
-        score = None if best is None else self.scores.get(best.metric)
+        is_measured = best is not None and self._measured == self.done
+        score = self.scores[best.metric] if best is not None and is_measured else None
         scaler = {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
         self.checkpoints.save(self.done, self.state(), {**self.facts, **scaler}, score=score)
         self._clock.saved()
@@ -252,9 +262,10 @@ class Run:
         if self.world.is_first and (self.done % recipe.log.every == 0 or is_last or self.stopped):
             self.recorder.on_step(self._record())
         every, at_end = recipe.evaluate.every, is_last and "end" in recipe.evaluate.at
+        is_due = recipe.keep.steps is not None and self.done % recipe.keep.steps == 0
         if not self.stopped and (at_end or (every is not None and self.done % every == 0)):
             self.evaluate()
-        is_due = recipe.keep.steps is not None and self.done % recipe.keep.steps == 0
+            is_due = is_due or recipe.keep.best is not None
         if save or is_last or is_due or self.stopped:
             self.save()
         self._clock.resume()

@@ -22,6 +22,7 @@ from zoo.training.recipe.sections import (
     Stop,
 )
 from zoo_core.config import Config, LossConfig, OptimizerConfig, Section
+from zoo_core.errors import one_of
 
 __all__ = ["Recipe"]
 
@@ -72,9 +73,26 @@ class Recipe(Config):
         yield from super().rules()
         if self.evaluate.use == "ema" and self.ema is None:
             yield "evaluate.use", "is 'ema', but the recipe has no section ema; add ema: {}"
-        if self.keep.best is not None and self.evaluate.every is None and "end" not in self.evaluate.at:
-            yield "keep.best", "needs scores, but the model is never evaluated; set evaluate.every"
+        yield from self._rules_of_scores()
         size, chunk = self.batch.size, self.batch.chunk
         for part in chunk.values() if isinstance(chunk, dict) else () if chunk is None else (chunk,):
             if part > size:
                 yield "batch.chunk", f"is {part}, more than the batch of {size}"
+
+    def _rules_of_scores(self) -> Iterator[tuple[str, str]]:
+        """Refuse evaluations of nothing, and a best checkpoint by what is not measured."""
+        is_evaluated = self.evaluate.every is not None or "end" in self.evaluate.at
+        measured = [config.name or config.component for config in self.evaluate.evaluators]
+        measured += [] if self.datasets.validation is None else ["validation"]
+        if self.evaluate.every is not None and not measured:
+            yield "evaluate.every", "has nothing to measure; add data.validation or evaluate.evaluators"
+        best = self.keep.best
+        if best is None:
+            return
+        if not is_evaluated:
+            yield "keep.best", "needs scores, but the model is never evaluated; set evaluate.every"
+        elif not measured:
+            yield "keep.best", "needs scores, but nothing is measured; add data.validation or evaluate.evaluators"
+        elif best.metric.partition("/")[0] not in measured or best.metric in measured:
+            names = one_of(f"{name}/METRIC" for name in measured)
+            yield "keep.best.metric", f"'{best.metric}' is no metric of this recipe; {names}"
