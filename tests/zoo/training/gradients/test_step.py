@@ -132,6 +132,12 @@ def test_model_randomness_is_a_function_of_seed_step_and_rank() -> None:
     assert all(not torch.equal(draws[0], draw) for draw in draws[2:])
 
 
+@pytest.mark.parametrize("numbers", [(-1, 0, 0), (0, -2, 0), (0, 0, -3)])
+def test_numbers_that_seed_nothing_are_refused(numbers: tuple[int, int, int]) -> None:
+    with pytest.raises(InputError, match=r"^(seed|step|rank) must not be negative, found -"):
+        seed_step(*numbers)
+
+
 def test_the_logit_scale_is_kept_within_its_bounds() -> None:
     model = trained()
     for start, expected in ((0.5, 1.0), (20.0, 20.0), (500.0, 100.0)):
@@ -214,6 +220,10 @@ REFUSED: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
     "weights for a loss that takes none": (
         lambda model: {"loss": lambda a, b, scale, bias=None: a.sum(), "weights": torch.ones(BATCH)},
         "the loss function takes no weights of pairs; leave them out",
+    ),
+    "no loss": (
+        lambda model: {"loss": "contrastive"},
+        "expected a loss of zoo.loss, or any function of features, found",
     ),
     "an unknown precision": (lambda model: {"precision": "fp8"}, "precision must be"),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo_core.errors import InputError
+from zoo_core.errors import InputError, describe
 from zoo_core.interfaces import AdditiveLoss
 
 __all__ = ["BatchLoss"]
@@ -30,7 +30,10 @@ class BatchLoss:
     options: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
-        call = self.loss.pair_losses if self.scores_samples else getattr(self.loss, "forward", self.loss)
+        loss = self.loss
+        if not callable(loss):
+            raise InputError(f"expected a loss of zoo.loss, or any function of features, found {describe(loss)}")
+        call: Any = loss.pair_losses if isinstance(loss, AdditiveLoss) else getattr(loss, "forward", loss)
         for name in self.options:
             parameters = inspect.signature(call).parameters
             if name not in parameters and all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):

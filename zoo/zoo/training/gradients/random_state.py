@@ -28,16 +28,21 @@ class RandomState:
     @classmethod
     def now(cls, device: torch.device) -> RandomState:
         """Return the state as it is."""
-        generators = _of_device(device)
-        return cls(device, torch.get_rng_state(), None if generators is None else generators.get_rng_state(device))
+        on_device = None if device.type == "cpu" else _module(device).get_rng_state(*_which(device))
+        return cls(device, torch.get_rng_state(), on_device)
 
     def restore(self) -> None:
         """Let torch draw what it drew from this state on."""
         torch.set_rng_state(self.on_cpu)
         if self.on_device is not None:
-            _of_device(self.device).set_rng_state(self.on_device, self.device)
+            _module(self.device).set_rng_state(self.on_device, *_which(self.device))
 
 
-def _of_device(device: torch.device) -> Any:
-    """Return torch's module of a device, such as `torch.cuda`; None of the CPU."""
-    return None if device.type == "cpu" else torch.get_device_module(device)
+def _module(device: torch.device) -> Any:
+    """Return torch's module of a kind of device, such as `torch.cuda`."""
+    return torch.get_device_module(device)
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    """Return what says which device of its kind is meant, where there can be several."""
+    return () if device.type == "mps" else (device,)

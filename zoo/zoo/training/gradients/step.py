@@ -19,6 +19,7 @@ from zoo.training.gradients.batch_loss import BatchLoss
 from zoo.training.gradients.chunks import ChunkedStep, chunk_sizes, length
 from zoo.training.gradients.wrapped_model import WrappedModel, bare_model
 from zoo_core.boundary import checked
+from zoo_core.errors import InputError
 
 __all__ = ["Precision", "StepResult", "clamp_logit_scale", "contrastive_step", "seed_step"]
 
@@ -99,7 +100,14 @@ def _backward(
 
 @checked
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed what a model draws in a step, such as dropout: a function of the three numbers, so that none is saved."""
+    """Seed what a model draws in a step, such as dropout: a function of the three numbers, so that none is saved.
+
+    Raises:
+        InputError: a number is negative.
+    """
+    for name, value in (("seed", seed), ("step", step), ("rank", rank)):
+        if value < 0:
+            raise InputError(f"{name} must not be negative, found {value}")
     digest = hashlib.blake2b(struct.pack("<QQQ", seed, step, rank), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)  # pyright: ignore[reportUnknownMemberType]
 
