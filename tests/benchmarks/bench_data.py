@@ -4,9 +4,9 @@
 
 Photographs of 512 x 512 pixels, JPEG of quality 90, are packed into tar shards in a temporary folder. Each image is
 read, decoded, cropped at random to 224 pixels, and collated with the ids of its caption. The bare loop reads the
-shards from their beginning to their end, in this process and with zoo's preprocessing; open_clip's pipeline is that of
-its training where webdataset is installed, and its transforms and tokenizer in such a loop where it is not. Figures
-are CPU time, workers included, the best of several runs in turn.
+shards from their beginning to their end, with zoo's preprocessing; open_clip's pipeline is that of its training where
+webdataset is installed, and its transforms and tokenizer in such a loop where it is not. Figures are CPU time, workers
+included, the best of several runs in turn.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import open_clip
@@ -26,6 +28,7 @@ import torch
 from open_clip.transform import image_transform
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 import zoo
 from zoo.catalog.architectures import load_config
@@ -55,25 +58,28 @@ def make_shards(folder: Path, images: int) -> None:
                     archive.addfile(member, io.BytesIO(data))
 
 
-def members(folder: Path) -> Iterator[tuple[bytes, str]]:
-    """Yield images and captions as they lie."""
-    for shard in sorted(folder.glob("*.tar")):
-        with tarfile.open(shard) as archive:
-            while (image := archive.next()) is not None:
-                caption = archive.next()
-                yield archive.extractfile(image).read(), archive.extractfile(caption).read().decode()
+class BareLoop(IterableDataset):
+    """Batches of the shards as they lie; each worker takes shards of its own."""
 
+    def __init__(self, folder: Path, prepare: Callable[[bytes], torch.Tensor], tokenize: Callable[..., torch.Tensor]):
+        self.folder, self.prepare, self.tokenize = folder, prepare, tokenize
 
-def bare(folder: Path, prepare: Callable[[bytes], torch.Tensor], tokenize: Callable[[list[str]], torch.Tensor]) -> int:
-    """Take batches in a loop that does nothing else."""
-    images, captions, count = [], [], 0
-    for content, caption in members(folder):
-        images.append(prepare(content))
-        captions.append(caption)
-        if len(images) == BATCH:
-            count += len(torch.stack(images)) + 0 * len(tokenize(captions))
-            images, captions = [], []
-    return count
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        worker = get_worker_info()
+        shards = sorted(self.folder.glob("*.tar"))
+        images, captions = [], []
+        for shard in shards if worker is None else shards[worker.id :: worker.num_workers]:
+            with tarfile.open(shard) as archive:
+                while (image := archive.next()) is not None:
+                    caption = archive.extractfile(archive.next()).read().decode()
+                    images.append(self.prepare(archive.extractfile(image).read()))
+                    captions.append(caption)
+                    if len(images) == BATCH:
+                        yield default_collate(images), self.tokenize(captions)
+                        images, captions = [], []
+
+    def count(self, workers: int) -> int:
+        return sum(len(images) for images, _ in DataLoader(self, batch_size=None, num_workers=workers))
 
 
 def webdataset_pipeline(folder: Path, workers: int) -> int:
@@ -118,37 +124,30 @@ def main() -> None:
         data = open_data(Data.parse({"train": [{"type": "tar", "path": f"{name}/*.tar"}]}), model=config, batch=BATCH)
         ours, theirs = zoo.preprocess("vit-b32", train=True), image_transform(224, is_train=True)
         tokenizer, their_tokenizer = zoo.tokenizer("vit-b32"), open_clip.get_tokenizer("ViT-B-32")
-        runs: dict[str, Callable[[], int]] = {
-            "bare loop": lambda: bare(folder, ours, tokenizer),
-            "open_clip's transforms in a bare loop": lambda: bare(
-                folder, lambda content: theirs(Image.open(io.BytesIO(content)).convert("RGB")), their_tokenizer
-            ),
-        }
+        bare = BareLoop(folder, ours, tokenizer)
+        peer = BareLoop(folder, lambda data: theirs(Image.open(io.BytesIO(data)).convert("RGB")), their_tokenizer)
+        steps = data.steps_per_epoch or 0
         for workers in options.workers:
-            runs[f"zoo, {workers} workers"] = lambda workers=workers: sum(
-                map(len, Loader(data, steps=data.steps_per_epoch or 0, workers=workers))
-            )
-            try:
-                import webdataset  # noqa: F401
-            except ImportError:
-                continue
-            runs[f"open_clip's pipeline, {workers} workers"] = lambda workers=workers: webdataset_pipeline(
-                folder, workers
-            )
-        best = dict.fromkeys(runs, float("inf"))
-        for _ in range(options.runs):
-            for title, run in runs.items():
-                best[title] = min(best[title], cpu_time(run))
-        report(best)
-
-
-def report(best: dict[str, float]) -> None:
-    peers = [title for title in best if title.startswith("open_clip")]
-    print(f"{'CPU ms an image':40} {'':>8} {'of bare':>8} {'of open_clip':>13}")
-    for title, took in best.items():
-        of_peer = took / min(best[peer] for peer in peers)
-        print(f"{title:40} {took:8.2f} {took / best['bare loop']:8.2f} {of_peer:13.2f}")
+            runs: dict[str, Callable[[], int]] = {
+                "bare loop": partial(bare.count, workers),
+                "open_clip's transforms, bare loop": partial(peer.count, workers),
+                "zoo": lambda workers=workers: sum(map(len, Loader(data, steps=steps, workers=workers))),
+            }
+            if find_spec("webdataset"):
+                runs["open_clip's pipeline"] = partial(webdataset_pipeline, folder, workers)
+            measure(workers, runs, options.runs)
     print(time.strftime("%Y-%m-%d"), "torch", torch.__version__, "open_clip", open_clip.__version__)
+
+
+def measure(workers: int, runs: dict[str, Callable[[], int]], rounds: int) -> None:
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for title, run in runs.items():
+            best[title] = min(best[title], cpu_time(run))
+    peer = min(took for title, took in best.items() if title.startswith("open_clip"))
+    print(f"{f'{workers} workers: CPU ms an image':36} {'':>8} {'of bare':>8} {'of open_clip':>13}")
+    for title, took in best.items():
+        print(f"{title:36} {took:8.2f} {took / best['bare loop']:8.2f} {took / peer:13.2f}")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,16 @@ def test_workers_give_the_very_batches_of_one_process(workers):
     equal(batches(data, workers=workers), batches(data))
 
 
+def test_threads_of_the_process_that_trains_change_no_batch():
+    data, threads = opened(LIVELY), torch.get_num_threads()
+    expected = batches(data, workers=1)
+    torch.set_num_threads(2)
+    try:
+        equal(batches(data), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("start", [1, 4, 6])
 def test_a_loader_goes_on_at_any_step_as_if_it_had_never_stopped(start):
     data = opened(LIVELY)

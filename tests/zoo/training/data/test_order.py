@@ -162,6 +162,35 @@ def test_each_data_set_of_a_mixture_is_passed_over_evenly():
         assert list(counts) == sorted(counts)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.floats(0.2, 5)), min_size=2, max_size=4),
+    st.integers(1, 12),
+    st.integers(0, 99),
+    st.sampled_from(["full", "none"]),
+)
+def test_a_mixture_is_what_counting_row_by_row_gives(datasets, batch, seed, shuffle):
+    sizes, weights = zip(*datasets, strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo.training.data.order.PERIOD_ROWS", 64)
+        order = Order(sizes, weights, batch=batch, seed=seed, shuffle=shuffle)
+    period = max(1, 64 // batch)
+    passed = [[] for _ in sizes]
+    for number in range(3):
+        in_period = Counter()
+        for step in range(number * period, (number + 1) * period):
+            for key in order.rows(step):
+                in_period[key.dataset] += 1
+                passed[key.dataset].append((key.epoch, key.row))
+        for place, weight in enumerate(weights):
+            assert abs(in_period[place] - period * batch * weight / sum(weights)) < 1
+    for size, rows in zip(sizes, passed, strict=True):
+        for epoch, start in enumerate(range(0, len(rows), size)):
+            one_pass = rows[start : start + size]
+            assert {key[0] for key in one_pass} == {epoch} and len(set(one_pass)) == len(one_pass)
+            assert shuffle == "full" or [key[1] for key in one_pass] == list(range(len(one_pass)))
+
+
 def test_ranks_share_the_batch_that_one_process_takes():
     order = Order([50, 70], [1, 2], batch=12, seed=5)
     for step in (0, 7, 5000):

@@ -151,10 +151,9 @@ class BatchReader(torch.utils.data.Dataset[Batch]):
             DataError: too many samples in a row cannot be used.
             PluginError: a data set or a processor failed.
         """
-        rows = self._order.rows(step)
-        taken = set(rows)
         bad: list[BadSample] = []
-        samples = [self._usable(key, taken, bad) for key in rows[self._first : self._last]]
+        rows = self._order.rows(step, self._first, self._last)
+        samples = [self._usable(key, step, bad) for key in rows]
         return self._preparer.collate(step, samples, bad)
 
     def read(self, key: Key) -> Prepared:
@@ -179,7 +178,7 @@ class BatchReader(torch.utils.data.Dataset[Batch]):
         number = key.row if edges is None else int(np.searchsorted(edges, key.row, side="right")) - 1
         return self._datasets[key.dataset].location(number)
 
-    def _usable(self, key: Key, taken: set[Key], bad: list[BadSample]) -> Prepared:
+    def _usable(self, key: Key, step: int, bad: list[BadSample]) -> Prepared:
         """Return the sample of a row, or of one that the row decides where it is bad."""
         candidate = key
         for attempt in range(MAX_ATTEMPTS):
@@ -188,15 +187,15 @@ class BatchReader(torch.utils.data.Dataset[Batch]):
             except (InputError, SampleError) as error:
                 location = self.location(candidate)
                 bad.append(BadSample(candidate, location, str(error).removeprefix(f"{location}: ")))
-            candidate = self._other(key, attempt, taken)
+            candidate = self._other(key, attempt, step)
         last = bad[-1]
         raise DataError(
             f"{MAX_ATTEMPTS} samples in a row cannot be used; the last of them: {last.location}: {last.reason}"
         )
 
-    def _other(self, key: Key, attempt: int, taken: set[Key]) -> Key:
-        """Return a row in place of a bad one, if possible none that the batch has already."""
-        size = self._order.sizes[key.dataset]
+    def _other(self, key: Key, attempt: int, step: int) -> Key:
+        """Return a row in place of a bad one, if possible none that the batch of all processes has already."""
+        size, taken = self._order.sizes[key.dataset], set(self._order.rows(step))
         candidate = key
         for number in range(10):
             row = seed_of(self._preparer.seed, *key, "replacement", attempt, number) % size
