@@ -41,8 +41,8 @@ class ColumnDataset(Dataset):
         self._is_text = {name: not default_registry().modality(name).files for name in config.inputs}
         for file in files:
             self._check_columns(file)
-        self._kept = self._whole()
-        self._ends = np.cumsum([len(rows) for rows in self._kept])
+        self._complete = self._whole()
+        self._ends = np.cumsum([len(rows) for rows in self._complete])
         self._weights = [self._weights_of(file) for file in files]
         if not len(self):
             raise DataError(f"{files[0].path}: has no row")
@@ -82,7 +82,7 @@ class ColumnDataset(Dataset):
         if all(file.groups() is None for file in self._files):
             return None
         blocks: list[int] = []
-        for file, rows in zip(self._files, self._kept, strict=True):
+        for file, rows in zip(self._files, self._complete, strict=True):
             edges = np.cumsum([0, *(file.groups() or [file.count])])
             blocks += np.diff(np.searchsorted(rows, edges)).tolist()
         return [length for length in blocks if length]
@@ -107,7 +107,7 @@ class ColumnDataset(Dataset):
     def _lengths(self, column: str, is_text: bool) -> NDArray[np.int64]:
         """Return how many inputs each sample has in a column."""
         lengths: list[int] = []
-        for file, rows in zip(self._files, self._kept, strict=True):
+        for file, rows in zip(self._files, self._complete, strict=True):
             if file.is_heavy(column):
                 lengths += [1] * len(rows)
             else:
@@ -117,7 +117,7 @@ class ColumnDataset(Dataset):
 
     def _row(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
-        rows = self._kept[number]
+        rows = self._complete[number]
         return number, int(rows[index - int(self._ends[number]) + len(rows)])
 
     def _entries(self, file: Rows, value: Any, is_text: bool) -> Iterator[Any]:
@@ -149,7 +149,7 @@ class ColumnDataset(Dataset):
         Raises:
             DataError: others lack one, and are not to be left out.
         """
-        kept: list[NDArray[np.int64]] = []
+        complete: list[NDArray[np.int64]] = []
         lacking, first = 0, ""
         for file in self._files:
             whole = np.ones(file.count, bool)
@@ -161,14 +161,14 @@ class ColumnDataset(Dataset):
                     first = f"{file.path}: row {int(np.argmin(has)) + 1} has no {name} ({', '.join(columns)})"
                 whole &= has
             lacking += int((~whole).sum())
-            kept.append(np.flatnonzero(whole))
+            complete.append(np.flatnonzero(whole))
         if lacking and self.config.missing == "refuse":
             total = sum(file.count for file in self._files)
             raise DataError(
                 f"{first}; it is the first of {lacking:,} such among {total:,} rows. Add what is missing, or leave "
                 "them out with missing: skip"
             )
-        return kept
+        return complete
 
     def _weights_of(self, file: Rows) -> NDArray[np.float64] | None:
         """Return the weights of all rows.

@@ -64,9 +64,9 @@ class MembersConfig(FilesConfig):
                 if not _ENDING.fullmatch(ending):
                     yield f"inputs.{name}", f"expected an ending such as 'jpg' or 'json:caption', found '{ending}'"
         for key in ("id", "sample_weight"):
-            place = getattr(self, key)
-            if place is not None and not (_ENDING.fullmatch(place) and ":" in place):
-                yield key, f"expected a key of a JSON file, such as 'json:{key}', found '{place}'"
+            value = getattr(self, key)
+            if value is not None and not (_ENDING.fullmatch(value) and ":" in value):
+                yield key, f"expected a key of a JSON file, such as 'json:{key}', found '{value}'"
 
 
 class TarConfig(MembersConfig):

@@ -36,12 +36,14 @@ class MemberDataset(Dataset):
         self._is_text = {name: not default_registry().modality(name).files for name in config.inputs}
         self._names = [name for name, _ in blocks]
         samples = [_samples_of(config, name, members) for name, members in blocks]
-        kept = self._whole(samples)
-        self._lengths = [len(rows) for rows in kept]
+        complete = self._whole(samples)
+        self._lengths = [len(rows) for rows in complete]
         self._ends = np.cumsum(self._lengths)
-        self._keys = [keys.take(pa.array(rows)) for (keys, _), rows in zip(samples, kept, strict=True)]
-        self._places: dict[str, Integers] = {
-            ending: np.concatenate([places[ending][rows] for (_, places), rows in zip(samples, kept, strict=True)])
+        self._keys = [keys.take(pa.array(rows)) for (keys, _), rows in zip(samples, complete, strict=True)]
+        self._extents: dict[str, Integers] = {
+            ending: np.concatenate(
+                [extents[ending][rows] for (_, extents), rows in zip(samples, complete, strict=True)]
+            )
             for ending in _endings(config)
         }
         self._digest = _digest(config, blocks)
@@ -69,7 +71,7 @@ class MemberDataset(Dataset):
 
     def variants(self) -> list[int] | None:
         """Return how many inputs each sample has at most; the files that say so are read now."""
-        if not any(":" in place for endings in self.config.inputs.values() for place in endings):
+        if not any(":" in ending for endings in self.config.inputs.values() for ending in endings):
             return None
         counts: list[int] = []
         for index in range(len(self)):
@@ -97,7 +99,7 @@ class MemberDataset(Dataset):
 
     def _member(self, index: int, ending: str) -> Any:
         """Return what a sample has in the file of an ending; None where it has no such file."""
-        offset, size = self._places[ending][index].tolist()
+        offset, size = self._extents[ending][index].tolist()
         if size < 0:
             return None
         block, row = self._block(index)
@@ -109,27 +111,27 @@ class MemberDataset(Dataset):
         Raises:
             DataError: others lack one, and are not to be left out.
         """
-        kept: list[Integers] = []
+        complete: list[Integers] = []
         lacking, first = 0, ""
-        for name, (keys, places) in zip(self._names, samples, strict=True):
+        for name, (keys, extents) in zip(self._names, samples, strict=True):
             whole = np.ones(len(keys), bool)
             for modality, endings in self.config.inputs.items():
                 has = np.zeros(len(keys), bool)
                 for ending in endings:
-                    has |= places[_file_of(ending)][:, 1] > 0
+                    has |= extents[_file_of(ending)][:, 1] > 0
                 if not first and not has.all():
                     listed = " or ".join(dict.fromkeys(map(_file_of, endings)))
                     first = f"{name}#{keys[int(np.argmin(has))].as_py()}: has no {modality} ({listed}), or an empty one"
                 whole &= has
             lacking += int((~whole).sum())
-            kept.append(np.flatnonzero(whole))
+            complete.append(np.flatnonzero(whole))
         if lacking and self.config.missing == "refuse":
             total = sum(len(keys) for keys, _ in samples)
             raise DataError(
                 f"{first}; it is the first of {lacking:,} such among {total:,} samples. Add what is missing, or leave "
                 "them out with missing: skip"
             )
-        return kept
+        return complete
 
 
 def sample_of(config: MembersConfig, is_text: Mapping[str, bool], member: Any, raw: Any) -> Sample:
@@ -152,16 +154,16 @@ def sample_of(config: MembersConfig, is_text: Mapping[str, bool], member: Any, r
         return values[ending]
 
     inputs: dict[str, Any] = {}
-    for name, places in config.inputs.items():
-        for place in places:
-            value = content(_file_of(place))
+    for name, endings in config.inputs.items():
+        for ending in endings:
+            value = content(_file_of(ending))
             if value is None:
                 continue
-            if ":" in place:
-                entries = json_value(value, place)
+            if ":" in ending:
+                entries = json_value(value, ending)
                 inputs[name] = entries if isinstance(entries, list) else [] if entries is None else [entries]
             else:
-                inputs[name] = [_text(value, place) if is_text[name] else raw(value)]
+                inputs[name] = [_text(value, ending) if is_text[name] else raw(value)]
             break
     number = None if config.id is None else json_value(content(_file_of(config.id)), config.id)
     if config.id is not None and number is None:
@@ -176,13 +178,13 @@ def sample_of(config: MembersConfig, is_text: Mapping[str, bool], member: Any, r
     return Sample(inputs, None if number is None else str(number), float(weight))
 
 
-def json_value(content: Any, place: str) -> Any:
+def json_value(content: Any, source: str) -> Any:
     """Return the value of a key such as `json:caption` in a file of JSON; None where it has none.
 
     Raises:
         SampleError: it is no JSON object.
     """
-    ending, _, key = place.partition(":")
+    ending, _, key = source.partition(":")
     if content is None:
         return None
     text = _text(content, ending)
@@ -203,14 +205,14 @@ def _text(content: Any, ending: str) -> str:
         raise SampleError(f"its {ending} is not UTF-8 text (byte {error.start})") from None
 
 
-def _file_of(place: str) -> str:
-    """Return the ending of the file that a place such as `.JPG` or `json:caption` is in."""
-    return place.partition(":")[0].removeprefix(".").lower()
+def _file_of(source: str) -> str:
+    """Return the ending of the file that `.JPG` or `json:caption` is in."""
+    return source.partition(":")[0].removeprefix(".").lower()
 
 
 def _endings(config: MembersConfig) -> list[str]:
-    places = [place for endings in config.inputs.values() for place in endings]
-    return list(dict.fromkeys(map(_file_of, [*places, *filter(None, (config.id, config.sample_weight))])))
+    inputs = [ending for endings in config.inputs.values() for ending in endings]
+    return list(dict.fromkeys(map(_file_of, [*inputs, *filter(None, (config.id, config.sample_weight))])))
 
 
 def _samples_of(config: MembersConfig, name: str, members: pa.Table) -> tuple[pa.Array, dict[str, NDArray[Any]]]:
@@ -225,19 +227,19 @@ def _samples_of(config: MembersConfig, name: str, members: pa.Table) -> tuple[pa
     endings = endings if isinstance(endings, pa.DictionaryArray) else endings.dictionary_encode()
     names, numbers = endings.dictionary.to_pylist(), endings.indices.to_numpy()
     sizes = np.stack([members.column("offset").to_numpy(), members.column("size").to_numpy()], axis=1)
-    places: dict[str, NDArray[Any]] = {}
+    extents: dict[str, NDArray[Any]] = {}
     for ending in _endings(config):
         chosen = numbers == (names.index(ending) if ending in names else -1)
         rows = samples[chosen]
         counts = np.bincount(rows, minlength=len(keys))
         if (counts > 1).any():
             raise DataError(f"{name}: holds {keys[int(np.argmax(counts > 1))].as_py()}.{ending} twice")
-        places[ending] = np.full((len(keys), 2), -1, np.int64)
-        places[ending][rows] = sizes[chosen]
-    if not any((place[:, 1] >= 0).any() for place in places.values()):
+        extents[ending] = np.full((len(keys), 2), -1, np.int64)
+        extents[ending][rows] = sizes[chosen]
+    if not any((extent[:, 1] >= 0).any() for extent in extents.values()):
         present = ", ".join(sorted(names)[:12])
         raise DataError(f"{name}: no file ends in {', '.join(_endings(config))}; they end in {present}")
-    return keys, places
+    return keys, extents
 
 
 def _digest(config: MembersConfig, blocks: Sequence[tuple[str, pa.Table]]) -> str:

@@ -52,9 +52,9 @@ class TarStream(Stream):
                 if len(buffer) < self.config.buffer:
                     buffer.append(sample)
                     continue
-                place = chance.randrange(len(buffer))
-                yield buffer[place]
-                buffer[place] = sample
+                slot = chance.randrange(len(buffer))
+                yield buffer[slot]
+                buffer[slot] = sample
         chance.shuffle(buffer)
         yield from buffer
 

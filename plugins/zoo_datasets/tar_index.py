@@ -20,7 +20,7 @@ from zoo_core.errors import DataError, SaveError
 from zoo_core.files.atomic import atomic_write
 from zoo_core.files.user_folders import user_cache_folder
 
-__all__ = ["index_of", "index_places", "member_parts"]
+__all__ = ["index_of", "index_paths", "member_parts"]
 
 VERSION = 1
 _METADATA = b"zoo"
@@ -42,20 +42,20 @@ def index_of(shard: Path, *, again: bool = False) -> pa.Table:
     except OSError as error:
         raise DataError(f"{shard}: cannot be opened: {error.strerror or error}") from error
     state = {"version": VERSION, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    places = index_places(shard)
-    for place in () if again else places:
-        index = _read(place, state)
+    paths = index_paths(shard)
+    for path in () if again else paths:
+        index = _read(path, state)
         if index is not None:
             return index
     index = _indexed(shard).replace_schema_metadata({_METADATA: json.dumps(state)})
-    for place in places:
-        with suppress(SaveError), atomic_write(place) as (file,):
+    for path in paths:
+        with suppress(SaveError), atomic_write(path) as (file,):
             pq.write_table(index, file)
             break
     return index
 
 
-def index_places(shard: Path) -> tuple[Path, Path]:
+def index_paths(shard: Path) -> tuple[Path, Path]:
     """Return where the index of a shard may be: beside it, and in the user's cache."""
     name = hashlib.sha256(str(shard.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return shard.with_name(f"{shard.name}.index.parquet"), user_cache_folder() / "tar-index" / f"{name}.parquet"
@@ -70,10 +70,10 @@ def member_parts(name: str) -> tuple[str, str] | None:
     return folder + slash + key, ending.lower()
 
 
-def _read(place: Path, state: dict[str, Any]) -> pa.Table | None:
+def _read(path: Path, state: dict[str, Any]) -> pa.Table | None:
     """Return an index that was made of a shard as it is now."""
     try:
-        index = pq.read_table(place, memory_map=False)
+        index = pq.read_table(path, memory_map=False)
         is_current = json.loads((index.schema.metadata or {})[_METADATA]) == state
     except (OSError, KeyError, ValueError, pa.ArrowInvalid):  # none there, half of one, or another file
         return None
@@ -83,7 +83,7 @@ def _read(place: Path, state: dict[str, Any]) -> pa.Table | None:
 def _indexed(shard: Path) -> pa.Table:
     keys: list[str] = []
     endings: list[str] = []
-    places: list[tuple[int, int]] = []
+    extents: list[tuple[int, int]] = []
     try:
         with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
@@ -91,7 +91,7 @@ def _indexed(shard: Path) -> pa.Table:
                 if parts is not None:
                     keys.append(parts[0])
                     endings.append(parts[1])
-                    places.append((member.offset_data, member.size))
+                    extents.append((member.offset_data, member.size))
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - else all stay in memory
             end = archive.offset
     except (tarfile.TarError, EOFError, ValueError) as error:
@@ -101,7 +101,7 @@ def _indexed(shard: Path) -> pa.Table:
     _check_end(shard, end)
     if not keys:
         raise DataError(f"{shard}: holds no sample")
-    offsets, sizes = zip(*places, strict=True)
+    offsets, sizes = zip(*extents, strict=True)
     return pa.table(
         {
             "key": pa.array(keys, pa.string()),

@@ -11,7 +11,7 @@ from zoo_core.registry import default_registry
 from zoo_datasets.config import FolderConfig, TarConfig
 from zoo_datasets.folder import FolderDataset
 from zoo_datasets.tar import TarDataset
-from zoo_datasets.tar_index import index_of, index_places, member_parts
+from zoo_datasets.tar_index import index_of, index_paths, member_parts
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_json_gives_captions_ids_and_weights(tmp_path):
 def test_an_index_is_made_once_and_anew_when_the_shard_changes(tmp_path, monkeypatch):
     path = shard(tmp_path / "0.tar", pairs(2))
     index_of(path)
-    beside, _ = index_places(path)
+    beside, _ = index_paths(path)
     assert beside.parent == tmp_path and beside.exists()
     with monkeypatch.context() as patch:
         patch.setattr(tarfile, "open", None)
@@ -103,7 +103,7 @@ def test_an_index_is_made_once_and_anew_when_the_shard_changes(tmp_path, monkeyp
 
 def test_an_index_goes_to_the_cache_where_the_folder_cannot_be_written(tmp_path, monkeypatch):
     path = shard(tmp_path / "0.tar", pairs(2))
-    beside, in_cache = index_places(path)
+    beside, in_cache = index_paths(path)
     beside.mkdir()  # nothing can be written there, whoever the user is
     index_of(path)
     assert in_cache.exists() and in_cache.is_relative_to(tmp_path / "home")

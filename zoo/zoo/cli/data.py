@@ -55,14 +55,14 @@ def data_command(
     parts: Sequence[Part] = ("train", "validation") if section.validation else ("train",)
     for part in parts:
         opened = open_data(section, model=config, batch=1, part=part, try_samples=False)
-        for place in range(len(opened.sources)):
-            name = f"{part}[{place}]"
+        for index in range(len(opened.sources)):
+            name = f"{part}[{index}]"
             if action == "index":
-                reports[name] = _size_of(opened, place)
+                reports[name] = _size_of(opened, index)
             else:
                 most = limit or (SAMPLED if action == "stats" else None)
                 with progress(name) as advance:
-                    of_source = report_on(opened, place, limit=most, workers=_workers(workers), advance=advance)
+                    of_source = report_on(opened, index, limit=most, workers=_workers(workers), advance=advance)
                 reports[name] = of_source.to_dict()
     if json:
         show_json(reports)
@@ -117,11 +117,11 @@ def _workers(workers: int | None) -> int:
     return workers_for(torch.device("cuda")) if workers is None else workers  # nothing else computes
 
 
-def _size_of(data: TrainingData, place: int) -> dict[str, Any]:
+def _size_of(data: TrainingData, index: int) -> dict[str, Any]:
     """Return how large a data set is, and its digest."""
     from zoo_core.training import Dataset
 
-    source = data.sources[place]
+    source = data.sources[index]
     blocks = source.blocks() if isinstance(source, Dataset) else None
     return {
         "samples": len(source) if isinstance(source, Dataset) else None,

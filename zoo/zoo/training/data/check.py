@@ -84,7 +84,7 @@ class _Look:
 
 def report_on(
     data: TrainingData,
-    place: int,
+    index: int,
     *,
     limit: int | None = None,
     workers: int = 0,
@@ -94,7 +94,7 @@ def report_on(
 
     Args:
         data: data sets that are open.
-        place: which of them.
+        index: which of them.
         limit: how many samples at most, evenly spaced; all where None.
         workers: processes that read.
         advance: told after each few samples how many are done, of how many.
@@ -103,8 +103,8 @@ def report_on(
         DataError: a stream cannot be read.
         PluginError: the data set fails.
     """
-    source = data.sources[place]
-    examiner = _Examiner(data.preparer, place)
+    source = data.sources[index]
+    examiner = _Examiner(data.preparer, index)
     if isinstance(source, Dataset):
         count = len(source)
         numbers: list[int] = np.linspace(0, count - 1, min(limit or count, count), dtype=int).tolist()
@@ -146,28 +146,28 @@ def _add(report: SourceReport, look: _Look, ids: Counter[str], first: dict[bytes
 class _Examiner:
     """Looks at samples one by one."""
 
-    def __init__(self, preparer: SamplePreparer, place: int) -> None:
-        self._preparer, self._place = preparer, place
+    def __init__(self, preparer: SamplePreparer, index: int) -> None:
+        self._preparer, self._index = preparer, index
 
     def look(self, location: str, number: int, read: Callable[[], Sample]) -> _Look:
         """Return what is found in a sample that `read` gives."""
         began = time.process_time()
         try:
             sample = read()
-            self._preparer.prepare(Key(self._place, 0, number), sample, number=number)
+            self._preparer.prepare(Key(self._index, 0, number), sample, number=number)
         except (InputError, SampleError) as error:
             return _Look(location, str(error).removeprefix(f"{location}: "))
         seconds = time.process_time() - began
         tokens, cut, contents = list[int](), 0, list[bytes]()
         for name, (handler, processor) in self._preparer.modalities.items():
-            given = sample.inputs[name]
+            raws = sample.inputs[name]
             if isinstance(processor, Tokenizer):
                 room = processor.context_length - len(processor.all_special_ids)
-                lengths = [len(ids) for ids in processor.encode_all(list(given))]
+                lengths = [len(ids) for ids in processor.encode_all(list(raws))]
                 tokens += [length + len(processor.all_special_ids) for length in lengths]
                 cut += sum(length > room for length in lengths)
             elif handler.spec.files:
-                contents += map(_content_of, given)
+                contents += map(_content_of, raws)
         return _Look(location, None, contents, sample.id, tokens, cut, seconds)
 
 

@@ -66,7 +66,7 @@ class TrainingData:
 
     def digest(self) -> dict[str, str]:
         """Return for each data set a text that changes with what it gives."""
-        return {f"{self.part}[{place}]": source.digest() for place, source in enumerate(self.sources)}
+        return {f"{self.part}[{index}]": source.digest() for index, source in enumerate(self.sources)}
 
     def reader(self, *, rank: int = 0, count: int = 1, start: int = 0) -> BatchReader | StreamReader:
         """Return what reads the batches of one process."""
@@ -191,10 +191,10 @@ def _check_first_samples(data: TrainingData) -> None:
     if data.order is None:
         return
     reader = cast("BatchReader", data.reader())
-    for place, size in enumerate(data.order.sizes):
+    for index, size in enumerate(data.order.sizes):
         first: str | None = None
         for row in range(min(size, TRIED)):
-            key = Key(place, 0, row)
+            key = Key(index, 0, row)
             try:
                 sample = reader.read(key)
             except (InputError, SampleError) as error:
@@ -205,4 +205,4 @@ def _check_first_samples(data: TrainingData) -> None:
                 break
         else:
             count = min(size, TRIED)
-            raise DataError(f"data.{data.part}[{place}]: none of the first {count} samples can be used; {first}")
+            raise DataError(f"data.{data.part}[{index}]: none of the first {count} samples can be used; {first}")

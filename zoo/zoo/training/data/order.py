@@ -62,8 +62,8 @@ class Permutation:
 
     def __init__(self, size: int, seed: int, *keys: int) -> None:
         self.size = size
-        self._left = max(1, math.isqrt(max(0, size - 1)) + 1)
-        self._right = -(-size // self._left)
+        self._upper = max(1, math.isqrt(max(0, size - 1)) + 1)
+        self._lower = -(-size // self._upper)
         self._keys = [np.uint64(seed_of(seed, *keys, number)) for number in range(ROUNDS)]
 
     def __call__(self, positions: Integers) -> Integers:
@@ -76,13 +76,13 @@ class Permutation:
         return values
 
     def _permuted(self, values: Integers) -> Integers:
-        left, right = np.divmod(values.astype(np.uint64), np.uint64(self._right))
+        upper, lower = np.divmod(values.astype(np.uint64), np.uint64(self._lower))
         for number, key in enumerate(self._keys):
             if number % 2:
-                right = (right + _mixed(left + key) % np.uint64(self._right)) % np.uint64(self._right)
+                lower = (lower + _mixed(upper + key) % np.uint64(self._lower)) % np.uint64(self._lower)
             else:
-                left = (left + _mixed(right + key) % np.uint64(self._left)) % np.uint64(self._left)
-        return (left * np.uint64(self._right) + right).astype(np.int64)
+                upper = (upper + _mixed(lower + key) % np.uint64(self._upper)) % np.uint64(self._upper)
+        return (upper * np.uint64(self._lower) + lower).astype(np.int64)
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -72,15 +72,15 @@ class SamplePreparer:
             raise SampleError(f"its weight is {describe(sample.weight)}; expected a number from 0")
         inputs: dict[str, Any] = {}
         for name, (handler, processor) in self.modalities.items():
-            given = sample.inputs.get(name)
-            if not given or isinstance(given, str | bytes):
+            raws = sample.inputs.get(name)
+            if not raws or isinstance(raws, str | bytes):
                 raise SampleError(f"has no {name}; it has {', '.join(sample.inputs) or 'nothing'}")
-            raw = given[self._chosen(key, name, len(given), variant)]
+            raw = raws[self._chosen(key, name, len(raws), variant)]
             handler.check_raw(raw, self.limits)
             generator = torch.Generator().manual_seed(seed_of(self.seed, *key, name))
             inputs[name] = handler.prepare_one(processor, raw, generator=generator)
-        own = seed_of(0, key.dataset, number) if sample.id is None else seed_of(0, key.dataset, sample.id)
-        return Prepared(key, inputs, own, float(sample.weight))
+        identity = seed_of(0, key.dataset, number) if sample.id is None else seed_of(0, key.dataset, sample.id)
+        return Prepared(key, inputs, identity, float(sample.weight))
 
     def _chosen(self, key: Key, name: str, count: int, variant: int) -> int:
         choice = self.choices[key.dataset]
@@ -95,7 +95,9 @@ class SamplePreparer:
             for name, (handler, processor) in self.modalities.items()
         }
         ids = torch.tensor([sample.id for sample in samples]) if self.with_ids else None
-        weights = torch.tensor([sample.weight for sample in samples]) if self.with_weights else None
+        weights = (
+            torch.tensor([sample.weight for sample in samples], dtype=torch.float32) if self.with_weights else None
+        )
         return Batch(step, inputs, ids, weights, [sample.key for sample in samples], bad)
 
     def check_source(self, source: SampleSource, sample: Sample) -> None:

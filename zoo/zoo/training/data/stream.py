@@ -58,23 +58,23 @@ class StreamReader(IterableDataset[Batch | BaseException]):
         worker = get_worker_info()
         workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
         reader, readers = self._rank * workers + number, self._count * workers
-        sources = [self._samples(place, reader, readers) for place in range(len(self._streams))]
+        sources = [self._samples(index, reader, readers) for index in range(len(self._streams))]
         chance = random.Random(seed_of(self._preparer.seed, self._start, reader))
         while True:
             bad: list[BadSample] = []
             chosen = chance.choices(range(len(sources)), self._weights, k=self._share)
-            samples = [self._usable(place, sources[place], bad) for place in chosen]
+            samples = [self._usable(index, sources[index], bad) for index in chosen]
             yield self._preparer.collate(0, samples, bad)
 
-    def _samples(self, place: int, reader: int, readers: int) -> Iterator[tuple[Key, int, Sample]]:
+    def _samples(self, index: int, reader: int, readers: int) -> Iterator[tuple[Key, int, Sample]]:
         """Yield the samples of a stream again and again."""
-        stream, epoch = self._streams[place], 0
+        stream, epoch = self._streams[index], 0
         while True:
             key = None
-            seed = seed_of(self._preparer.seed, self._start, place, epoch)
+            seed = seed_of(self._preparer.seed, self._start, index, epoch)
             try:
                 for row, sample in enumerate(stream.samples(seed=seed, rank=reader, count=readers)):
-                    key = Key(place, epoch, row)
+                    key = Key(index, epoch, row)
                     yield key, seed_of(reader, *key), sample
             except Exception as error:
                 if passes(error):
@@ -82,17 +82,17 @@ class StreamReader(IterableDataset[Batch | BaseException]):
                 raise PluginError(f"{maker_of(type(stream))}: samples failed: {reason(error)}") from error
             if key is None:
                 raise DataError(
-                    f"data set {place} gives no sample to reader {reader} of {readers}; fewer workers, or more shards"
+                    f"data set {index} gives no sample to reader {reader} of {readers}; fewer workers, or more shards"
                 )
             epoch += 1
 
-    def _usable(self, place: int, source: Iterator[tuple[Key, int, Sample]], bad: list[BadSample]) -> Prepared:
+    def _usable(self, index: int, source: Iterator[tuple[Key, int, Sample]], bad: list[BadSample]) -> Prepared:
         for _ in range(MAX_ATTEMPTS):
             key, number, sample = next(source)
             try:
-                self._preparer.check_source(self._streams[place], sample)
+                self._preparer.check_source(self._streams[index], sample)
                 return self._preparer.prepare(key, sample, number=number)
             except (InputError, SampleError) as error:
-                bad.append(BadSample(key, f"data set {place}, sample {key.row} of its reader", str(error)))
+                bad.append(BadSample(key, f"data set {index}, sample {key.row} of its reader", str(error)))
         last = bad[-1]
         raise DataError(f"{MAX_ATTEMPTS} samples in a row cannot be used; the last of them: {last.reason}")
