@@ -37,6 +37,7 @@ def train_command(
         str,
         typer.Option(metavar="auto|never|PATH", help="Go on where the folder is, begin anew, or from a checkpoint."),
     ] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, try three steps, and stop.")] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="Start so many processes with torchrun.")] = None,
 ) -> None:
     """Train a model as a recipe says.
@@ -45,9 +46,13 @@ def train_command(
     """
     if processes is not None and processes > 1 and "RANK" not in os.environ:
         _start_processes(processes)
+    from zoo.training.train import dry_run as try_run
     from zoo.training.train import train
 
     try:
+        if dry_run:
+            show(*try_run(recipe, overrides=overrides or ()).lines())
+            return
         result = train(recipe, overrides=overrides or (), out=out, resume=resume, show_progress=True)
     except DataError as error:
         report(str(error))

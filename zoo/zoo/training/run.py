@@ -154,22 +154,26 @@ class Run:
         with self.watchdog.doing(f"step {self.done + 1:,}: gradients"):
             return self._step(batch)
 
-    def _step(self, batch: Batch) -> StepResult:
-        recipe = self.recipe
-        set_learning_rates(self.optimizer, learning_rate_factor(recipe.schedule, self.done, self.steps))
-        seed_step(recipe.seed, self.done, self.world.rank)
-        self.optimizer.zero_grad(set_to_none=True)
-        scale = 1.0 if self.scaler is None else self.scaler.scale
-        self.result = contrastive_step(
+    def gradient(self, batch: Batch, *, loss_scale: float = 1.0) -> StepResult:
+        """Add the gradient of a batch to those of the model, as the next step would, and change nothing else."""
+        seed_step(self.recipe.seed, self.done, self.world.rank)
+        return contrastive_step(
             self.module,
             self.loss,
             batch.inputs,
             ids=batch.ids,
             weights=batch.weights,
-            chunk=recipe.batch.chunk,
-            precision=recipe.precision,
-            loss_scale=scale,
+            chunk=self.recipe.batch.chunk,
+            precision=self.recipe.precision,
+            loss_scale=loss_scale,
         )
+
+    def _step(self, batch: Batch) -> StepResult:
+        recipe = self.recipe
+        set_learning_rates(self.optimizer, learning_rate_factor(recipe.schedule, self.done, self.steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        scale = 1.0 if self.scaler is None else self.scaler.scale
+        self.result = self.gradient(batch, loss_scale=scale)
         self._norm = float(clip_gradients(self.module, recipe.optimizer.clip, loss_scale=scale))
         is_finite = math.isfinite(self._norm)
         if self.scaler is not None:
