@@ -23,7 +23,7 @@ import zoo
 from support.activations import ActivationMeter
 from support.models.families import FAMILIES, Family, pictures, words
 from support.peer import randomized
-from zoo.training import chunks
+from zoo.training.gradients import chunks
 from zoo.training.gradients.step import contrastive_step
 from zoo_core.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.training.random_state import RandomState
+from zoo.training.gradients.random_state import RandomState
 
 
 def test_what_was_drawn_is_drawn_again() -> None:
