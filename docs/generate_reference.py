@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
+from zoo.training.recipe.recipe import Recipe
 
 TARGET = Path(__file__).with_name("yaml-reference.md")
 
@@ -35,8 +36,18 @@ HEADINGS = {
     "text-tower": "Text towers (section `text`)",
     "tokenizer": "Tokenizers (section `tokenizer`)",
     "preprocessor": "Preprocessors (section `preprocess`)",
-    "loss": "Losses (`zoo.loss(type, ...)`)",
+    "loss": "Losses (`zoo.loss(type, ...)`, and section `loss` of a recipe)",
+    "dataset": "Data sets (section `data` of a recipe)",
+    "optimizer": "Optimizers (section `optimizer` of a recipe)",
+    "callback": "Callbacks (section `log.to` of a recipe)",
+    "evaluator": "Evaluators (section `evaluate.evaluators` of a recipe)",
 }
+
+RECIPES = """## Recipes
+
+Every key of a recipe of `zoo train`, strict as those of an architecture; it may extend another recipe by name or path.
+[Train a model](train.md) begins with one.
+"""
 
 
 def reference() -> str:
@@ -54,6 +65,8 @@ def _chapters() -> Iterator[str]:
             if component.spec.capabilities:
                 yield f"Capabilities: {', '.join(sorted(component.spec.capabilities))}.\n"
             yield from _table(config.model_json_schema())
+    yield RECIPES
+    yield from _table(Recipe.model_json_schema())
 
 
 def _table(schema: dict[str, Any]) -> Iterator[str]:
@@ -65,11 +78,13 @@ def _table(schema: dict[str, Any]) -> Iterator[str]:
 def _rows(fields: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[str]:
     """Yield one row a key; a nested section gives its own keys, dotted."""
     for key, field in fields["properties"].items():
-        resolved = _resolved(field, schema)
+        choices = [_resolved(choice, schema) for choice in field.get("anyOf", ())]
+        optional = [choice for choice in choices if "properties" in choice]  # a section that may be left out
+        resolved = optional[0] if optional else _resolved(field, schema)
         if "properties" in resolved:
             yield from _rows(resolved, schema, f"{prefix}{key}.")
             continue
-        if key in ("model", "tower", "type"):
+        if key in ("model", "tower", "type") and "default" in field and not prefix:
             yield f"| `{key}` | `{field['default']}` | required | Picks this component. |"
             continue
         default = "required" if key in fields.get("required", ()) else f"`{_plain(field.get('default'))}`"

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import zoo
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -95,3 +97,21 @@ def test_shards_hold_pairs_in_the_form_of_webdataset(shapes: Any, tmp_path: Path
     listed = (tmp_path / "held-out.txt").read_text().splitlines()
     assert caption in listed
     assert len(listed) == 65
+
+
+def test_the_recipe_of_the_page_trains_evaluates_and_saves(
+    shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shapes.write(Path("shapes"), each=1, held_out_each=1)
+    recipe = ROOT / "docs" / "examples" / "shapes.yaml"
+    small = ["schedule.steps=4", "schedule.warmup=1", "batch.size=16", "evaluate.every=2", "keep.steps=2"]
+    result = zoo.train(recipe, overrides=small, out="run")
+    assert result.step == 4 and 0 <= result.metrics["held-out/top1"] <= 1
+    model = zoo.load(result.folder)
+    captions = ["two red circles above a blue square", "two blue circles above a red square"]
+    with tarfile.open("shapes/held-out.tar") as shard:
+        name = next(name for name in shard.getnames() if name.endswith(".png"))
+        shard.extract(name, filter="data")
+    ((best,),) = zoo.ZeroShotClassifier(model, captions, "{}").top([name], k=1)
+    assert best[0] in captions

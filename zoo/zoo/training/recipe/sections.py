@@ -158,7 +158,9 @@ class Scale(Config):
     """Bounds of the logit scale, the factor of the cosines, after each step."""
 
     min: Positive = 1.0
+    """The least factor."""
     max: Positive | None = 100.0
+    """The greatest factor; null leaves it free."""
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Hold the bounds to their order."""
