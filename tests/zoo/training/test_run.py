@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,17 @@ def test_a_metric_that_is_not_measured_is_refused(pairs: Path, tmp_path: Path) -
     recipe = tiny_recipe(pairs, data=data, keep={"best": {"metric": "validation/los"}}, evaluate={"every": 2})
     with pytest.raises(ConfigError, match=r"keep\.best\.metric.*is not measured; allowed: validation/loss"):
         zoo.train(recipe, out=tmp_path / "run")
+
+
+def test_a_worker_that_dies_ends_the_run_with_the_reason(pairs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(pairs, schedule={"steps": 200}, keep={"steps": None})
+    recipe["data"]["workers"] = 1
+    with (
+        pytest.raises(TrainingError, match="a worker that reads data died .*step .*data.workers"),
+        zoo.training.prepare(recipe, out=tmp_path / "run") as run,
+    ):
+        for batch in run:
+            run.step(batch)
+            for child in multiprocessing.active_children():
+                child.kill()
+                child.join()

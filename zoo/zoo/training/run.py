@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from zoo.training.checkpoints.state import TrainingState
 from zoo.training.clock import Clock
 from zoo.training.data.batch import BadSampleCount
+from zoo.training.data.loader import worker_deaths
 from zoo.training.gradients.clip import clip_gradients
 from zoo.training.gradients.step import StepResult, clamp_logit_scale, contrastive_step, seed_step
 from zoo.training.initial_model import freeze_batch_norms
@@ -136,7 +137,8 @@ class Run:
                 yield batch
                 if self.done != step:
                     raise InputError(f"step {step:,}: call run.step(batch) once for each batch of the run")
-                with self.watchdog.doing(f"step {step:,}: records and checkpoints"):
+                doing = f"step {step:,}: records and checkpoints"
+                with self.watchdog.doing(doing), worker_deaths(f"at step {step:,}"):
                     self._after_step(batch, request)
 
     def step(self, batch: Batch) -> StepResult:
@@ -151,7 +153,8 @@ class Run:
             InputError: the batch does not fit the model.
             TrainingError: gradients were not finite too often in a row.
         """
-        with self.watchdog.doing(f"step {self.done + 1:,}: gradients"):
+        step = self.done + 1
+        with self.watchdog.doing(f"step {step:,}: gradients"), worker_deaths(f"at step {step:,}"):
             return self._step(batch)
 
     def gradient(self, batch: Batch, *, loss_scale: float = 1.0) -> StepResult:
