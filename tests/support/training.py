@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from support.command_line import TINY
-from zoo.training.checkpoints.record import read_record
 
 COLOURS = ("red", "green", "blue", "olive", "teal")
 SHAPES = ("disc", "ring", "box", "line")
@@ -62,9 +61,3 @@ def weights_digest(run: Path) -> str:
 def records(run: Path) -> list[dict[str, Any]]:
     """Return the lines of the record of a run."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def same_tensors(checkpoint: Path, other: Path) -> bool:
-    """Tell whether two checkpoints hold the same bits: model, average, and what the optimizer keeps."""
-    ours, theirs = (read_record(path) for path in (checkpoint, other))
-    return ours.numbers == theirs.numbers and ours.files == theirs.files

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from zoo_core.errors import SaveError, ZooError
 
-__all__ = ["atomic_write", "scratch_target", "sweep"]
+__all__ = ["SCRATCH", "atomic_write", "scratch_target", "sweep"]
 
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
+"""Names of scratch files."""
 SECONDS_ABANDONED = 24 * 3600.0
 """After this time without a write a scratch file is abandoned, whatever process has its number now."""
 

@@ -22,7 +22,7 @@ from zoo.training.optimization.ema import Ema
 from zoo.training.optimization.loss_scaler import LossScaler
 from zoo.training.optimization.optimizer import build_optimizer
 from zoo.training.optimization.schedules import learning_rate_factor
-from zoo.training.parallel.watchdog import Watchdog
+from zoo.training.parallel.watchdog import PROCESSES, Watchdog
 from zoo.training.parallel.world import World, start_world
 from zoo.training.parallel.wrap import choose_mode, wrap
 from zoo.training.recipe.compare import RECIPE, expect_same_recipe, recipe_digest, write_recipe
@@ -41,6 +41,7 @@ from zoo_core.errors import (
     ZooWarning,
     warn_caller,
 )
+from zoo_core.files.atomic import SCRATCH
 
 if TYPE_CHECKING:
     from zoo.training.recipe.recipe import Recipe
@@ -201,12 +202,17 @@ def _check_folder(folder: Path, recipe: Recipe, resume: str, world: World) -> No
     if not folder.is_dir():
         raise SaveError(f"{folder} is a file; choose a folder for the run")
     has_run = (folder / RECIPE).is_file()
-    if not has_run and any(folder.iterdir()):
+    if not has_run and any(not _is_of_a_start(path.name) for path in folder.iterdir()):
         raise SaveError(f"{folder} holds something else than a run; choose another folder")
     if has_run and resume == "never":
         raise InputError(f"{folder} holds a run already; choose another folder, or let resume be 'auto'")
     if has_run:
         expect_same_recipe(folder, recipe)
+
+
+def _is_of_a_start(name: str) -> bool:
+    """Tell whether a run that was killed before it had begun may have left a file or folder of that name."""
+    return name == PROCESSES or SCRATCH.fullmatch(name) is not None
 
 
 def _go_on(run: Run, resume: str | Path) -> None:
@@ -217,6 +223,8 @@ def _go_on(run: Run, resume: str | Path) -> None:
         if not path.is_dir():
             raise CheckpointError(f"{path} is no checkpoint; name a folder such as runs/NAME/checkpoints/step-00001000")
         run.resume(path)
+        if run.done >= run.steps:
+            raise InputError(f"{path} is of step {run.done:,}, and this recipe ends after step {run.steps:,}")
         return
     if path is None:
         return

@@ -29,6 +29,26 @@ OF_GROUPS = {"params", "names", "lr", "initial_lr", "weight_decay", "tower", "gr
 Number = int | float | bool | None
 
 
+def _is_saved(value: object) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0)
+
+
+def _plain(value: Any) -> Any:
+    """Return what an optimizer keeps for a group, ready for JSON: some count steps in a tensor."""
+    return (
+        {"dtype": str(value.dtype).removeprefix("torch."), "value": value.item()}
+        if isinstance(value, Tensor)
+        else value
+    )
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        entry = cast("Mapping[str, Any]", value)
+        return torch.tensor(entry["value"], dtype=getattr(torch, entry["dtype"]))
+    return value
+
+
 @dataclass(frozen=True)
 class TrainingState:
     """What a run consists of at one step, apart from its recipe.
@@ -79,7 +99,7 @@ class TrainingState:
                     raise ConfigError(Problem(what, "optimizer"))
                 of_parameters.setdefault(name, {})[key] = value
         of_groups = [
-            {key: value for key, value in group.items() if key not in OF_GROUPS and isinstance(value, int | float)}
+            {key: _plain(value) for key, value in group.items() if key not in OF_GROUPS and _is_saved(value)}
             for group in self.optimizer.param_groups
         ]
         return {"parameters": of_parameters, "groups": of_groups}
@@ -104,7 +124,7 @@ class TrainingState:
         for name, values in cast("Mapping[str, dict[str, Number]]", numbers["parameters"]).items():
             self.optimizer.state[self._parameter(places, name)].update(values)
         for group, values in zip(self.optimizer.param_groups, numbers["groups"], strict=False):
-            group.update(values)
+            group.update({key: _restored(value) for key, value in values.items()})
 
     def _room(self, parameter: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a tensor for what a checkpoint has of a parameter, sharded as that is, or whole in each process."""

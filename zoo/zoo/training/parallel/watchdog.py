@@ -23,9 +23,10 @@ from typing import Any, Self
 from zoo.training.parallel.world import World
 from zoo_core.errors import TrainingError, ZooError, reason
 
-__all__ = ["Watchdog"]
+__all__ = ["PROCESSES", "Watchdog"]
 
-FOLDER = "processes"
+PROCESSES = "processes"
+"""Name of the folder of their files in the folder of a run."""
 SIZE = 4096
 """Bytes of a file, so that a shorter text covers a longer one."""
 REMEDY = "start the run again, and it goes on from its last checkpoint"
@@ -106,7 +107,7 @@ class Watchdog:
         grace: float = 5.0,
         leave: Callable[[int], Any] = os._exit,  # the main thread may stand in a call that never returns
     ) -> None:
-        self._folder, self._world, self._timeout = folder / FOLDER, world, timeout
+        self._folder, self._world, self._timeout = folder / PROCESSES, world, timeout
         self._interval = min(max(timeout / 60, 0.1), 10.0) if interval is None else interval
         self._grace, self._leave = grace, leave
         self._peers = {rank: Peer() for rank in range(world.size) if rank != world.rank}
