@@ -390,7 +390,7 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_the_public_names_are_these() -> None:
     names = (
         "ZeroShotClassifier ZooError build config convert identify list_models list_pretrained load load_weights loss "
-        "preprocess pull push_to_hub read_set registry retrieval_metrics save tokenizer verify"
+        "preprocess pull push_to_hub read_set registry retrieval_metrics save tokenizer train verify"
     )
     assert sorted(zoo.__all__) == names.split()
 

@@ -118,8 +118,17 @@ def test_every_tower_of_zoo_keeps_every_promise(tower: Component, values: dict[s
 
 @pytest.mark.parametrize("component", own(OTHERS), ids=lambda one: f"{one.spec.kind} {one.spec.name}")
 def test_every_other_part_of_zoo_has_a_config_that_is_plain_data(component: Component) -> None:
-    required: dict[str, dict[str, object]] = {"hf": {"name": "a", "vocab_size": 9}, "coca": {"pad_id": 0}}
-    assert check_config(component, required.get(component.spec.name, {})).component == component.spec.name
+    pairs = {"type": "folder", "path": "pairs"}
+    required: dict[str, dict[str, object]] = {
+        "tokenizer hf": {"name": "a", "vocab_size": 9},
+        "loss coca": {"pad_id": 0},
+        "optimizer timm": {"name": "adopt"},
+        "evaluator retrieval": {"dataset": pairs},
+        "evaluator zero-shot": {"dataset": pairs},
+    }
+    name = f"{component.spec.kind} {component.spec.name}"
+    values = {"path": "data"} if component.spec.kind == "dataset" else required.get(name, {})
+    assert check_config(component, values).component == component.spec.name
 
 
 def test_the_plugins_of_zoo_are_light_and_their_architectures_valid() -> None:

@@ -27,6 +27,7 @@ from zoo.training.parallel.world import World, start_world
 from zoo.training.parallel.wrap import choose_mode, wrap
 from zoo.training.recipe.compare import RECIPE, expect_same_recipe, recipe_digest, write_recipe
 from zoo.training.recipe.load import read_recipe
+from zoo.training.recipe.recipe import Recipe
 from zoo.training.record.dispatch import Listener, build_callbacks
 from zoo.training.record.recorder import Recorder
 from zoo.training.run import Run
@@ -44,7 +45,6 @@ from zoo_core.errors import (
 from zoo_core.files.atomic import SCRATCH
 
 if TYPE_CHECKING:
-    from zoo.training.recipe.recipe import Recipe
     from zoo_core.models.dual_encoder import DualEncoder
     from zoo_core.training import Callback, Evaluator
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.training.finish import write_model
 from zoo.training.preflight import Report, preflight
 from zoo.training.preparation import prepare
+from zoo.training.recipe.recipe import Recipe
 from zoo.training.record.curves import draw_curves
 from zoo.training.record.progress import Progress
 from zoo.training.result import TrainResult
@@ -21,7 +22,6 @@ from zoo_core.training import Dataset
 
 if TYPE_CHECKING:
     from zoo.training.data.open import TrainingData
-    from zoo.training.recipe.recipe import Recipe
     from zoo_core.training import Callback
 
 __all__ = ["dry_run", "train"]
