@@ -65,8 +65,8 @@ class Recipe(Config):
     """Whether operations that may give other bits each time are refused; on a GPU this costs time."""
 
     def data(self) -> dict[str, Any]:
-        """Return plain data that `parse` turns back into an equal recipe; unset optional values are left out."""
-        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
+        """Return plain data that `parse` turns back into an equal recipe: null stays, where it is no default."""
+        return self.model_dump(mode="json", by_alias=True)
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Refuse values that do not go together."""
