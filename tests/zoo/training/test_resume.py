@@ -228,3 +228,22 @@ def test_a_branch_that_was_killed_goes_on_with_the_same_command(
     assert run_zoo(*command) == 0
     assert weights_digest(tmp_path / "run") == undisturbed
     assert [line["step"] for line in records(tmp_path / "run") if line["event"] == "step"] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("override", "status"), [("batch.size=0", 2), ("batch.size=100", 3), ("data.train.path=nowhere", 3)]
+)
+def test_the_exit_status_tells_wrong_recipes_from_wrong_data(
+    pairs: Path, tmp_path: Path, override: str, status: int
+) -> None:
+    from zoo.cli.app import main
+
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_recipe(pairs))
+    assert main(["train", str(recipe), override, "--out", str(tmp_path / "run")]) == status
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_without_an_upper_bound_of_the_scale_goes_on(pairs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(pairs, scale={"max": None})
+    interrupted(recipe, tmp_path / "run", 3)
+    assert zoo.train(recipe, out=tmp_path / "run").step == 6

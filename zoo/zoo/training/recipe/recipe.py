@@ -65,7 +65,7 @@ class Recipe(Config):
     """Whether operations that may give other bits each time are refused; on a GPU this costs time."""
 
     def data(self) -> dict[str, Any]:
-        """Return plain data that `parse` turns back into an equal recipe: null stays, where it is no default."""
+        """Return plain data that `parse` turns back into an equal recipe; null stays null."""
         return self.model_dump(mode="json", by_alias=True)
 
     def rules(self) -> Iterator[tuple[str, str]]:
