@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType]
 
 from zoo_core.errors import InputError
 
@@ -93,12 +94,23 @@ def start_world(device: torch.device | str | None = None, *, timeout: float = 60
     if place.type == "cuda":
         torch.cuda.set_device(place)
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    _join(backend, timedelta(seconds=timeout))
     try:
         yield World(dist.get_rank(), dist.get_world_size(), place)
         dist.barrier()  # else a process that ends early takes the connections of the others with it
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    """Join the other processes, with addresses of this start alone.
+
+    torchrun keeps one store over its restarts, in which processes would meet the addresses of those that are gone.
+    """
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"start-{start}", store)  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _device(device: torch.device | str | None, local_rank: int) -> torch.device:
