@@ -15,6 +15,9 @@ import zoo
 import zoo.training
 from support.training import records, tiny_recipe, weights_digest, write_pairs
 from zoo.saved.manifest import read_origin
+from zoo.training.checkpoints.record import damage_of
+from zoo.training.parallel.world import World
+from zoo.training.train import dry_run
 from zoo_core.errors import ConfigError, DataError, InputError, TrainingError
 from zoo_core.training import Callback
 
@@ -263,3 +266,29 @@ def test_a_worker_that_dies_ends_the_run_with_the_reason(pairs: Path, tmp_path: 
             for child in multiprocessing.active_children():
                 child.kill()
                 child.join()
+
+
+class Others(World):
+    """A world in which another process is the first to raise a flag."""
+
+    def any(self, *flags: bool) -> list[bool]:
+        return [True, *flags[1:]]
+
+
+def test_too_many_bad_samples_in_another_process_end_the_run_here_too(pairs: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match="step 1: another process met too many bad samples"),
+        zoo.training.prepare(tiny_recipe(pairs), out=tmp_path / "run") as run,
+    ):
+        run.world = Others()
+        for batch in run:
+            run.step(batch)
+    assert damage_of(tmp_path / "run" / "checkpoints" / "step-00000001") is None
+
+
+def test_a_dry_run_and_chunks_take_batch_norms_that_are_frozen(pairs: Path, tmp_path: Path) -> None:
+    vision = {"tower": "modified-resnet", "image_size": 32, "width": 4, "head_width": 16, "layers": [1, 1, 1, 1]}
+    model = {**tiny_recipe(pairs)["model"], "vision": vision}
+    recipe = tiny_recipe(pairs, model=model, batch={"size": 4, "chunk": 2}, freeze={"batch_norm": "frozen"})
+    assert any("gradients" in line for line in dry_run(recipe).lines())
+    assert zoo.train(recipe, out=tmp_path / "run").step == 6

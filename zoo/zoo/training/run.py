@@ -258,12 +258,16 @@ class Run:
         """Log, evaluate and save where it is time to, in all processes alike."""
         recipe, is_last = self.recipe, self.done == self.steps
         self._clock.step_ended()
-        self._note_bad_samples(batch)
-        is_asked, is_over, save = self.world.any(
+        bad = self._note_bad_samples(batch)
+        is_bad, is_asked, is_over, save = self.world.any(
+            bad is not None,
             request.arrived is not None,
             self._clock.run_is_over(recipe.stop.minutes),
             self._clock.save_is_due(recipe.keep.minutes),
         )
+        if is_bad:
+            self.save()
+            raise bad or DataError(f"step {self.done:,}: another process met too many bad samples, and says which")
         if (is_asked or is_over) and not is_last:
             self.stopped = (request.arrived or "SIGTERM") if is_asked else "stop.minutes"
         if self.world.is_first and (self.done % recipe.log.every == 0 or is_last or self.stopped):
@@ -277,15 +281,15 @@ class Run:
             self.save()
         self._clock.resume()
 
-    def _note_bad_samples(self, batch: Batch) -> None:
-        """List the bad samples of a batch, and end the run in all processes where there are too many."""
+    def _note_bad_samples(self, batch: Batch) -> DataError | None:
+        """List the bad samples of a batch; return the error where this process has met too many."""
         if batch.bad:
             list_bad_samples(self.folder, self.world.rank, self.done, batch.bad)
         try:
             self._bad_samples.add(batch)
-        except DataError:
-            self.save()
-            raise
+        except DataError as error:
+            return error
+        return None
 
     def _record(self) -> StepRecord:
         """Return what this step did."""

@@ -76,7 +76,6 @@ def dry_run(recipe: str | Path | Mapping[str, Any] | Recipe, *, overrides: Seque
         ZooError: as `zoo.training.prepare`.
     """
     with TemporaryDirectory() as folder, prepare(recipe, overrides=overrides, out=Path(folder) / "run") as run:
-        run.module.train()
         trained = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
         tensors = [*run.model.parameters(), *run.model.buffers()]
         is_contrastive = run.recipe.loss.component.rpartition("/")[2] == "contrastive"

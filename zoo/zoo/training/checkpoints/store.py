@@ -193,15 +193,15 @@ class Checkpoints:
 
     def _write(self, step: int, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         scratch = self.folder / f"{self.path(step).name}{UNFINISHED}"
-        self._together(lambda: _fresh(scratch), first_only=True)
+        self._together(lambda: _fresh(scratch))
         writer = FileSystemWriter(str(scratch), single_file_per_rank=True, sync_files=True)
         try:
             with _quiet():
                 save(dict(tensors), storage_writer=writer, process_group=self._group, no_dist=self._group is None)
         except CheckpointException as error:
-            self._together(lambda: shutil.rmtree(scratch, ignore_errors=True), first_only=True)
+            self._together(lambda: shutil.rmtree(scratch, ignore_errors=True))
             raise SaveError(f"{self.path(step)} cannot be written: {_first(error)}") from error
-        self._together(lambda: self._finish(scratch, step, record), first_only=True)
+        self._together(lambda: self._finish(scratch, step, record))
         if self._world.is_first:
             self._announce(step, self.path(step))
             self._prune(step)
@@ -219,10 +219,10 @@ class Checkpoints:
         scratch.rename(self.path(step))
         _sync_folder(self.folder)
 
-    def _together(self, work: Callable[[], None], *, first_only: bool) -> None:
+    def _together(self, work: Callable[[], None]) -> None:
         """Do something in the first process while the others wait, and fail in all of them if it fails."""
         failure = ""
-        if self._world.is_first or not first_only:
+        if self._world.is_first:
             try:
                 work()
             except OSError as error:
