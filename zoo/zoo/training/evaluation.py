@@ -73,9 +73,6 @@ class Evaluation:
                 loss, wrapped.pair, {name: value for name, value in options.items() if value is not None}
             )
             outputs = wrapped.forward(batch.inputs, self.precision)
-            losses = batch_loss.of_pairs(outputs)
-            if batch_loss.scores_samples:
-                shares = batch_loss.of_samples(outputs, batch_loss.mean(batch_loss.count(outputs)))
-                losses |= {name: batch_loss.mean(value) for name, value in shares.items()}
+            losses = batch_loss.reported(*batch_loss.of_batch(outputs))
             total += float(torch.stack(list(losses.values())).sum())
         return total / steps

@@ -52,6 +52,17 @@ class BatchLoss:
             return dict(self.loss.pair_losses(*features, **scale, **self.options))
         return {"loss": self.loss(*features, **scale, **self.options)}
 
+    def of_batch(self, outputs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return by name the losses over pairs, and this process's share of what samples add."""
+        losses = self.of_pairs(outputs)
+        shares = self.of_samples(outputs, self.mean(self.count(outputs))) if self.scores_samples else {}
+        return losses, shares
+
+    def reported(self, losses: Mapping[str, Tensor], shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `of_batch` gives as the losses of all processes, without gradient."""
+        whole = {name: value.detach() for name, value in losses.items()}
+        return whole | {name: self.mean(value.detach()) for name, value in shares.items()}
+
     def count(self, outputs: Mapping[str, Any]) -> Tensor:
         """Return how many things are scored in some samples.
 

@@ -87,15 +87,10 @@ def _backward(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Add the gradient of a batch in one pass; return the losses by name, and the logit scale."""
     outputs = wrapped.forward(inputs, precision)
-    losses = batch_loss.of_pairs(outputs)
-    shares: dict[str, Tensor] = {}
-    if batch_loss.scores_samples:
-        shares = batch_loss.of_samples(outputs, batch_loss.mean(batch_loss.count(outputs)))
+    losses, shares = batch_loss.of_batch(outputs)
     total = torch.stack([*losses.values(), *shares.values()]).sum()
     (total * loss_scale).backward()  # pyright: ignore[reportUnknownMemberType]
-    losses = {name: value.detach() for name, value in losses.items()}
-    losses |= {name: batch_loss.mean(value.detach()) for name, value in shares.items()}
-    return losses, outputs["logit_scale"].detach()
+    return batch_loss.reported(losses, shares), outputs["logit_scale"].detach()
 
 
 @checked
